@@ -1,0 +1,180 @@
+//! The store: what the coordinator must not forget.
+//!
+//! # Contract
+//!
+//! A store holds, per global transaction, an append-only list of [`Record`]s, and two facts about itself: its
+//! [`ClusterId`] and its [`Epoch`].
+//!
+//! 1. **Order.** Entries become durable in the order in which [`Store::append`] was called. An entry is never
+//!    on disk without every entry that was appended before it.
+//! 2. **Forced.** When the future of a [`Durability::Forced`] append resolves to `Ok`, the entries, and all
+//!    entries appended before them, survive any crash of the process, the operating system or the power.
+//! 3. **Lazy.** The future of a [`Durability::Lazy`] append resolves to `Ok` once the entries can be read back
+//!    through this store. A crash may lose them, but only as a suffix (rule 1).
+//! 4. **All or nothing.** The entries of one append are durable together or not at all.
+//! 5. **Group commit.** Appends that wait at the same moment share one sync. A store never waits for company:
+//!    it commits what has queued up while the last commit was under way.
+//! 6. **Failure is final.** After an append has failed (disk full, failed sync), every later append fails with
+//!    [`StoreError::Failed`] and nothing more is written: what a failed sync left on disk is unknown, and a
+//!    second sync may claim success for data that is gone. The coordinator stops, and says why.
+//! 7. **Cancelled futures.** Dropping the future of an append does not undo or delay it.
+//! 8. **One owner.** A second coordinator that opens the same store is refused ([`StoreError::InUse`]).
+//! 9. **Epochs.** Opening raises the epoch durably before anything else can be done with the store.
+//! 10. **Versions.** A store written by a newer schema is refused ([`StoreError::NewerSchema`]); an older one
+//!     is migrated when it is opened.
+
+mod memory;
+mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use concord_proto::store::Record;
+use concord_protocol::{ClusterId, Epoch, Gtid};
+use futures_util::future::BoxFuture;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+/// Wall-clock time: milliseconds since the Unix epoch. For history and for time-outs across restarts only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixMillis(pub u64);
+
+/// One record of one transaction, as it is appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Whose record.
+    pub gtid: Gtid,
+    /// When it was made.
+    pub at: UnixMillis,
+    /// What happened.
+    pub record: Record,
+}
+
+/// When an append counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk, synced.
+    Forced,
+    /// Written some time soon; lost by a crash before that.
+    Lazy,
+}
+
+/// A transaction as the store knows it: its records, oldest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// Whose records.
+    pub gtid: Gtid,
+    /// Oldest first, with the time of each.
+    pub records: Vec<(UnixMillis, Record)>,
+}
+
+/// Which ended transactions to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only with this outcome (`true`: committed).
+    pub committed: Option<bool>,
+    /// Only begun with this name.
+    pub name: Option<String>,
+    /// Only those with a smaller gtid, that is, issued earlier.
+    pub before: Option<Gtid>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Commits that were synced: each is one sync of the log.
+    pub syncs: u64,
+    /// Records written.
+    pub records: u64,
+    /// Commits, synced or not.
+    pub commits: u64,
+}
+
+/// What the coordinator must not forget. See the [module](self) for the contract.
+pub trait Store: Send + Sync + 'static {
+    /// The identity drawn when the store was created.
+    fn cluster_id(&self) -> ClusterId;
+
+    /// The epoch that began when the store was opened.
+    fn epoch(&self) -> Epoch;
+
+    /// Appends entries, in order. The entries are queued when this returns; the future says when they count.
+    fn append(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Every transaction without an `Ended` record, in the order of their gtids.
+    fn load_live(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>>;
+
+    /// One transaction, live or ended.
+    fn get(&self, gtid: Gtid) -> BoxFuture<'static, Result<Option<Stored>, StoreError>>;
+
+    /// Ended transactions, newest gtid first.
+    fn list_ended(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>>;
+
+    /// The transaction that was begun with this idempotency key.
+    fn find_key(&self, key: String) -> BoxFuture<'static, Result<Option<Gtid>, StoreError>>;
+
+    /// Deletes at most `limit` transactions that ended before `before`; answers how many.
+    fn purge(&self, before: UnixMillis, limit: usize) -> BoxFuture<'static, Result<usize, StoreError>>;
+
+    /// Counts since the store was opened.
+    fn counters(&self) -> Counters;
+
+    /// Writes and syncs what is queued, and closes. Later appends fail with [`StoreError::Closed`].
+    fn close(&self) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// An append failed, now or earlier. The coordinator must stop; start it again once the cause is gone.
+    #[error("the store failed and takes no more records: {0}")]
+    Failed(Arc<str>),
+    /// A read failed; the same read may succeed later.
+    #[error("cannot read the store: {0}")]
+    Read(Arc<str>),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Another coordinator has the store open.
+    #[error("{} is in use by another coordinator; stop that one, or give this one its own --data-dir", .path.display())]
+    InUse {
+        /// The directory that both want.
+        path: PathBuf,
+    },
+    /// The store was written by a newer version of Concord.
+    #[error("{} has schema version {found}, and this version of concord knows only up to {known}: run the newer concord, or restore a backup made before the upgrade", .path.display())]
+    NewerSchema {
+        /// The store's file.
+        path: PathBuf,
+        /// What the store says.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// The store could not be opened.
+    #[error("cannot open the store {}: {reason}", .path.display())]
+    Open {
+        /// The store's file or directory.
+        path: PathBuf,
+        /// Why not.
+        reason: Arc<str>,
+    },
+    /// A stored record cannot be read: the file is damaged, or was changed by something else.
+    #[error("the store holds a record of {gtid} that cannot be read: {reason}")]
+    Corrupt {
+        /// Whose record.
+        gtid: Gtid,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+}
