@@ -1,0 +1,705 @@
+//! The state machine of one global transaction.
+//!
+//! ```text
+//!                     Commit, one branch
+//!          ┌───────────────────────────────► Delegating ──Logged──► Delegated ──Ended──► Committed
+//!          │                                                            │                   ▲
+//! Active ──┤ Commit / Execute                                        Ended                │ last ack
+//!          ├──────────────────► Working ──all worked──► Preparing ──all yes──► Deciding ──Logged──► Committing
+//!          │                  (Strict only)                 │
+//!          │ Rollback, deadline, a vote of no               │ a vote of no, Rollback, deadline
+//!          └───────────────────────► RollingBack ◄──────────┘
+//!                                        │ last ack
+//!                                        ▼
+//!                                    RolledBack
+//! ```
+//!
+//! | phase | event | next | effects |
+//! |---|---|---|---|
+//! | Active | Register | Active | append Registered |
+//! | Active | Voted no · Rollback · deadline | RollingBack | append Decided(rollback), tell, call Rollback |
+//! | Active | Commit, several branches | Preparing | call Prepare on those that have not voted |
+//! | Active | Commit / Execute, one branch | Delegating | **force** Delegated |
+//! | Active | Execute | Preparing (Strict: Working) | call WorkAndPrepare (Strict: Work) on all |
+//! | Working | last Worked | Preparing | call Prepare on all |
+//! | Working, Preparing | vote no · Rollback · deadline | RollingBack | append Decided(rollback), tell, call Rollback |
+//! | Working, Preparing | call failed | same | set a retry timer; then the same call, marked repeated |
+//! | Preparing | last vote, some yes | Deciding | **force** Decided(commit) |
+//! | Preparing | last vote, all read-only | Committed | append Ended, tell |
+//! | Deciding | Logged | Committing | tell, call Commit on those that voted yes |
+//! | Delegating | Logged | Delegated | call the one-phase commit |
+//! | Delegated | Rollback · deadline | Delegated | call Rollback: the participant says which came first |
+//! | Delegated | ended | Committed or RolledBack | append Ended, tell |
+//! | Committing, RollingBack | last branch ended | Committed / RolledBack | append Ended, tell |
+//! | Committing, RollingBack | a branch ended the other way | same, parked | append BranchEnded(heuristic), alarm |
+//! | Committing, RollingBack | call failed | same | set a retry timer |
+//!
+//! Deciding can neither be left for RollingBack nor told to anyone: the record is in the log's hands.
+
+use crate::ids::{BranchId, Millis};
+use crate::types::{
+    BranchState, Cause, Decision, Effect, Event, Grade, Milestone, Options, Outcome, Record, Refusal, Reply,
+    Source, State, Timer, Verb, Vote,
+};
+
+/// The steps that [`State`] does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    Active,
+    Working,
+    Preparing,
+    Deciding,
+    Delegating,
+    Delegated,
+    Committing,
+    Committed,
+    RollingBack,
+    RolledBack,
+}
+
+/// The call that a branch is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Idle,
+    /// Under way.
+    Made(Verb),
+    /// To be made again when its timer fires.
+    Waiting(Verb),
+}
+
+/// One branch, as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Branch {
+    pub(crate) state: BranchState,
+    pub(crate) call: Call,
+    pub(crate) attempts: u32,
+    pub(crate) maybe_arrived: bool,
+    pub(crate) parked: bool,
+    pub(crate) heuristic: bool,
+}
+
+impl Branch {
+    pub(crate) fn new() -> Self {
+        Branch {
+            state: BranchState::Active,
+            call: Call::Idle,
+            attempts: 0,
+            maybe_arrived: false,
+            parked: false,
+            heuristic: false,
+        }
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> BranchState {
+        self.state
+    }
+
+    /// Failed calls of the verb that it is asked now.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether it waits for an operator.
+    pub fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// Whether it ended against the decision.
+    pub fn is_heuristic(&self) -> bool {
+        self.heuristic
+    }
+
+    fn needs_phase_two(&self) -> bool {
+        !self.state.has_ended() || self.parked
+    }
+}
+
+/// One global transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Transaction {
+    pub(crate) options: Options,
+    pub(crate) phase: Phase,
+    pub(crate) branches: Vec<Branch>,
+    pub(crate) cause: Option<Cause>,
+    /// Whether `Begun` has been appended.
+    pub(crate) begun: bool,
+}
+
+impl Transaction {
+    /// A new transaction, in which nobody has joined.
+    pub fn begin(options: Options) -> Self {
+        Transaction { options, phase: Phase::Active, branches: Vec::new(), cause: None, begun: false }
+    }
+
+    /// A new transaction with `branches` branches that the coordinator will run on [`Event::Execute`].
+    pub fn with_branches(options: Options, branches: u32) -> Self {
+        let branches = (0..branches).map(|_| Branch::new()).collect();
+        Transaction { branches, ..Transaction::begin(options) }
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Active => State::Active,
+            Phase::Working | Phase::Preparing | Phase::Deciding | Phase::Delegating | Phase::Delegated => {
+                State::Preparing
+            }
+            Phase::Committing => State::Committing,
+            Phase::Committed => State::Committed,
+            Phase::RollingBack => State::RollingBack,
+            Phase::RolledBack => State::RolledBack,
+        }
+    }
+
+    /// The decision, once it is durable (commit) or taken (rollback).
+    pub fn decision(&self) -> Option<Decision> {
+        match self.phase {
+            Phase::Committing | Phase::Committed => Some(Decision::Commit),
+            Phase::RollingBack | Phase::RolledBack => Some(Decision::Rollback),
+            _ => None,
+        }
+    }
+
+    /// Whether a rollback can still be asked for with effect, or a deadline matters.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Working | Phase::Preparing | Phase::Delegated)
+    }
+
+    /// Why it was rolled back.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// How it was asked for.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The branches, with their ids, in order.
+    pub fn branches(&self) -> impl ExactSizeIterator<Item = (BranchId, &Branch)> {
+        self.branches.iter().enumerate().map(|(index, branch)| (id_of(index), branch))
+    }
+
+    /// One branch.
+    pub fn branch(&self, id: BranchId) -> Option<&Branch> {
+        self.branches.get(index_of(id)?)
+    }
+
+    /// Whether a branch waits for an operator.
+    pub fn is_parked(&self) -> bool {
+        self.branches.iter().any(|branch| branch.parked)
+    }
+
+    /// Whether a branch ended against the decision.
+    pub fn is_heuristic(&self) -> bool {
+        self.branches.iter().any(|branch| branch.heuristic)
+    }
+
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// A [`Refusal`], with the transaction unchanged, when the event asks for something that cannot be.
+    /// Replies, timers and acknowledgements that come too late are not refused: they have no effects.
+    pub fn step(&mut self, event: Event, now: Millis) -> Result<Vec<Effect>, Refusal> {
+        let mut out = Vec::new();
+        match event {
+            Event::Register => self.register(&mut out)?,
+            Event::Execute => self.execute(&mut out)?,
+            Event::Voted { branch, vote } => self.voted(branch, vote, &mut out)?,
+            Event::Commit => self.commit(&mut out)?,
+            Event::Rollback => self.rollback(&mut out)?,
+            Event::Logged => self.logged(&mut out),
+            Event::Reply { branch, verb, reply } => self.replied(branch, verb, reply, &mut out)?,
+            Event::TimerFired(Timer::Deadline) => self.deadline_passed(now, &mut out),
+            Event::TimerFired(Timer::Retry { branch, attempts }) => self.retry(branch, attempts, &mut out)?,
+            Event::Swept { branch, outcome } => self.swept(branch, outcome, &mut out)?,
+            Event::RetryNow => self.retry_now(&mut out),
+            Event::Park => self.park(&mut out)?,
+            Event::Resolve { branch, outcome } => self.resolve(branch, outcome, &mut out)?,
+            Event::Resume => self.resume(&mut out),
+        }
+        Ok(out)
+    }
+
+    // ---- before the decision ----
+
+    fn register(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        if self.phase != Phase::Active {
+            return Err(Refusal::NotActive);
+        }
+        self.branches.push(Branch::new());
+        let id = id_of(self.branches.len() - 1);
+        self.append(Record::Registered(id), out);
+        Ok(())
+    }
+
+    fn execute(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        if self.phase != Phase::Active {
+            return Err(Refusal::NotActive);
+        }
+        if self.branches.is_empty() {
+            return Err(Refusal::NoBranches);
+        }
+        if self.branches.len() == 1 {
+            self.delegate(out);
+            return Ok(());
+        }
+        // Lazy: an XA branch of a transaction that was lost with its records is rolled back by inquiry.
+        self.append_begun(out);
+        let (phase, verb) = match self.options.grade {
+            Grade::EarlyVote => (Phase::Preparing, Verb::WorkAndPrepare),
+            Grade::Strict => (Phase::Working, Verb::Work),
+        };
+        self.phase = phase;
+        for index in 0..self.branches.len() {
+            self.call(index, verb, out);
+        }
+        Ok(())
+    }
+
+    fn voted(&mut self, id: BranchId, vote: Vote, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let index = self.index(id)?;
+        match (self.phase, self.branches[index].state, vote) {
+            (Phase::Active | Phase::Preparing, BranchState::Active, _) => self.count_vote(index, vote, out),
+            // Fenced: whoever votes now is told to roll back (presumed abort).
+            (Phase::RollingBack | Phase::RolledBack, _, Vote::Yes) => return Err(Refusal::AlreadyRolledBack),
+            (Phase::RollingBack | Phase::RolledBack, ..) => {}
+            // A repeat of the vote that was counted.
+            (_, BranchState::Prepared | BranchState::Committed, Vote::Yes)
+            | (_, BranchState::ReadOnly, Vote::ReadOnly) => {}
+            _ => return Err(Refusal::VoteConflict),
+        }
+        Ok(())
+    }
+
+    fn count_vote(&mut self, index: usize, vote: Vote, out: &mut Vec<Effect>) {
+        let branch = &mut self.branches[index];
+        branch.call = Call::Idle;
+        branch.attempts = 0;
+        branch.state = match vote {
+            Vote::Yes => BranchState::Prepared,
+            Vote::ReadOnly => BranchState::ReadOnly,
+            Vote::No => BranchState::Refused,
+        };
+        if vote == Vote::No {
+            self.decide_rollback(Cause::Refused(id_of(index)), out);
+        } else if self.phase == Phase::Preparing {
+            self.decide_if_all_voted(out);
+        }
+    }
+
+    fn commit(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Active => {}
+            Phase::RollingBack | Phase::RolledBack => return Err(Refusal::AlreadyRolledBack),
+            // Under way, or done: a repeat waits for the same outcome.
+            _ => return Ok(()),
+        }
+        match self.branches.as_slice() {
+            [] => return Err(Refusal::NoBranches),
+            [only] if only.state == BranchState::Active => self.delegate(out),
+            _ => {
+                self.phase = Phase::Preparing;
+                self.ask_for_votes(out);
+                self.decide_if_all_voted(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn rollback(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Active | Phase::Working | Phase::Preparing => self.decide_rollback(Cause::Requested, out),
+            Phase::Delegated => self.fence(Cause::Requested, out),
+            Phase::Committing | Phase::Committed => return Err(Refusal::AlreadyCommitted),
+            // Deciding, Delegating: in the log's hands; the caller waits for the outcome.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn deadline_passed(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        if now < self.options.deadline {
+            // The driver's clock was set back, or it fired early: that may delay a rollback, no more.
+            if self.is_undecided() {
+                out.push(Effect::SetTimer(Timer::Deadline));
+            }
+            return;
+        }
+        match self.phase {
+            Phase::Active | Phase::Working | Phase::Preparing => self.decide_rollback(Cause::TimedOut, out),
+            Phase::Delegated => self.fence(Cause::TimedOut, out),
+            _ => {}
+        }
+    }
+
+    fn ask_for_votes(&mut self, out: &mut Vec<Effect>) {
+        for index in 0..self.branches.len() {
+            if matches!(self.branches[index].state, BranchState::Active | BranchState::Worked) {
+                self.call(index, Verb::Prepare, out);
+            }
+        }
+    }
+
+    fn decide_if_all_voted(&mut self, out: &mut Vec<Effect>) {
+        let waiting = |branch: &Branch| matches!(branch.state, BranchState::Active | BranchState::Worked);
+        if self.branches.iter().any(waiting) {
+            return;
+        }
+        let prepared = self.ids_where(|branch| branch.state == BranchState::Prepared);
+        if prepared.is_empty() {
+            // Nothing was written anywhere, so nothing needs to be durable before the answer.
+            self.end(Outcome::Committed, out);
+            return;
+        }
+        self.phase = Phase::Deciding;
+        self.append_begun(out);
+        let record = Record::Decided { decision: Decision::Commit, branches: prepared, cause: None };
+        out.push(Effect::Append { record, forced: true });
+    }
+
+    fn decide_rollback(&mut self, cause: Cause, out: &mut Vec<Effect>) {
+        self.phase = Phase::RollingBack;
+        self.cause = Some(cause);
+        for index in 0..self.branches.len() {
+            if self.never_called(&self.branches[index]) {
+                self.branches[index].state = BranchState::RolledBack;
+            }
+            self.branches[index].call = Call::Idle;
+        }
+        let branches = self.ids_where(|branch| !branch.state.has_ended());
+        self.append(Record::Decided { decision: Decision::Rollback, branches, cause: Some(cause) }, out);
+        out.push(Effect::Tell(Milestone::Decided(Decision::Rollback)));
+        self.call_all(Verb::Rollback, out);
+        self.end_if_all_ended(out);
+    }
+
+    // ---- the single branch: the participant decides ----
+
+    fn delegate(&mut self, out: &mut Vec<Effect>) {
+        self.phase = Phase::Delegating;
+        self.append_begun(out);
+        out.push(Effect::Append { record: Record::Delegated(BranchId::FIRST), forced: true });
+    }
+
+    fn fence(&mut self, cause: Cause, out: &mut Vec<Effect>) {
+        self.cause = Some(cause);
+        if self.never_called(&self.branches[0]) {
+            self.delegate_ended(Outcome::RolledBack, out);
+        } else if self.branches[0].call != Call::Made(Verb::Rollback) {
+            self.call(0, Verb::Rollback, out);
+        }
+    }
+
+    fn delegate_ended(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        self.branches[0].state = outcome.into();
+        self.branches[0].call = Call::Idle;
+        self.cause = match outcome {
+            Outcome::Committed => None,
+            Outcome::RolledBack => self.cause.or(Some(Cause::Refused(BranchId::FIRST))),
+        };
+        self.end(outcome, out);
+    }
+
+    // ---- the log has answered ----
+
+    fn logged(&mut self, out: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Deciding => {
+                self.phase = Phase::Committing;
+                out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));
+                self.call_all(Verb::Commit, out);
+            }
+            Phase::Delegating => {
+                self.phase = Phase::Delegated;
+                let verb = match self.options.coordinator_driven {
+                    true => Verb::WorkAndCommit,
+                    false => Verb::CommitOnePhase,
+                };
+                self.call(0, verb, out);
+                // It may have passed while the record was in the log's hands.
+                out.push(Effect::SetTimer(Timer::Deadline));
+            }
+            _ => {}
+        }
+    }
+
+    // ---- calls ----
+
+    fn replied(
+        &mut self,
+        id: BranchId,
+        verb: Verb,
+        reply: Reply,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let index = self.index(id)?;
+        if self.phase == Phase::Delegated
+            && let Reply::Ended(outcome) = reply
+        {
+            // Both the one-phase commit and the fence may be under way; whichever answers tells the truth.
+            self.delegate_ended(outcome, out);
+            return Ok(());
+        }
+        let branch = &mut self.branches[index];
+        if branch.call != Call::Made(verb) {
+            // Too late: the branch is being asked something else by now, or nothing.
+            return Ok(());
+        }
+        match reply {
+            Reply::Failed { maybe_arrived } => self.call_failed(index, verb, maybe_arrived, out),
+            Reply::Worked if verb == Verb::Work && self.phase == Phase::Working => {
+                branch.state = BranchState::Worked;
+                branch.call = Call::Idle;
+                branch.attempts = 0;
+                if self.branches.iter().all(|branch| branch.state == BranchState::Worked) {
+                    self.phase = Phase::Preparing;
+                    self.ask_for_votes(out);
+                }
+            }
+            Reply::Vote(vote) => match (verb, vote) {
+                (Verb::Work, Vote::No) | (Verb::Prepare | Verb::WorkAndPrepare, _) => {
+                    self.count_vote(index, vote, out);
+                }
+                _ => self.call_failed(index, verb, true, out),
+            },
+            Reply::Ended(outcome) if matches!(verb, Verb::Commit | Verb::Rollback) => {
+                self.branch_ended(index, outcome, Source::Participant, out);
+            }
+            // No answer to what was asked is as good as no answer.
+            Reply::Worked | Reply::Ended(_) => self.call_failed(index, verb, true, out),
+        }
+        Ok(())
+    }
+
+    fn call_failed(&mut self, index: usize, verb: Verb, maybe_arrived: bool, out: &mut Vec<Effect>) {
+        let decided = self.decision().is_some();
+        let branch = &mut self.branches[index];
+        branch.maybe_arrived |= maybe_arrived;
+        branch.attempts = branch.attempts.saturating_add(1);
+        branch.call = Call::Waiting(verb);
+        let attempts = branch.attempts;
+        if decided && self.options.park_after_attempts.is_some_and(|limit| attempts >= limit) {
+            self.park_branch(index, out);
+        } else {
+            out.push(Effect::SetTimer(Timer::Retry { branch: id_of(index), attempts }));
+        }
+    }
+
+    fn retry(&mut self, id: BranchId, attempts: u32, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let index = self.index(id)?;
+        let branch = &self.branches[index];
+        // A timer of an earlier verb, or of a branch that was retried by hand meanwhile, has the wrong count.
+        if let Call::Waiting(verb) = branch.call
+            && branch.attempts == attempts
+            && !branch.parked
+        {
+            self.call_again(index, verb, out);
+        }
+        Ok(())
+    }
+
+    /// Asks a branch something new.
+    fn call(&mut self, index: usize, verb: Verb, out: &mut Vec<Effect>) {
+        self.branches[index].attempts = 0;
+        self.call_again(index, verb, out);
+    }
+
+    fn call_again(&mut self, index: usize, verb: Verb, out: &mut Vec<Effect>) {
+        let branch = &mut self.branches[index];
+        branch.call = Call::Made(verb);
+        out.push(Effect::Call { branch: id_of(index), verb, repeated: branch.maybe_arrived });
+    }
+
+    /// Phase two: calls every branch that has not ended.
+    fn call_all(&mut self, verb: Verb, out: &mut Vec<Effect>) {
+        for index in 0..self.branches.len() {
+            if !self.branches[index].state.has_ended() {
+                self.call(index, verb, out);
+            }
+        }
+    }
+
+    // ---- after the decision ----
+
+    fn branch_ended(&mut self, index: usize, outcome: Outcome, source: Source, out: &mut Vec<Effect>) {
+        let Some(decision) = self.decision() else { return };
+        let heuristic = outcome != decision.into();
+        let branch = &mut self.branches[index];
+        branch.state = outcome.into();
+        branch.call = Call::Idle;
+        branch.heuristic = heuristic;
+        // Only an operator may close a branch that ended against the decision.
+        branch.parked = heuristic && source != Source::Operator;
+        if heuristic || source != Source::Participant {
+            out.push(Effect::Append {
+                record: Record::BranchEnded { branch: id_of(index), outcome, source, heuristic },
+                forced: false,
+            });
+        }
+        if self.branches[index].parked {
+            out.push(Effect::Alarm(id_of(index)));
+        }
+        self.end_if_all_ended(out);
+    }
+
+    fn end_if_all_ended(&mut self, out: &mut Vec<Effect>) {
+        if self.branches.iter().any(Branch::needs_phase_two) {
+            return;
+        }
+        match self.phase {
+            Phase::Committing => self.end(Outcome::Committed, out),
+            Phase::RollingBack => self.end(Outcome::RolledBack, out),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        let (phase, decision) = match outcome {
+            Outcome::Committed => (Phase::Committed, Decision::Commit),
+            Outcome::RolledBack => (Phase::RolledBack, Decision::Rollback),
+        };
+        let told = self.decision().is_some();
+        self.phase = phase;
+        self.append(Record::Ended(outcome), out);
+        if !told {
+            out.push(Effect::Tell(Milestone::Decided(decision)));
+        }
+        out.push(Effect::Tell(Milestone::Completed));
+    }
+
+    // ---- sweeper and operators ----
+
+    fn swept(&mut self, id: BranchId, outcome: Outcome, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let index = self.index(id)?;
+        if self.decision().is_some() && !self.branches[index].state.has_ended() {
+            self.branch_ended(index, outcome, Source::Sweeper, out);
+        }
+        Ok(())
+    }
+
+    fn retry_now(&mut self, out: &mut Vec<Effect>) {
+        if self.is_parked() {
+            out.push(Effect::Append { record: Record::Retried, forced: false });
+        }
+        let fallback = match self.decision() {
+            Some(Decision::Commit) => Some(Verb::Commit),
+            Some(Decision::Rollback) => Some(Verb::Rollback),
+            None => None,
+        };
+        for index in 0..self.branches.len() {
+            let branch = &mut self.branches[index];
+            // A branch that ended against the decision stays parked: calling it again cannot undo that.
+            if branch.state.has_ended() {
+                continue;
+            }
+            branch.parked = false;
+            match (branch.call, fallback) {
+                (Call::Waiting(verb), _) => self.call_again(index, verb, out),
+                (Call::Idle, Some(verb)) => self.call(index, verb, out),
+                _ => {}
+            }
+        }
+    }
+
+    fn park(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        self.decision().ok_or(Refusal::NotDecided)?;
+        for index in 0..self.branches.len() {
+            if !self.branches[index].state.has_ended() && !self.branches[index].parked {
+                self.park_branch(index, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn park_branch(&mut self, index: usize, out: &mut Vec<Effect>) {
+        self.branches[index].parked = true;
+        out.push(Effect::Append { record: Record::BranchParked(id_of(index)), forced: false });
+    }
+
+    fn resolve(&mut self, id: BranchId, outcome: Outcome, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let index = self.index(id)?;
+        if self.phase == Phase::Delegated {
+            let record =
+                Record::BranchEnded { branch: id, outcome, source: Source::Operator, heuristic: false };
+            out.push(Effect::Append { record, forced: false });
+            self.delegate_ended(outcome, out);
+            return Ok(());
+        }
+        self.decision().ok_or(Refusal::NotDecided)?;
+        if !self.branches[index].needs_phase_two() {
+            return Err(Refusal::BranchEnded);
+        }
+        self.branch_ended(index, outcome, Source::Operator, out);
+        Ok(())
+    }
+
+    // ---- after a restart ----
+
+    fn resume(&mut self, out: &mut Vec<Effect>) {
+        match self.phase {
+            // Nothing was decided, and the epoch in which it could have been has ended (presumed abort).
+            Phase::Active => self.decide_rollback(Cause::Restarted, out),
+            // The participant may have committed: it knows, and makes sure that it will not do so later.
+            Phase::Delegated => {
+                self.fence(Cause::Restarted, out);
+            }
+            Phase::Committing => self.resume_phase_two(Verb::Commit, out),
+            Phase::RollingBack => self.resume_phase_two(Verb::Rollback, out),
+            _ => {}
+        }
+    }
+
+    fn resume_phase_two(&mut self, verb: Verb, out: &mut Vec<Effect>) {
+        for index in 0..self.branches.len() {
+            let branch = &self.branches[index];
+            if !branch.state.has_ended() && !branch.parked {
+                self.call(index, verb, out);
+            }
+        }
+        self.end_if_all_ended(out);
+    }
+
+    // ---- small things ----
+
+    /// Appends a lazy record, after `Begun` if that is still missing.
+    fn append(&mut self, record: Record, out: &mut Vec<Effect>) {
+        self.append_begun(out);
+        out.push(Effect::Append { record, forced: false });
+    }
+
+    /// Begin itself writes nothing: a transaction that nobody joins leaves no trace until it ends.
+    fn append_begun(&mut self, out: &mut Vec<Effect>) {
+        if !self.begun {
+            self.begun = true;
+            out.push(Effect::Append { record: Record::Begun, forced: false });
+        }
+    }
+
+    /// Whether no call has ever reached the branch: then it has nothing to undo, and a rollback need not wait
+    /// for its participant.
+    fn never_called(&self, branch: &Branch) -> bool {
+        self.options.coordinator_driven
+            && !branch.maybe_arrived
+            && branch.state == BranchState::Active
+            && matches!(branch.call, Call::Waiting(_) | Call::Idle)
+    }
+
+    pub(crate) fn index(&self, id: BranchId) -> Result<usize, Refusal> {
+        index_of(id).filter(|&index| index < self.branches.len()).ok_or(Refusal::UnknownBranch)
+    }
+
+    fn ids_where(&self, keep: impl Fn(&Branch) -> bool) -> Vec<BranchId> {
+        self.branches().filter(|(_, branch)| keep(branch)).map(|(id, _)| id).collect()
+    }
+}
+
+fn id_of(index: usize) -> BranchId {
+    // Branches are limited to a thousand at the door.
+    BranchId(u32::try_from(index).unwrap_or(u32::MAX - 1) + 1)
+}
+
+fn index_of(id: BranchId) -> Option<usize> {
+    usize::try_from(id.0.checked_sub(1)?).ok()
+}

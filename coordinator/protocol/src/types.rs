@@ -1,0 +1,351 @@
+//! The vocabulary of the protocol: what comes in, what goes out, what is recorded.
+
+use crate::ids::{BranchId, Millis};
+
+/// How the transaction was asked for; fixed when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// Who runs the branches' work: the coordinator (`Execute`), or the initiator (`Begin` … `Commit`).
+    pub coordinator_driven: bool,
+    /// How phase one is done. Matters only when coordinator-driven.
+    pub grade: Grade,
+    /// When an undecided transaction is rolled back.
+    pub deadline: Millis,
+    /// After how many failed phase-two calls a branch is parked. `None`: it is retried for ever.
+    pub park_after_attempts: Option<u32>,
+}
+
+/// How phase one of a coordinator-driven transaction is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Grade {
+    /// Work and prepare in one call.
+    EarlyVote,
+    /// Every branch works before any branch prepares: servers may drop read locks at PREPARE, so only this
+    /// is globally serializable (with SERIALIZABLE branches).
+    Strict,
+}
+
+/// How far a transaction has come, as it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Branches may register; nothing is decided.
+    Active,
+    /// Phase one.
+    Preparing,
+    /// Decided and durable: commit. Phase two.
+    Committing,
+    /// Every branch has committed.
+    Committed,
+    /// Decided: roll back. Phase two.
+    RollingBack,
+    /// Every branch has rolled back.
+    RolledBack,
+}
+
+impl State {
+    /// Whether nothing more will happen.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, State::Committed | State::RolledBack)
+    }
+}
+
+/// How far a branch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BranchState {
+    /// Registered; its work may be under way.
+    Active,
+    /// Has done its work and not been asked to prepare ([`Grade::Strict`]).
+    Worked,
+    /// Voted yes.
+    Prepared,
+    /// Voted read-only: it has ended.
+    ReadOnly,
+    /// Voted no: it has rolled back by itself.
+    Refused,
+    /// Has committed.
+    Committed,
+    /// Has rolled back.
+    RolledBack,
+}
+
+impl BranchState {
+    /// Whether the branch needs nothing more.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, BranchState::Active | BranchState::Worked | BranchState::Prepared)
+    }
+}
+
+/// A branch's answer to phase one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Vote {
+    /// Can commit and can roll back, whatever happens to the participant's process.
+    Yes,
+    /// Has changed nothing and has ended.
+    ReadOnly,
+    /// Cannot commit; has rolled back.
+    No,
+}
+
+/// The coordinator's decision. Once durable it never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Every branch commits.
+    Commit,
+    /// Every branch rolls back.
+    Rollback,
+}
+
+/// How a branch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Its effects are permanent.
+    Committed,
+    /// It has no effects.
+    RolledBack,
+}
+
+impl From<Decision> for Outcome {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Commit => Outcome::Committed,
+            Decision::Rollback => Outcome::RolledBack,
+        }
+    }
+}
+
+impl From<Outcome> for BranchState {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Committed => BranchState::Committed,
+            Outcome::RolledBack => BranchState::RolledBack,
+        }
+    }
+}
+
+/// Who says how a branch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The participant, in its reply.
+    Participant,
+    /// The coordinator's sweeper, which ended it on the resource itself.
+    Sweeper,
+    /// An operator, who ended it by hand.
+    Operator,
+}
+
+/// Why a transaction was rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The initiator, or an operator, asked for it.
+    Requested,
+    /// The deadline passed before the decision.
+    TimedOut,
+    /// This branch voted no.
+    Refused(BranchId),
+    /// The coordinator restarted before the decision.
+    Restarted,
+}
+
+/// What the coordinator asks of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Do the work, do not vote yet.
+    Work,
+    /// Do the work and vote.
+    WorkAndPrepare,
+    /// Vote.
+    Prepare,
+    /// Do the work and commit; never prepared.
+    WorkAndCommit,
+    /// Commit; never prepared.
+    CommitOnePhase,
+    /// Commit what was prepared.
+    Commit,
+    /// Roll back, whether or not the branch has arrived.
+    Rollback,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// To [`Verb::Work`]: done.
+    Worked,
+    /// To a verb that asks for a vote. A refused [`Verb::Work`] is a vote of no.
+    Vote(Vote),
+    /// To a verb that ends the branch.
+    Ended(Outcome),
+    /// No answer, or an answer that says nothing about the branch.
+    Failed {
+        /// Whether the call may have reached the participant.
+        maybe_arrived: bool,
+    },
+}
+
+/// A timer of the driver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// At [`Options::deadline`].
+    Deadline,
+    /// After a while, longer with each attempt.
+    Retry {
+        /// Which branch to call again.
+        branch: BranchId,
+        /// Calls of this verb that have failed so far, from 1.
+        attempts: u32,
+    },
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A participant joins. The new branch is the last one.
+    Register,
+    /// The first step of a coordinator-driven transaction.
+    Execute,
+    /// A branch reports its vote unasked.
+    Voted {
+        /// Which branch.
+        branch: BranchId,
+        /// Its vote.
+        vote: Vote,
+    },
+    /// The initiator asks to commit.
+    Commit,
+    /// The initiator, or an operator, asks to roll back.
+    Rollback,
+    /// The forced record is durable.
+    Logged,
+    /// A call has ended, one way or the other.
+    Reply {
+        /// Which branch.
+        branch: BranchId,
+        /// What it had been asked.
+        verb: Verb,
+        /// What came of it.
+        reply: Reply,
+    },
+    /// A timer has fired.
+    TimerFired(Timer),
+    /// The sweeper has ended a branch on its resource.
+    Swept {
+        /// Which branch.
+        branch: BranchId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// An operator wants every unfinished branch called now.
+    RetryNow,
+    /// An operator wants unfinished branches left alone.
+    Park,
+    /// An operator says how a branch ended.
+    Resolve {
+        /// Which branch.
+        branch: BranchId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The first step after [`crate::Transaction::recover`].
+    Resume,
+}
+
+/// What initiators wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Milestone {
+    /// The decision can be told: it will never change.
+    Decided(Decision),
+    /// Every branch has ended.
+    Completed,
+}
+
+/// Something the driver must do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Append to the log.
+    Append {
+        /// What.
+        record: Record,
+        /// Whether to step with [`Event::Logged`] once it is durable.
+        forced: bool,
+    },
+    /// Call a branch.
+    Call {
+        /// Which one.
+        branch: BranchId,
+        /// What to ask.
+        verb: Verb,
+        /// Whether an earlier phase-one call may have arrived.
+        repeated: bool,
+    },
+    /// Set a timer.
+    SetTimer(Timer),
+    /// Answer those who wait for this.
+    Tell(Milestone),
+    /// A branch has ended against the decision: people must know.
+    Alarm(BranchId),
+}
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// The transaction exists; with its branches when coordinator-driven.
+    Begun,
+    /// A participant joined.
+    Registered(BranchId),
+    /// The only branch is about to be asked to commit in one phase.
+    Delegated(BranchId),
+    /// The decision.
+    Decided {
+        /// What.
+        decision: Decision,
+        /// Whom to tell. The others have ended: telling a read-only branch to commit would look like a loss.
+        branches: Vec<BranchId>,
+        /// Why, for a rollback.
+        cause: Option<Cause>,
+    },
+    /// A branch ended, said by someone else than its participant or against the decision.
+    BranchEnded {
+        /// Which branch.
+        branch: BranchId,
+        /// How.
+        outcome: Outcome,
+        /// Who says so.
+        source: Source,
+        /// Whether it differs from the decision.
+        heuristic: bool,
+    },
+    /// A branch is left alone until an operator orders otherwise.
+    BranchParked(BranchId),
+    /// An operator had everything retried; nothing is parked.
+    Retried,
+    /// Every branch has ended.
+    Ended(Outcome),
+}
+
+/// Why a step was refused. The transaction is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Only an active transaction takes branches.
+    #[error("the transaction is no longer active")]
+    NotActive,
+    /// The decision to commit has been taken.
+    #[error("the transaction has committed")]
+    AlreadyCommitted,
+    /// The decision to roll back has been taken.
+    #[error("the transaction has rolled back")]
+    AlreadyRolledBack,
+    /// Nobody has joined.
+    #[error("no branch has joined the transaction")]
+    NoBranches,
+    /// There is no such branch.
+    #[error("the transaction has no such branch")]
+    UnknownBranch,
+    /// The branch has voted otherwise, or the coordinator asks it by itself.
+    #[error("the vote contradicts the branch's state")]
+    VoteConflict,
+    /// Operators may park and resolve only what has been decided.
+    #[error("the transaction is not decided yet")]
+    NotDecided,
+    /// The branch has ended; there is nothing to resolve.
+    #[error("the branch has ended")]
+    BranchEnded,
+}
