@@ -1,0 +1,3 @@
+//! `sandbox`: private MySQL and MariaDB servers from the command line.
+
+fn main() {}
