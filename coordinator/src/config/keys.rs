@@ -1,0 +1,339 @@
+//! The table of keys: every name, its limits and its meaning, once.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{AllowList, Config, LogFormat};
+
+/// One key of the configuration.
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// For people: what it does, its unit, its limits. Lines are wrapped by hand.
+    pub(super) doc: &'static str,
+    pub(super) field: Field,
+}
+
+impl Key {
+    /// As it stands in errors, on the command line (`--set`) and in the origins: `server.listen`.
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// As it stands in the environment: `CONCORD_SERVER_LISTEN`.
+    pub(super) fn variable(&self) -> String {
+        format!("CONCORD_{}_{}", self.section, self.name).to_ascii_uppercase()
+    }
+}
+
+/// How a key's value is read from and written to [`Config`].
+pub(super) enum Field {
+    /// A whole number.
+    Integer { get: fn(&Config) -> u64, set: fn(&mut Config, u64), range: RangeInclusive<u64> },
+    /// A string.
+    Text { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
+    /// Strings.
+    List { get: fn(&Config) -> Vec<String>, set: fn(&mut Config, &[String]) -> Result<(), String> },
+}
+
+/// Integers that stand in [`Config`].
+trait Whole: Copy {
+    fn widen(self) -> u64;
+    /// The range of the key has been checked before; it fits.
+    fn narrow(value: u64) -> Self;
+}
+
+macro_rules! whole {
+    ($($t:ty),*) => { $(impl Whole for $t {
+        fn widen(self) -> u64 {
+            self.try_into().unwrap_or(u64::MAX)
+        }
+        fn narrow(value: u64) -> Self {
+            value.try_into().unwrap_or(Self::MAX)
+        }
+    })* };
+}
+whole!(u32, usize);
+
+impl Whole for u64 {
+    fn widen(self) -> u64 {
+        self
+    }
+    fn narrow(value: u64) -> Self {
+        value
+    }
+}
+
+macro_rules! integer {
+    ($section:ident.$name:ident, $range:expr, $doc:literal) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            doc: $doc,
+            field: Field::Integer {
+                get: |config| config.$section.$name.widen(),
+                set: |config, value| config.$section.$name = Whole::narrow(value),
+                range: $range,
+            },
+        }
+    };
+}
+
+/// A minute, an hour and a day, in milliseconds.
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Most patterns of `participants.allow`.
+const PATTERNS_MAX: usize = 1000;
+/// Longest value of `log.filter`, in bytes.
+const FILTER_BYTES_MAX: usize = 1024;
+
+/// Every key, in the order in which people read them; keys of one section stand together. `[[resource]]` is
+/// not here, see [`RESOURCE_KEYS`].
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        section: "server",
+        name: "listen",
+        doc: "Address and port of the gRPC services. Port 0 lets the system choose one.",
+        field: Field::Text { get: |config| config.server.listen.to_string(), set: set_listen },
+    },
+    Key {
+        section: "store",
+        name: "data_dir",
+        doc: "Directory of the log, created when missing. A relative path starts at the working directory.",
+        field: Field::Text { get: |config| config.store.data_dir.display().to_string(), set: set_data_dir },
+    },
+    integer!(
+        store.retention_ms,
+        MINUTE..=3650 * DAY,
+        "Milliseconds for which an ended transaction stays in the history.\nFrom 60000 (a minute) to 315360000000 \
+         (ten years)."
+    ),
+    integer!(
+        limits.payload_bytes_max,
+        1..=64 << 20,
+        "Bytes of payload in one transaction, all branches together. From 1 to 67108864 (64 MiB)."
+    ),
+    integer!(limits.branches_max, 1..=1000, "Branches of one transaction. From 1 to 1000."),
+    integer!(
+        limits.live_transactions_max,
+        1..=10_000_000,
+        "Transactions that have not ended. One more is refused with RESOURCE_EXHAUSTED. From 1 to 10000000."
+    ),
+    integer!(
+        limits.page_size_default,
+        1..=1000,
+        "Transactions in one answer to List that asks for no number. From 1 to 1000."
+    ),
+    integer!(limits.page_size_max, 1..=1000, "Most transactions in one answer to List. From 1 to 1000."),
+    integer!(
+        transaction.timeout_default_ms,
+        1..=DAY,
+        "Milliseconds until an undecided transaction is rolled back, when its initiator names no time.\nFrom 1 to \
+         transaction.timeout_max_ms."
+    ),
+    integer!(
+        transaction.timeout_max_ms,
+        1..=DAY,
+        "The longest time in milliseconds that an initiator may ask for. From 1 to 86400000 (a day)."
+    ),
+    integer!(
+        calls.timeout_ms,
+        1..=10 * MINUTE,
+        "Milliseconds after which a call to a participant counts as lost, in either phase. From 1 to 600000."
+    ),
+    integer!(
+        calls.connect_timeout_ms,
+        1..=10 * MINUTE,
+        "Milliseconds to wait for a connection to a participant. From 1 to 600000."
+    ),
+    integer!(
+        phase_two.backoff_first_ms,
+        1..=HOUR,
+        "Milliseconds from the first failed delivery of a decision to the second. Each further wait is twice as\n\
+         long, with jitter. From 1 to 3600000 (an hour)."
+    ),
+    integer!(
+        phase_two.backoff_max_ms,
+        1..=HOUR,
+        "The longest wait between two deliveries, in milliseconds. From phase_two.backoff_first_ms to 3600000."
+    ),
+    integer!(
+        phase_two.park_after_attempts,
+        0..=1_000_000,
+        "Failed deliveries after which a branch is parked for an operator. 0: never, it is retried for ever.\nAt \
+         most 1000000."
+    ),
+    integer!(
+        breaker.failures_before_open,
+        0..=1_000_000,
+        "Failures in a row after which calls to a participant fail at once, for a while. 0: calls are always\nmade. \
+         At most 1000000."
+    ),
+    integer!(
+        breaker.open_ms,
+        1..=10 * MINUTE,
+        "Milliseconds until a call to such a participant is tried again. From 1 to 600000."
+    ),
+    Key {
+        section: "participants",
+        name: "allow",
+        doc: "Whom the coordinator may call: scheme://host:port. The port may be *, for any; a host name may begin\n\
+              with the label *, for one or more labels, as in https://*.svc.local:7101. At most 1000 patterns.",
+        field: Field::List {
+            get: |config| config.participants.allow.patterns().map(str::to_owned).collect(),
+            set: set_allow,
+        },
+    },
+    integer!(
+        sweeper.interval_ms,
+        100..=HOUR,
+        "Milliseconds between two searches of a resource for branches in doubt. From 100 to 3600000."
+    ),
+    integer!(
+        sweeper.safety_interval_ms,
+        0..=DAY,
+        "Milliseconds for which a branch must have been seen in doubt before it is rolled back as unknown.\nFrom 0 \
+         to 86400000 (a day)."
+    ),
+    integer!(
+        shutdown.grace_ms,
+        0..=HOUR,
+        "Milliseconds that calls in progress get to finish after SIGTERM or SIGINT. From 0 to 3600000."
+    ),
+    Key {
+        section: "log",
+        name: "format",
+        doc: "\"text\" for people, \"json\" for machines. Either goes to standard error.",
+        field: Field::Text { get: |config| config.log.format.as_str().to_owned(), set: set_format },
+    },
+    Key {
+        section: "log",
+        name: "filter",
+        doc: "What is logged: error, warn, info, debug or trace, and by part of the program if need be, e.g.\n\
+              info,concord_coordinator=debug. CONCORD_LOG is short for this key's own variable.",
+        field: Field::Text { get: |config| config.log.filter.clone(), set: set_filter },
+    },
+];
+
+/// The keys of a `[[resource]]`.
+pub(super) const RESOURCE_KEYS: [&str; 3] = ["name", "url", "participants"];
+
+/// The name of the table `[[resource]]`.
+pub(super) const RESOURCE: &str = "resource";
+
+/// The key of this section and name.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// The sections, each once, in the table's order.
+pub(super) fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    sections
+}
+
+/// The keys of a section, in the table's order.
+pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+impl LogFormat {
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+fn set_listen(config: &mut Config, text: &str) -> Result<(), String> {
+    config.server.listen = text
+        .parse()
+        .map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:7600\" or \"[::1]:7600\"")?;
+    Ok(())
+}
+
+fn set_data_dir(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must be the path of a directory".to_owned());
+    }
+    config.store.data_dir = PathBuf::from(text);
+    Ok(())
+}
+
+fn set_allow(config: &mut Config, patterns: &[String]) -> Result<(), String> {
+    if patterns.len() > PATTERNS_MAX {
+        return Err(format!("has {} patterns; at most {PATTERNS_MAX} are allowed", patterns.len()));
+    }
+    config.participants.allow = AllowList::parse(patterns).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn set_format(config: &mut Config, text: &str) -> Result<(), String> {
+    config.log.format = match text {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        _ => return Err("must be \"text\" or \"json\"".to_owned()),
+    };
+    Ok(())
+}
+
+fn set_filter(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.len() > FILTER_BYTES_MAX {
+        return Err(format!("must be at most {FILTER_BYTES_MAX} bytes long"));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("is not a log filter ({error})"))?;
+    config.log.filter = text.to_owned();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_also_in_the_environment() {
+        let variables: BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!(variables.len(), KEYS.len());
+        let unique: BTreeSet<_> = sections().into_iter().collect();
+        assert_eq!(unique.len(), sections().len(), "keys of one section stand together");
+        assert!(!unique.contains(RESOURCE));
+    }
+
+    #[test]
+    fn times_and_sizes_have_their_unit_in_the_name() {
+        for key in KEYS {
+            let about_time = key.doc.contains("illiseconds");
+            assert_eq!(about_time, key.name.ends_with("_ms"), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn defaults_are_within_their_limits() {
+        let config = Config::default();
+        for key in KEYS {
+            if let Field::Integer { get, range, .. } = &key.field {
+                assert!(range.contains(&get(&config)), "{}", key.path());
+            }
+        }
+    }
+
+    #[test]
+    fn documented_limits_are_the_limits() {
+        for key in KEYS {
+            if let Field::Integer { range, .. } = &key.field {
+                let above_another_key = key.name == "timeout_default_ms";
+                let max = range.end().to_string();
+                assert!(above_another_key || key.doc.contains(&max), "{}: {max}", key.path());
+            }
+        }
+    }
+}
