@@ -146,10 +146,12 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// Another coordinator has the store open.
-    #[error("{} is in use by another coordinator; stop that one, or give this one its own --data-dir", .path.display())]
+    #[error("{} is in use by another coordinator{}; stop that one, or give this one its own --data-dir", .path.display(), .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     InUse {
         /// The directory that both want.
         path: PathBuf,
+        /// The process that has it, where that is known.
+        pid: Option<u32>,
     },
     /// The store was written by a newer version of Concord.
     #[error("{} has schema version {found}, and this version of concord knows only up to {known}: run the newer concord, or restore a backup made before the upgrade", .path.display())]

@@ -1,0 +1,2 @@
+//! Measured appends; being written.
+fn main() {}

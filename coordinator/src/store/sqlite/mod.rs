@@ -1,0 +1,267 @@
+//! The store in one SQLite file, for a coordinator of its own.
+//!
+//! ```text
+//!  append ──▶ queue ──▶ writer thread ──▶ concord.db-wal ──▶ concord.db
+//!                       one SQL transaction       checkpoints
+//!                       for all that waits
+//!  get, list … ──▶ reader threads ──▶ read-only connections
+//! ```
+//!
+//! The contract's rules and where they are kept: order, forced, lazy, all or nothing and group commit in
+//! `queue` and `writer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`.
+//!
+//! What a checksum covers: records, and the store's two facts. The projection (table `txn`) is compared with
+//! the records when it is read. A damaged index entry of a key or of an ended transaction can go unnoticed.
+
+mod directory;
+mod queue;
+mod reader;
+mod row;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use concord_protocol::{ClusterId, Epoch, Gtid};
+use futures_util::future::BoxFuture;
+use rusqlite::ErrorCode;
+use tokio::sync::oneshot;
+
+use self::directory::Directory;
+use self::queue::{Append, Purge, Queue};
+use self::reader::Readers;
+use self::row::Row;
+use self::writer::{Parts, Writer};
+use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
+
+/// The embedded store: one SQLite file in a data directory.
+///
+/// Close it with [`Store::close`]. Dropping it does the same and blocks meanwhile, for about one sync.
+#[derive(Debug)]
+pub struct SqliteStore {
+    cluster_id: ClusterId,
+    epoch: Epoch,
+    queue: Arc<Queue>,
+    readers: Arc<Readers>,
+    counts: Arc<Counts>,
+    #[cfg(test)]
+    faults: Arc<Faults>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What can be set, and is by tests.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    /// How long lazy entries wait for a forced one to be written with.
+    lazy_delay: Duration,
+    /// A checkpoint is made when the log has so many pages of 4 KiB.
+    log_pages_max: u32,
+    /// Connections for reading.
+    readers: usize,
+    migrations: &'static [&'static str],
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            lazy_delay: Duration::from_millis(50),
+            log_pages_max: 8_000,
+            readers: 2,
+            migrations: schema::MIGRATIONS,
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store in a data directory, and creates both where there is none. Reads and writes the disk:
+    /// not for an async task.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Open`].
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_with(directory, Options::default())
+    }
+
+    fn open_with(directory: &Path, options: Options) -> Result<Self, StoreError> {
+        let directory = Directory::take(directory)?;
+        let file = directory.store_file();
+        let failed = |reason: String| StoreError::Open { path: file.clone(), reason: reason.into() };
+        let opened = schema::open(&file, options.migrations)?;
+        directory.sync().map_err(|error| failed(format!("its directory cannot be synced: {error}")))?;
+
+        let connections =
+            (0..options.readers).map(|_| schema::open_to_read(&file)).collect::<Result<_, _>>()?;
+        let readers = Arc::new(
+            Readers::start(connections).map_err(|error| failed(format!("no thread for reading: {error}")))?,
+        );
+        let (queue, counts, faults) =
+            (Arc::new(Queue::new(options.lazy_delay)), Arc::<Counts>::default(), Arc::<Faults>::default());
+        let writer = Writer::new(Parts {
+            connection: opened.connection,
+            epoch: opened.epoch,
+            directory,
+            queue: Arc::clone(&queue),
+            counts: Arc::clone(&counts),
+            faults: Arc::clone(&faults),
+            readers: Arc::clone(&readers),
+            log_pages_max: options.log_pages_max,
+        })
+        .map_err(|error| failed(explain(&error)))?;
+        let writer = std::thread::Builder::new()
+            .name("concord-write".into())
+            .spawn(move || writer.run())
+            .map_err(|error| failed(format!("no thread for writing: {error}")))?;
+        Ok(SqliteStore {
+            cluster_id: opened.cluster_id,
+            epoch: opened.epoch,
+            queue,
+            readers,
+            counts,
+            #[cfg(test)]
+            faults,
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn append(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let (done, result) = oneshot::channel();
+        let rows = entries.into_iter().map(Row::from).collect();
+        self.queue.append(Append::new(rows, durability == Durability::Forced, done));
+        answer(result)
+    }
+
+    fn load_live(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        self.readers.run(reader::load_live)
+    }
+
+    fn get(&self, gtid: Gtid) -> BoxFuture<'static, Result<Option<Stored>, StoreError>> {
+        self.readers.run(move |connection| reader::get(connection, gtid))
+    }
+
+    fn list_ended(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        self.readers.run(move |connection| reader::list_ended(connection, &filter))
+    }
+
+    fn find_key(&self, key: String) -> BoxFuture<'static, Result<Option<Gtid>, StoreError>> {
+        self.readers.run(move |connection| reader::find_key(connection, &key))
+    }
+
+    fn purge(&self, before: UnixMillis, limit: usize) -> BoxFuture<'static, Result<usize, StoreError>> {
+        let (done, result) = oneshot::channel();
+        self.queue.purge(Purge { before, limit, deleted: 0, done });
+        answer(result)
+    }
+
+    fn counters(&self) -> Counters {
+        Counters {
+            syncs: self.counts.syncs.load(Ordering::Relaxed),
+            records: self.counts.records.load(Ordering::Relaxed),
+            commits: self.counts.commits.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        let (done, result) = oneshot::channel();
+        self.queue.close(done);
+        answer(result)
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let (nobody, _) = oneshot::channel();
+        self.queue.close(nobody);
+        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn answer<T: Send + 'static>(
+    result: oneshot::Receiver<Result<T, StoreError>>,
+) -> BoxFuture<'static, Result<T, StoreError>> {
+    Box::pin(async move {
+        result.await.unwrap_or_else(|_| Err(StoreError::Failed("its writer ended unexpectedly".into())))
+    })
+}
+
+/// See [`Counters`].
+#[derive(Debug, Default)]
+struct Counts {
+    syncs: AtomicU64,
+    records: AtomicU64,
+    commits: AtomicU64,
+}
+
+/// Faults that tests inject; in production there are none.
+#[derive(Debug, Default)]
+struct Faults {
+    /// The next synced commit reports that its sync failed.
+    #[cfg(test)]
+    fail_sync: std::sync::atomic::AtomicBool,
+    /// How long the log was at the last synced commit: what a power failure leaves of it at least.
+    #[cfg(test)]
+    synced_length: AtomicU64,
+}
+
+#[cfg(not(test))]
+impl Faults {
+    fn check(&self, _synced: bool) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn synced(&self, _file: &Path) {}
+}
+
+#[cfg(test)]
+impl Faults {
+    fn check(&self, synced: bool) -> rusqlite::Result<()> {
+        if synced && self.fail_sync.swap(false, Ordering::SeqCst) {
+            let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            return Err(rusqlite::Error::SqliteFailure(error, None));
+        }
+        Ok(())
+    }
+
+    fn synced(&self, file: &Path) {
+        self.synced_length.store(directory::length(&directory::wal_file(file)), Ordering::SeqCst);
+    }
+}
+
+/// What SQLite says, for an operator: what is wrong and what to do about it.
+fn explain(error: &rusqlite::Error) -> String {
+    let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full; make room and start again",
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk, or the file system, reports an error; check it before you start again"
+        }
+        Some(ErrorCode::NotADatabase) => "the file is not an SQLite database, or its header is damaged",
+        Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds a lock on the file; end it and start again"
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            "the file or its directory cannot be opened for writing; check the owner and the permissions"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}: {advice}")
+}

@@ -1,0 +1,276 @@
+//! What waits for the writer.
+//!
+//! The queue is not bounded here, because an append must not block its caller and must not be refused: the
+//! engine bounds it, by the number of transactions that it has in flight.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::row::Row;
+use crate::store::{StoreError, UnixMillis};
+
+/// One commit takes at most this much; a larger single append is committed alone. A bound keeps the latency of
+/// those that come next, and SQLite's page cache, within limits.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// See [`BATCH_BYTES_MAX`].
+const BATCH_ROWS_MAX: usize = 8192;
+/// Lazy entries are written early when so many wait.
+const LAZY_ROWS_MAX: usize = 1024;
+/// Lazy entries are written early when they take so much memory.
+const LAZY_BYTES_MAX: usize = 1 << 20;
+
+/// Entries to be written together.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) rows: Vec<Row>,
+    pub(super) forced: bool,
+    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+    queued_at: Instant,
+    bytes: usize,
+}
+
+impl Append {
+    pub(super) fn new(rows: Vec<Row>, forced: bool, done: oneshot::Sender<Result<(), StoreError>>) -> Self {
+        let bytes = rows.iter().map(|row| row.body.len() + size_of::<Row>()).sum();
+        Append { rows, forced, done, queued_at: Instant::now(), bytes }
+    }
+}
+
+/// Ended transactions to be deleted.
+#[derive(Debug)]
+pub(super) struct Purge {
+    pub(super) before: UnixMillis,
+    pub(super) limit: usize,
+    /// Deleted already.
+    pub(super) deleted: usize,
+    pub(super) done: oneshot::Sender<Result<usize, StoreError>>,
+}
+
+/// What the writer does next.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Commit these in one SQL transaction.
+    Commit(Vec<Append>),
+    /// Delete one step's worth.
+    Purge(Purge),
+    /// End.
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+#[derive(Debug)]
+enum Job {
+    Append(Append),
+    Purge(Purge),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The queue between those who append and the writer: first in, first out.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    lazy_delay: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    rows: usize,
+    bytes: usize,
+    /// Jobs that must not wait.
+    urgent: usize,
+    /// Why nothing more is taken.
+    over: Option<StoreError>,
+    /// Tests stop the writer here, to let a queue build up.
+    held: bool,
+}
+
+impl Queue {
+    pub(super) fn new(lazy_delay: Duration) -> Self {
+        Queue { state: Mutex::default(), arrived: Condvar::new(), lazy_delay }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues entries.
+    pub(super) fn append(&self, append: Append) {
+        let mut state = self.lock();
+        if let Some(error) = &state.over {
+            let _ = append.done.send(Err(error.clone()));
+            return;
+        }
+        state.rows += append.rows.len();
+        state.bytes += append.bytes;
+        state.urgent += usize::from(append.forced);
+        let first = state.jobs.is_empty();
+        let wake = first || append.forced || state.has_enough();
+        state.jobs.push_back(Job::Append(append));
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Queues a purge.
+    pub(super) fn purge(&self, purge: Purge) {
+        let mut state = self.lock();
+        if let Some(error) = &state.over {
+            let _ = purge.done.send(Err(error.clone()));
+            return;
+        }
+        state.urgent += 1;
+        state.jobs.push_back(Job::Purge(purge));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Lets the writer finish what is queued, and end. Whatever comes later is refused.
+    pub(super) fn close(&self, done: oneshot::Sender<Result<(), StoreError>>) {
+        let mut state = self.lock();
+        match &state.over {
+            Some(StoreError::Closed) => {
+                let _ = done.send(Ok(()));
+                return;
+            }
+            Some(error) => {
+                let _ = done.send(Err(error.clone()));
+                let (nobody, _) = oneshot::channel();
+                state.jobs.push_back(Job::Close(nobody));
+            }
+            None => {
+                state.over = Some(StoreError::Closed);
+                state.jobs.push_back(Job::Close(done));
+            }
+        }
+        state.urgent += 1;
+        state.held = false;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Refuses everything that waits, and everything that will come.
+    pub(super) fn fail(&self, error: &StoreError) {
+        let mut state = self.lock();
+        state.over = Some(error.clone());
+        let jobs = std::mem::take(&mut state.jobs);
+        (state.rows, state.bytes, state.urgent) = (0, 0, 0);
+        for job in jobs {
+            match job {
+                Job::Append(append) => drop(append.done.send(Err(error.clone()))),
+                Job::Purge(purge) => drop(purge.done.send(Err(error.clone()))),
+                Job::Close(done) => {
+                    let _ = done.send(Err(error.clone()));
+                    let (nobody, _) = oneshot::channel();
+                    state.jobs.push_back(Job::Close(nobody));
+                    state.urgent += 1;
+                }
+            }
+        }
+    }
+
+    /// Why nothing more is taken, if so.
+    pub(super) fn over(&self) -> Option<StoreError> {
+        self.lock().over.clone()
+    }
+
+    /// Waits until there is something to do. Forced appends are taken at once with everything that is queued
+    /// before and behind them; lazy ones alone wait for company, a little.
+    pub(super) fn take(&self) -> Work {
+        let mut state = self.lock();
+        loop {
+            let wait = state.wait(self.lazy_delay);
+            state = match wait {
+                Wait::No => return state.take(),
+                Wait::For(span) => {
+                    self.arrived.wait_timeout(state, span).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Wait::Ever => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Stops the writer before its next commit.
+    #[cfg(test)]
+    pub(super) fn hold(&self) {
+        self.lock().held = true;
+    }
+
+    /// Lets it go on.
+    #[cfg(test)]
+    pub(super) fn release(&self) {
+        self.lock().held = false;
+        self.arrived.notify_one();
+    }
+}
+
+enum Wait {
+    No,
+    For(Duration),
+    Ever,
+}
+
+impl State {
+    fn has_enough(&self) -> bool {
+        self.rows >= LAZY_ROWS_MAX || self.bytes >= LAZY_BYTES_MAX
+    }
+
+    fn wait(&self, lazy_delay: Duration) -> Wait {
+        if self.held {
+            return Wait::Ever;
+        }
+        match self.jobs.front() {
+            None => Wait::Ever,
+            Some(Job::Append(first)) if self.urgent == 0 && !self.has_enough() => {
+                match lazy_delay.checked_sub(first.queued_at.elapsed()) {
+                    Some(span) if !span.is_zero() => Wait::For(span),
+                    _ => Wait::No,
+                }
+            }
+            Some(_) => Wait::No,
+        }
+    }
+
+    /// The first job, and if it is an append, as many more as follow it and fit.
+    fn take(&mut self) -> Work {
+        let mut batch = Vec::new();
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            match self.jobs.pop_front() {
+                Some(Job::Append(append)) => {
+                    let fits =
+                        rows + append.rows.len() <= BATCH_ROWS_MAX && bytes + append.bytes <= BATCH_BYTES_MAX;
+                    if !batch.is_empty() && !fits {
+                        self.jobs.push_front(Job::Append(append));
+                        break;
+                    }
+                    rows += append.rows.len();
+                    bytes += append.bytes;
+                    self.urgent -= usize::from(append.forced);
+                    batch.push(append);
+                }
+                Some(job) if !batch.is_empty() => {
+                    self.jobs.push_front(job);
+                    break;
+                }
+                Some(Job::Purge(purge)) => {
+                    self.urgent -= 1;
+                    return Work::Purge(purge);
+                }
+                Some(Job::Close(done)) => {
+                    self.urgent -= 1;
+                    return Work::Close(done);
+                }
+                None => break,
+            }
+        }
+        self.rows -= rows;
+        self.bytes -= bytes;
+        Work::Commit(batch)
+    }
+}

@@ -1,0 +1,233 @@
+//! Reads: on threads and connections of their own, so that a long listing delays no commit.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use concord_proto::store::record::Kind;
+use concord_protocol::Gtid;
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::sync::oneshot;
+
+use super::explain;
+use super::row::StoredRow;
+use crate::store::{Filter, StoreError, Stored};
+
+/// Reads that wait at most; more are refused.
+const WAITING_MAX: usize = 1024;
+
+type Read = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The reading threads.
+#[derive(Debug)]
+pub(super) struct Readers {
+    /// Absent once closed.
+    jobs: Mutex<Option<SyncSender<Read>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Readers {
+    /// One thread for each connection.
+    pub(super) fn start(connections: Vec<Connection>) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(WAITING_MAX);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
+        for connection in connections {
+            let receiver = Arc::clone(&receiver);
+            let thread = std::thread::Builder::new().name("concord-read".into());
+            threads.push(thread.spawn(move || serve(&receiver, connection))?);
+        }
+        Ok(Readers { jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+    }
+
+    /// Runs a read in a transaction of its own, so that it sees one state of the store.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (done, result) = oneshot::channel();
+        let job: Read = Box::new(move |connection| {
+            let _ = done.send(in_transaction(connection, read));
+        });
+        let sent = match &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Err(StoreError::Closed),
+            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(_) => StoreError::Read("too many reads wait; try again later".into()),
+                TrySendError::Disconnected(_) => StoreError::Read("the reading threads have ended".into()),
+            }),
+        };
+        Box::pin(async move {
+            sent?;
+            result.await.unwrap_or_else(|_| Err(StoreError::Read("the reading thread ended".into())))
+        })
+    }
+
+    /// Finishes the reads that wait, and ends.
+    pub(super) fn close(&self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(jobs: &Mutex<Receiver<Read>>, mut connection: Connection) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(read) => read(&mut connection),
+            Err(_) => return,
+        }
+    }
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction().map_err(read_error)?;
+    let value = read(&transaction)?;
+    transaction.finish().map_err(read_error)?;
+    Ok(value)
+}
+
+fn read_error(error: rusqlite::Error) -> StoreError {
+    StoreError::Read(explain(&error).into())
+}
+
+/// Every live transaction.
+///
+/// It follows the index of live transactions and nothing else: a damaged row of `txn` can then not hide one,
+/// and a damaged entry of the index leads to a transaction that has no records.
+pub(super) fn load_live(connection: &Connection) -> Result<Vec<Stored>, StoreError> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT t.gtid, r.epoch, r.seq, r.at_ms, r.crc, r.body
+             FROM txn t INDEXED BY txn_live LEFT JOIN record r ON r.gtid = t.gtid
+             WHERE t.committed IS NULL ORDER BY t.gtid, r.epoch, r.seq",
+        )
+        .map_err(read_error)?;
+    let mut rows = statement.query([]).map_err(read_error)?;
+    let mut live: Vec<Stored> = Vec::new();
+    while let Some(row) = rows.next().map_err(read_error)? {
+        let gtid = gtid_of(row.get(0).map_err(read_error)?)?;
+        let Some(stored) = optional_row(row).map_err(read_error)? else {
+            return Err(corrupt(gtid, "its records are missing"));
+        };
+        let record = stored.decode(gtid)?;
+        if matches!(record.1.kind, Some(Kind::Ended(_))) {
+            return Err(corrupt(gtid, "it has ended, and is listed as live"));
+        }
+        match live.last_mut() {
+            Some(last) if last.gtid == gtid => last.records.push(record),
+            _ => live.push(Stored { gtid, records: vec![record] }),
+        }
+    }
+    Ok(live)
+}
+
+/// One transaction.
+pub(super) fn get(connection: &Connection, gtid: Gtid) -> Result<Option<Stored>, StoreError> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT gtid, epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq",
+        )
+        .map_err(read_error)?;
+    let rows = statement.query_map([gtid.to_bytes()], stored_row).map_err(read_error)?;
+    let mut records = Vec::new();
+    for row in rows {
+        records.push(row.map_err(read_error)?.decode(gtid)?);
+    }
+    Ok(if records.is_empty() { None } else { Some(Stored { gtid, records }) })
+}
+
+/// Ended transactions, newest first.
+pub(super) fn list_ended(connection: &Connection, filter: &Filter) -> Result<Vec<Stored>, StoreError> {
+    // Greater than every gtid, because it is longer.
+    const LAST: [u8; 17] = [0xff; 17];
+    let before = filter.before.map_or(LAST.to_vec(), |gtid| gtid.to_bytes().to_vec());
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(list_sql(filter)).map_err(read_error)?;
+    let gtids = statement
+        .query_map(params![before, limit, filter.committed, filter.name], |row| {
+            Ok((row.get(0)?, row.get::<_, bool>(1)?))
+        })
+        .map_err(read_error)?;
+    let mut ended = Vec::new();
+    for row in gtids {
+        let (bytes, committed) = row.map_err(read_error)?;
+        let gtid = gtid_of(bytes)?;
+        let stored = get(connection, gtid)?.ok_or_else(|| corrupt(gtid, "its records are missing"))?;
+        let end = stored.records.iter().find_map(|(_, record)| match &record.kind {
+            Some(Kind::Ended(ended)) => Some(ended.committed),
+            _ => None,
+        });
+        if end != Some(committed) {
+            return Err(corrupt(gtid, "it is listed with an outcome that its records do not have"));
+        }
+        ended.push(stored);
+    }
+    Ok(ended)
+}
+
+/// A listing reads an index backwards and stops at the limit. All filters but a very rare one find what they
+/// look for at every entry, or nearly; for rolled back transactions, the rare ones, there is an index.
+fn list_sql(filter: &Filter) -> &'static str {
+    match (filter.name.as_deref(), filter.committed) {
+        (Some(name), _) if !name.is_empty() => {
+            "SELECT gtid, committed FROM txn INDEXED BY txn_name
+             WHERE committed IS NOT NULL AND name <> '' AND name = ?4
+               AND gtid < ?1 AND (?3 IS NULL OR committed = ?3)
+             ORDER BY gtid DESC LIMIT ?2"
+        }
+        (None, Some(false)) => {
+            "SELECT gtid, committed FROM txn INDEXED BY txn_rolled_back
+             WHERE committed = 0 AND gtid < ?1 AND ?3 IS NOT NULL AND ?4 IS NULL
+             ORDER BY gtid DESC LIMIT ?2"
+        }
+        _ => {
+            "SELECT gtid, committed FROM txn NOT INDEXED
+             WHERE committed IS NOT NULL
+               AND gtid < ?1 AND (?3 IS NULL OR committed = ?3) AND (?4 IS NULL OR name = ?4)
+             ORDER BY gtid DESC LIMIT ?2"
+        }
+    }
+}
+
+/// The transaction with this key; the first one, should there be several.
+pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid>, StoreError> {
+    let found: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT gtid FROM txn INDEXED BY txn_key WHERE key = ?1 ORDER BY gtid LIMIT 1")
+        .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
+        .map_err(read_error)?;
+    found.map(gtid_of).transpose()
+}
+
+fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
+    Ok(StoredRow {
+        epoch: row.get(1)?,
+        seq: row.get(2)?,
+        at: row.get(3)?,
+        crc: row.get(4)?,
+        body: row.get(5)?,
+    })
+}
+
+/// As the right-hand side of an outer join: absent when there is no such row.
+fn optional_row(row: &Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
+    let epoch: Option<i64> = row.get(1)?;
+    if epoch.is_none() { Ok(None) } else { stored_row(row).map(Some) }
+}
+
+fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {
+    let found = format!("it holds {bytes:02x?} where a gtid should be: the file is damaged");
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .and_then(|bytes| Gtid::from_bytes(bytes).ok())
+        .ok_or_else(|| StoreError::Read(found.into()))
+}
+
+fn corrupt(gtid: Gtid, reason: &str) -> StoreError {
+    StoreError::Corrupt { gtid, reason: reason.into() }
+}

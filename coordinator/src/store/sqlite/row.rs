@@ -1,0 +1,84 @@
+//! Records as rows: encoding, checksum, and what the projection needs to know of each.
+
+use concord_proto::store::{Record, record::Kind};
+use concord_protocol::Gtid;
+use prost::Message as _;
+
+use crate::store::{Entry, StoreError, UnixMillis};
+
+/// An entry, ready to be written. Made by the thread that appends, so that the only writer does less.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) gtid: Gtid,
+    pub(super) at: i64,
+    pub(super) body: Vec<u8>,
+    pub(super) mark: Mark,
+}
+
+/// What a record changes in the projection.
+#[derive(Debug)]
+pub(super) enum Mark {
+    /// The transaction has this name (or none: empty) and this idempotency key.
+    Begun { name: String, key: Option<String> },
+    /// The transaction is live no more.
+    Ended { committed: bool },
+    /// Only that the transaction exists.
+    Exists,
+}
+
+impl From<Entry> for Row {
+    fn from(entry: Entry) -> Self {
+        let body = entry.record.encode_to_vec();
+        let mark = match entry.record.kind {
+            Some(Kind::Begun(begun)) => {
+                let key = Some(begun.idempotency_key).filter(|key| !key.is_empty());
+                Mark::Begun { name: begun.name, key }
+            }
+            Some(Kind::Ended(ended)) => Mark::Ended { committed: ended.committed },
+            _ => Mark::Exists,
+        };
+        Row { gtid: entry.gtid, at: to_sql(entry.at), body, mark }
+    }
+}
+
+/// SQLite's integers are signed. A time beyond them is no time that a clock can show.
+pub(super) fn to_sql(at: UnixMillis) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+/// A row of the table `record`, without its gtid.
+#[derive(Debug)]
+pub(super) struct StoredRow {
+    pub(super) epoch: i64,
+    pub(super) seq: i64,
+    pub(super) at: i64,
+    pub(super) crc: i64,
+    pub(super) body: Vec<u8>,
+}
+
+impl StoredRow {
+    /// Reads the record back.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the row is not what was written.
+    pub(super) fn decode(&self, gtid: Gtid) -> Result<(UnixMillis, Record), StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt { gtid, reason: reason.into() };
+        let crc = checksum(gtid, self.epoch, self.seq, self.at, &self.body);
+        if i64::from(crc) != self.crc {
+            return Err(corrupt(format!("its checksum is {:08x} and should be {crc:08x}", self.crc)));
+        }
+        let record = Record::decode(self.body.as_slice()).map_err(|error| corrupt(error.to_string()))?;
+        Ok((UnixMillis(self.at.unsigned_abs()), record))
+    }
+}
+
+/// The checksum of a record's row, over everything that gives it its meaning and its place.
+pub(super) fn checksum(gtid: Gtid, epoch: i64, seq: i64, at: i64, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&gtid.to_bytes());
+    hasher.update(&epoch.to_be_bytes());
+    hasher.update(&seq.to_be_bytes());
+    hasher.update(&at.to_be_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}

@@ -1,0 +1,204 @@
+//! Opening the store's file: what it must be, its schema and migrations, and its two facts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_protocol::{ClusterId, Epoch};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use super::explain;
+use crate::store::StoreError;
+
+/// Stands in the header of every store file, so that a foreign SQLite file is not taken for one: "Cncd".
+const APPLICATION_ID: i32 = 0x436e_6364;
+
+/// How to get from each schema version to the next; the number of them is the version that this program knows.
+/// Never change one that was released: add another.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql")];
+
+/// How long to wait for another program (an operator's `sqlite3`, a backup) that has locked the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A store file, opened and migrated, in the epoch that has begun with that.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) cluster_id: ClusterId,
+    pub(super) epoch: Epoch,
+}
+
+/// Opens the file for writing, creates or migrates its schema, and raises the epoch. All that was found and
+/// all that was done is durable when this returns.
+pub(super) fn open(file: &Path, migrations: &[&str]) -> Result<Opened, StoreError> {
+    let failed = |error: rusqlite::Error| open_error(file, &error);
+    let mut connection = Connection::open_with_flags(
+        file,
+        flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
+    )
+    .map_err(failed)?;
+    let version = check(&connection, file, migrations)?;
+    configure(&connection).map_err(failed)?;
+    // What the last process left in the log may never have been synced, or its sync may have failed: nobody may
+    // act on it before it is safe. A sync alone would not do, because after a failed one the operating system
+    // may hold the pages for clean; the checkpoint writes them anew, to the database file, and syncs that.
+    checkpoint(&connection, Checkpoint::Truncate).map_err(failed)?;
+    migrate(&mut connection, version, migrations).map_err(failed)?;
+    let (cluster_id, epoch) = begin_epoch(&mut connection, file)?;
+    Ok(Opened { connection, cluster_id, epoch })
+}
+
+/// Opens the file for reading only.
+pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))
+        .and_then(|connection| {
+            keep_log_on_close(&connection)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA cache_size = -8192;")?;
+            Ok(connection)
+        })
+        .map_err(|error| open_error(file, &error))?;
+    Ok(connection)
+}
+
+/// Each connection stays with one thread at a time, so SQLite's own mutexes are not needed.
+fn flags(mode: OpenFlags) -> OpenFlags {
+    mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE
+}
+
+fn open_error(file: &Path, error: &rusqlite::Error) -> StoreError {
+    StoreError::Open { path: file.to_path_buf(), reason: explain(error).into() }
+}
+
+/// The schema version of the file, 0 for a new one. Changes nothing.
+fn check(connection: &Connection, file: &Path, migrations: &[&str]) -> Result<u32, StoreError> {
+    let failed = |error: rusqlite::Error| open_error(file, &error);
+    let refused = |reason: &str| StoreError::Open { path: file.to_path_buf(), reason: reason.into() };
+    let application_id: i32 = pragma(connection, "application_id").map_err(failed)?;
+    let version: u32 = pragma(connection, "user_version").map_err(failed)?;
+    if application_id == APPLICATION_ID {
+        let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+        return if version <= known {
+            Ok(version)
+        } else {
+            Err(StoreError::NewerSchema { path: file.to_path_buf(), found: version, known })
+        };
+    }
+    let tables: u32 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if application_id == 0 && version == 0 && tables == 0 {
+        Ok(0)
+    } else {
+        Err(refused("it is an SQLite database of another program; give concord a --data-dir of its own"))
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    keep_log_on_close(connection)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(
+        "PRAGMA page_size = 4096;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA fullfsync = ON;
+         PRAGMA checkpoint_fullfsync = ON;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -32768;
+         PRAGMA cell_size_check = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA trusted_schema = OFF;",
+    )
+}
+
+/// By default the last connection writes a checkpoint when it is closed. After a failed sync that would be a
+/// second try, so checkpoints are only made on purpose.
+fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
+}
+
+/// How far a checkpoint goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Checkpoint {
+    /// As far as it gets without waiting for readers.
+    Passive,
+    /// Waits for readers, and empties the log.
+    Truncate,
+}
+
+/// Moves what the log holds to the database file, and syncs both.
+pub(super) fn checkpoint(connection: &Connection, how: Checkpoint) -> rusqlite::Result<()> {
+    let sql = match how {
+        Checkpoint::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+        Checkpoint::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+    };
+    // That readers stood in the way is no error: what is left goes with the next one.
+    connection.query_row(sql, [], |_| Ok(()))
+}
+
+/// Brings the schema up to date, each version in a transaction of its own.
+fn migrate(connection: &mut Connection, version: u32, migrations: &[&str]) -> rusqlite::Result<()> {
+    for (sql, version) in migrations.iter().zip(1u32..).skip(version as usize) {
+        let step = connection.transaction()?;
+        step.execute_batch(sql)?;
+        step.pragma_update(None, "user_version", version)?;
+        step.pragma_update(None, "application_id", APPLICATION_ID)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+/// Reads the cluster id, or draws it for a new store, and raises the epoch.
+fn begin_epoch(connection: &mut Connection, file: &Path) -> Result<(ClusterId, Epoch), StoreError> {
+    let failed = |error: rusqlite::Error| open_error(file, &error);
+    let refused = |reason: Arc<str>| StoreError::Open { path: file.to_path_buf(), reason };
+    let transaction = connection.transaction().map_err(failed)?;
+    let cluster_id = read_fact(&transaction, "cluster_id", file)?;
+    let epoch = read_fact(&transaction, "epoch", file)?;
+    let (cluster_id, epoch) = match (cluster_id, epoch) {
+        (None, None) => (rand::random(), 0),
+        (Some(cluster_id), Some(epoch)) => (cluster_id, epoch),
+        _ => return Err(refused("its cluster id or its epoch is missing: the file is damaged".into())),
+    };
+    let epoch = u32::try_from(epoch)
+        .ok()
+        .and_then(|epoch| epoch.checked_add(1))
+        .ok_or_else(|| refused(format!("its epoch {epoch} cannot be raised: the file is damaged").into()))?;
+    for (key, value) in [("cluster_id", cluster_id), ("epoch", u64::from(epoch))] {
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?1, ?2, ?3)",
+                params![key, value.to_be_bytes(), fact_checksum(key, &value.to_be_bytes())],
+            )
+            .map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)?;
+    Ok((ClusterId(cluster_id), Epoch(epoch)))
+}
+
+fn read_fact(connection: &Connection, key: &str, file: &Path) -> Result<Option<u64>, StoreError> {
+    let row: Option<(Vec<u8>, u32)> = connection
+        .query_row("SELECT value, crc FROM meta WHERE key = ?1", [key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(|error| open_error(file, &error))?;
+    let Some((value, crc)) = row else { return Ok(None) };
+    match <[u8; 8]>::try_from(value.as_slice()) {
+        Ok(bytes) if fact_checksum(key, &bytes) == crc => Ok(Some(u64::from_be_bytes(bytes))),
+        _ => Err(StoreError::Open {
+            path: file.to_path_buf(),
+            reason: format!("its {key} does not match its checksum: the file is damaged").into(),
+        }),
+    }
+}
+
+fn fact_checksum(key: &str, value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key.as_bytes());
+    hasher.update(value);
+    hasher.finalize()
+}
+
+fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}

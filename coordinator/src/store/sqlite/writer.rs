@@ -1,0 +1,380 @@
+//! The only thread that writes. What makes its commits durable:
+//!
+//! - A commit with a forced append is made with `synchronous=FULL`: SQLite syncs its log file at the end of it,
+//!   and with that everything that was written to the file before.
+//! - A commit of lazy appends only is made with `synchronous=NORMAL`: it is written to the log file and not
+//!   synced. Frames of the log count, at recovery, up to the first one that is missing or damaged, so only a
+//!   suffix can be lost (see "Write-ahead logging" and `PRAGMA synchronous` in SQLite's documentation).
+//! - Checkpoints sync the log before they touch the database file. SQLite's automatic checkpoints are switched
+//!   off, because they swallow errors: a failed sync would go unnoticed. They are made here instead.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use concord_protocol::{Epoch, Gtid};
+use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
+
+use super::directory::{Directory, wal_file};
+use super::queue::{Append, Purge, Queue, Work};
+use super::reader::Readers;
+use super::row::{Mark, Row, checksum, to_sql};
+use super::schema::{self, Checkpoint};
+use super::{Counts, Faults, explain};
+use crate::store::StoreError;
+
+/// One step of a purge deletes at most this many transactions; appends go between two steps.
+const PURGE_STEP: usize = 256;
+
+pub(super) struct Writer {
+    /// Absent once closed.
+    connection: Option<Connection>,
+    queue: Arc<Queue>,
+    counts: Arc<Counts>,
+    faults: Arc<Faults>,
+    readers: Arc<Readers>,
+    /// Released when the writer ends.
+    _directory: Directory,
+    file: PathBuf,
+    epoch: Epoch,
+    /// Of the next record.
+    seq: i64,
+    /// What `synchronous` is set to: FULL, or else NORMAL.
+    full: bool,
+    /// There are commits that were not synced.
+    unsynced: bool,
+    log: Log,
+}
+
+/// How long the write-ahead log is, in pages, and when to make a checkpoint.
+struct Log {
+    /// Set by SQLite after each commit.
+    pages: Arc<AtomicU32>,
+    pages_max: u32,
+    checkpoint_at: u32,
+}
+
+impl Log {
+    /// Whether it is time for a checkpoint. When readers keep SQLite from starting the log anew, the next one
+    /// is not due with the next commit, but when there is something to be moved again.
+    fn is_long(&mut self) -> bool {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages < self.pages_max {
+            self.checkpoint_at = self.pages_max;
+        }
+        let due = pages >= self.checkpoint_at;
+        if due {
+            self.checkpoint_at = pages.saturating_add(self.pages_max / 4 + 1);
+        }
+        due
+    }
+}
+
+/// What a writer is made of.
+pub(super) struct Parts {
+    pub(super) connection: Connection,
+    pub(super) epoch: Epoch,
+    pub(super) directory: Directory,
+    pub(super) queue: Arc<Queue>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) log_pages_max: u32,
+}
+
+impl Writer {
+    pub(super) fn new(mut parts: Parts) -> rusqlite::Result<Self> {
+        let pages = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&pages);
+        parts.connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Writer {
+            connection: Some(parts.connection),
+            queue: parts.queue,
+            counts: parts.counts,
+            faults: parts.faults,
+            readers: parts.readers,
+            file: parts.directory.store_file(),
+            _directory: parts.directory,
+            epoch: parts.epoch,
+            seq: 0,
+            full: true,
+            unsynced: false,
+            log: Log { pages, pages_max: parts.log_pages_max, checkpoint_at: parts.log_pages_max },
+        })
+    }
+
+    /// Works until the store is closed.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.queue.take() {
+                Work::Commit(batch) => self.commit(batch),
+                Work::Purge(purge) => self.purge(purge),
+                Work::Close(done) => {
+                    let result = self.close();
+                    // The lock goes before the answer, so that the store can be opened again at once.
+                    drop(self);
+                    let _ = done.send(result);
+                    return;
+                }
+            }
+            if self.queue.over().is_none_or(|error| matches!(error, StoreError::Closed)) {
+                self.shorten_log();
+            }
+        }
+    }
+
+    /// Commits a batch and answers those who wait for it.
+    fn commit(&mut self, batch: Vec<Append>) {
+        let result = self.write(&batch).map_err(|error| self.fail(&error));
+        for append in batch {
+            // Nobody waits any more: no matter, it is written.
+            let _ = append.done.send(result.clone());
+        }
+    }
+
+    fn write(&mut self, batch: &[Append]) -> Result<(), Failure> {
+        let forced = batch.iter().any(|append| append.forced);
+        let rows: usize = batch.iter().map(|append| append.rows.len()).sum();
+        if rows > 0 {
+            self.write_rows(batch, forced)?;
+            self.counts.commits.fetch_add(1, Ordering::Relaxed);
+            self.counts.records.fetch_add(rows as u64, Ordering::Relaxed);
+            self.unsynced = !forced;
+        } else if forced && self.unsynced {
+            // Somebody waits for what was appended before. An SQL transaction without changes syncs nothing.
+            self.sync_log()?;
+        } else {
+            return Ok(());
+        }
+        if forced {
+            self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+            self.faults.synced(&self.file);
+        }
+        Ok(())
+    }
+
+    fn write_rows(&mut self, batch: &[Append], forced: bool) -> Result<(), Failure> {
+        self.set_full(forced)?;
+        let (epoch, faults) = (i64::from(self.epoch.0), Arc::clone(&self.faults));
+        let mut seq = self.seq;
+        let connection = self.connection()?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut statements = Statements::prepare(&transaction)?;
+            for append in batch {
+                statements.project(&append.rows)?;
+                for row in &append.rows {
+                    statements.insert(row, epoch, seq)?;
+                    seq += 1;
+                }
+            }
+        }
+        transaction.commit()?;
+        faults.check(forced)?;
+        self.seq = seq;
+        Ok(())
+    }
+
+    /// Makes the next commits sync, or not. SQLite allows it between transactions only, and where the log stays
+    /// the same file, a sync of it covers all earlier writes.
+    fn set_full(&mut self, full: bool) -> Result<(), Failure> {
+        if self.full != full {
+            self.connection()?.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+            self.full = full;
+        }
+        Ok(())
+    }
+
+    /// Syncs the log without a commit.
+    fn sync_log(&mut self) -> Result<(), Failure> {
+        File::options()
+            .write(true)
+            .open(wal_file(&self.file))
+            .and_then(|log| log.sync_data())
+            .map_err(Failure::Sync)?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Makes a checkpoint when the log has become long.
+    fn shorten_log(&mut self) {
+        if self.log.is_long() {
+            let result = self
+                .connection()
+                .and_then(|connection| Ok(schema::checkpoint(connection, Checkpoint::Passive)?));
+            if let Err(error) = result {
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Deletes one step's worth, and queues the rest behind what waits.
+    fn purge(&mut self, mut purge: Purge) {
+        let step = (purge.limit - purge.deleted).min(PURGE_STEP);
+        match self.purge_step(to_sql(purge.before), step) {
+            Err(error) => {
+                let error = self.fail(&error);
+                let _ = purge.done.send(Err(error));
+            }
+            Ok(deleted) => {
+                purge.deleted += deleted;
+                if deleted < step || purge.deleted == purge.limit || self.queue.over().is_some() {
+                    let _ = purge.done.send(Ok(purge.deleted));
+                } else {
+                    self.queue.purge(purge);
+                }
+            }
+        }
+    }
+
+    fn purge_step(&mut self, before: i64, step: usize) -> Result<usize, Failure> {
+        if step == 0 {
+            return Ok(0);
+        }
+        self.set_full(false)?;
+        let transaction = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let gtids: Vec<Vec<u8>> = transaction
+            .prepare_cached(
+                "SELECT gtid FROM txn INDEXED BY txn_ended_at
+                 WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at, gtid LIMIT ?2",
+            )?
+            .query_map(params![before, step as i64], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        {
+            let mut records = transaction.prepare_cached("DELETE FROM record WHERE gtid = ?1")?;
+            let mut projection = transaction.prepare_cached("DELETE FROM txn WHERE gtid = ?1")?;
+            for gtid in &gtids {
+                records.execute([gtid])?;
+                projection.execute([gtid])?;
+            }
+        }
+        transaction.commit()?;
+        if !gtids.is_empty() {
+            self.counts.commits.fetch_add(1, Ordering::Relaxed);
+            self.unsynced = true;
+        }
+        Ok(gtids.len())
+    }
+
+    /// Syncs what was written lazily, and moves everything to the database file.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.readers.close();
+        let Some(connection) = self.connection.take() else {
+            return self
+                .queue
+                .over()
+                .filter(|error| !matches!(error, StoreError::Closed))
+                .map_or(Ok(()), Err);
+        };
+        let result = (|| {
+            if self.unsynced {
+                self.sync_log()?;
+            }
+            schema::checkpoint(&connection, Checkpoint::Truncate)?;
+            connection.close().map_err(|(_, error)| Failure::Sql(error))
+        })();
+        result.map_err(|error| self.fail(&error))
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, Failure> {
+        self.connection.as_mut().ok_or(Failure::Gone)
+    }
+
+    /// The end: what is on disk is unknown from here on, and nothing may be written to it any more.
+    fn fail(&mut self, error: &Failure) -> StoreError {
+        let error = StoreError::Failed(error.explain(&self.file).into());
+        self.queue.fail(&error);
+        // Without a checkpoint: see `schema::keep_log_on_close`.
+        self.connection = None;
+        error
+    }
+}
+
+impl Drop for Writer {
+    /// Also when the thread panics: nobody must wait for ever.
+    fn drop(&mut self) {
+        if self.queue.over().is_none() {
+            self.queue.fail(&StoreError::Failed("its writer ended unexpectedly".into()));
+        }
+    }
+}
+
+/// Why something could not be written.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sql(rusqlite::Error),
+    Sync(std::io::Error),
+    Gone,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Failure::Sql(error)
+    }
+}
+
+impl Failure {
+    fn explain(&self, file: &std::path::Path) -> String {
+        let file = file.display();
+        match self {
+            Failure::Sql(error) => format!("cannot write {file}: {}", explain(error)),
+            Failure::Sync(error) => format!("cannot sync the log of {file}: {error}"),
+            Failure::Gone => format!("{file} has failed before"),
+        }
+    }
+}
+
+/// The statements of the hot path.
+struct Statements<'c> {
+    insert: CachedStatement<'c>,
+    exists: CachedStatement<'c>,
+    begun: CachedStatement<'c>,
+    ended: CachedStatement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Statements {
+            insert: connection.prepare_cached(
+                "INSERT INTO record (gtid, epoch, seq, at_ms, crc, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?,
+            exists: connection.prepare_cached("INSERT INTO txn (gtid) VALUES (?1) ON CONFLICT DO NOTHING")?,
+            begun: connection.prepare_cached(
+                "INSERT INTO txn (gtid, name, key) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (gtid) DO UPDATE SET name = excluded.name, key = excluded.key",
+            )?,
+            ended: connection.prepare_cached(
+                "INSERT INTO txn (gtid, committed, ended_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (gtid) DO UPDATE SET committed = excluded.committed, ended_at = excluded.ended_at
+                 WHERE committed IS NULL",
+            )?,
+        })
+    }
+
+    fn insert(&mut self, row: &Row, epoch: i64, seq: i64) -> rusqlite::Result<()> {
+        let crc = checksum(row.gtid, epoch, seq, row.at, &row.body);
+        self.insert.execute(params![row.gtid.to_bytes(), epoch, seq, row.at, crc, row.body])?;
+        Ok(())
+    }
+
+    /// Keeps the projection in step with one append. Most appends are of one transaction, and the record that
+    /// begins or ends it says that it exists; only where there is none does that have to be seen to.
+    fn project(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
+        let mut known: Option<Gtid> = None;
+        for row in rows {
+            let gtid = row.gtid.to_bytes();
+            match &row.mark {
+                Mark::Begun { name, key } => self.begun.execute(params![gtid, name, key])?,
+                Mark::Ended { committed } => self.ended.execute(params![gtid, committed, row.at])?,
+                Mark::Exists if known == Some(row.gtid) => 0,
+                Mark::Exists => self.exists.execute(params![gtid])?,
+            };
+            known = Some(row.gtid);
+        }
+        Ok(())
+    }
+}
