@@ -148,7 +148,14 @@ fn installed(env: &Environment, flavor: Flavor, rejected: &mut Vec<String>) -> V
     };
     let mut found: Vec<Installation> = Vec::new();
     let paths = names.iter().flat_map(|name| env.program_dirs.iter().map(move |dir| dir.join(name)));
+    let mut seen = Vec::new();
     for path in paths.filter(|path| path.is_file()) {
+        // `mysqld` is often a link to `mariadbd`, and one directory may be on PATH under two names.
+        let canonical = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if seen.contains(&canonical) {
+            continue;
+        }
+        seen.push(canonical);
         match usable(&path, flavor, Source::System) {
             Ok(installation) => found.push(installation),
             Err(reason) => rejected.push(format!("{}: {reason}", path.display())),

@@ -15,9 +15,13 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
-    io::Write,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -76,6 +80,30 @@ pub fn sweep(env: &Environment) -> Result<Vec<Swept>> {
         }
     }
     Ok(swept)
+}
+
+/// Makes the directory of run directories. Its servers have no password and its name can be guessed, so nobody
+/// else may look inside, and nobody else may have put it there.
+fn private_dir(env: &Environment) -> Result<PathBuf> {
+    fs::create_dir_all(&env.run_dir).context(|| format!("create {}", env.run_dir.display()))?;
+    let runs = env.run_dir.join("runs");
+    match DirBuilder::new().mode(0o700).create(&runs) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(error).context(|| format!("create {}", runs.display()));
+        }
+        _ => {}
+    }
+    for dir in [&env.run_dir, &runs] {
+        let meta = fs::symlink_metadata(dir).context(|| format!("stat {}", dir.display()))?;
+        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+            let foreign = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it belongs to another user; set CONCORD_SANDBOX_DIR to a directory of your own",
+            );
+            return Err(foreign).context(|| format!("use {}", dir.display()));
+        }
+    }
+    Ok(runs)
 }
 
 fn sweep_lock(env: &Environment) -> Result<File> {
@@ -143,11 +171,7 @@ pub(crate) struct RunDir {
 
 impl RunDir {
     pub(crate) fn create(env: &Environment, keep: bool) -> Result<RunDir> {
-        let runs = env.run_dir.join("runs");
-        fs::create_dir_all(&runs).context(|| format!("create {}", runs.display()))?;
-        // The servers have no password and the directory's name can be guessed.
-        fs::set_permissions(&env.run_dir, Permissions::from_mode(0o700))
-            .context(|| format!("make {} private", env.run_dir.display()))?;
+        let runs = private_dir(env)?;
         let _lock = sweep_lock(env)?;
         let dir = tempfile::Builder::new()
             .prefix(&format!("{}-", std::process::id()))

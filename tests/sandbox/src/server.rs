@@ -123,17 +123,12 @@ enum Backend {
 /// A server of ours. Fields are dropped in order: first the process ends, then its directory and port go.
 #[derive(Debug)]
 struct Private {
-    process: Mutex<Process>,
+    /// `None` after it was killed or stopped.
+    process: Mutex<Option<Running>>,
     run: RunDir,
     port: ReservedPort,
     installation: Installation,
     options: ServerOptions,
-}
-
-#[derive(Debug)]
-struct Process {
-    /// `None` after it was killed or stopped.
-    running: Option<Running>,
 }
 
 /// A server process. Dropping it kills it.
@@ -204,7 +199,7 @@ impl Server {
             let port = ReservedPort::take(&env.run_dir)?;
             match launch_and_wait(&installation, &options, &run, port.number) {
                 Ok(running) => {
-                    let process = Mutex::new(Process { running: Some(running) });
+                    let process = Mutex::new(Some(running));
                     let private = Private { process, run, port, installation, options };
                     let backend = Backend::Private(Arc::new(private));
                     return Ok(Server { flavor, version, backend });
@@ -246,7 +241,7 @@ impl Server {
     pub fn pid(&self) -> Option<u32> {
         let Backend::Private(private) = &self.backend else { return None };
         let mut process = private.lock();
-        let running = process.running.as_mut()?;
+        let running = process.as_mut()?;
         matches!(running.child.try_wait(), Ok(None)).then(|| running.child.id())
     }
 
@@ -278,7 +273,7 @@ impl Server {
     /// [`Error::Unsupported`] for an external server.
     pub fn kill9(&self) -> Result<()> {
         let private = self.private("kill9")?;
-        private.lock().running = None;
+        *private.lock() = None;
         private.run.forget_server_pid();
         Ok(())
     }
@@ -307,7 +302,7 @@ impl Server {
             let port = private.port.number;
             match launch_and_wait(&private.installation, &private.options, &private.run, port) {
                 Ok(running) => {
-                    process.running = Some(running);
+                    *process = Some(running);
                     return Ok(());
                 }
                 Err(Failure::PortTaken(_)) if attempt < REBIND_ATTEMPTS_MAX => attempt += 1,
@@ -375,7 +370,7 @@ impl Server {
     fn signal(&self, operation: &'static str, signal: Signal) -> Result<()> {
         let private = self.private(operation)?;
         let mut process = private.lock();
-        let running = process.running.as_mut().ok_or(Error::NotRunning { operation })?;
+        let running = process.as_mut().ok_or(Error::NotRunning { operation })?;
         if exit_status(&mut running.child)?.is_some() {
             return Err(Error::NotRunning { operation });
         }
@@ -385,12 +380,12 @@ impl Server {
 }
 
 impl Private {
-    fn lock(&self) -> MutexGuard<'_, Process> {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self, process: &mut Process) -> Result<()> {
-        let Some(mut running) = process.running.take() else { return Ok(()) };
+    fn stop(&self, process: &mut Option<Running>) -> Result<()> {
+        let Some(mut running) = process.take() else { return Ok(()) };
         let started = Instant::now();
         let pid = running.child.id();
         let mut ended = exit_status(&mut running.child)?;

@@ -250,7 +250,7 @@ Components: main
         assert!(key.contains("\n .\n mQINBF\n"), "{key}");
         // What we write, we read back as it was.
         for stanza in &stanzas {
-            assert_eq!(parse_deb822(&stanza.to_deb822()), [stanza.clone()]);
+            assert_eq!(parse_deb822(&stanza.to_deb822()), std::slice::from_ref(stanza));
         }
     }
 

@@ -22,9 +22,10 @@ const TAIL_LINES_MAX: usize = 6;
 /// the list of what was tried.
 pub(crate) fn fetch(env: &Environment, flavor: Flavor) -> Result<(), String> {
     let apt_dir = env.apt_dir.as_deref().ok_or("fetching is switched off by CONCORD_SANDBOX_OFFLINE")?;
-    let [apt_get, apt_cache, dpkg_deb] = ["apt-get", "apt-cache", "dpkg-deb"].map(|name| {
+    let tool = |name: &str| {
         env.program(name).ok_or_else(|| format!("cannot fetch it: there is no {name} on this machine"))
-    });
+    };
+    let (apt_get, apt_cache, dpkg_deb) = (tool("apt-get")?, tool("apt-cache")?, tool("dpkg-deb")?);
     let stanzas = sources::read_dir(apt_dir);
     let stanzas = sources::for_flavor(&stanzas, &Distribution::read(&env.os_release), flavor);
     if stanzas.is_empty() {
@@ -34,8 +35,7 @@ pub(crate) fn fetch(env: &Environment, flavor: Flavor) -> Result<(), String> {
         .prefix("fetch-")
         .tempdir_in(&env.cache_dir)
         .map_err(|e| format!("cannot write to {}: {e}", env.cache_dir.display()))?;
-    let apt =
-        Apt { apt_get: apt_get?, apt_cache: apt_cache?, dpkg_deb: dpkg_deb?, dir: work.path().to_path_buf() };
+    let apt = Apt { apt_get, apt_cache, dpkg_deb, dir: work.path().to_path_buf() };
     let progress = Progress::new(format!("reading the package lists to fetch {flavor}"));
     apt.configure(&stanzas).map_err(|e| format!("cannot prepare {}: {e}", apt.dir.display()))?;
     apt.run(apt.get(&["update"]), "apt-get update")?;
