@@ -1,1 +1,11 @@
-//! The coordinator.
+//! The coordinator: it persists global transactions and drives them across their participants.
+//!
+//! Data flows one way: [`transport`] → [`engine`] → `concord_protocol` → effects → [`store`] and outbound
+//! calls. No module imports one above it; [`serve`] puts them together.
+
+pub mod config;
+pub mod engine;
+pub mod resource;
+pub mod serve;
+pub mod store;
+pub mod transport;

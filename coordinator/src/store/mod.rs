@@ -43,6 +43,14 @@ pub use sqlite::SqliteStore;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMillis(pub u64);
 
+impl UnixMillis {
+    /// The wall clock's time; zero if it stands before 1970.
+    pub fn now() -> Self {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// One record of one transaction, as it is appended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

@@ -1,0 +1,270 @@
+//! Drives live transactions: carries out what the protocol asks for. The duties are numbered in
+//! [`concord_protocol`]; this is the only place that calls the store and the participants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use concord_protocol::{
+    BranchId, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal, Reply, Timer, Verb,
+};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+
+use super::clock::Clock;
+use super::live::{Live, LiveState};
+use super::participants::{BranchCall, CallResult, Participants};
+use super::record::to_store;
+use super::registry::Registry;
+use super::settings::Settings;
+use super::timers::{TimerKey, Timers};
+use crate::store::{Durability, Entry, Store, StoreError, UnixMillis};
+
+/// An append whose transaction leaves memory once it can be read back from the store.
+pub(crate) type Leaving = (Gtid, BoxFuture<'static, Result<(), StoreError>>);
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) begun: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    pub(crate) rolled_back: AtomicU64,
+    pub(crate) heuristic: AtomicU64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) calls_failed: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What every live transaction shares.
+pub(crate) struct Driver {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) participants: Arc<dyn Participants>,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers,
+    pub(crate) leaving: mpsc::UnboundedSender<Leaving>,
+    pub(crate) failed: watch::Sender<Option<StoreError>>,
+    pub(crate) counts: Counts,
+}
+
+impl Driver {
+    /// Steps a transaction.
+    pub(crate) fn step(self: &Arc<Self>, live: &Arc<Live>, event: Event) -> Result<(), Refusal> {
+        self.step_locked(live, &mut live.lock(), event)
+    }
+
+    /// Steps a transaction whose lock the caller holds.
+    pub(crate) fn step_locked(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        state: &mut LiveState,
+        event: Event,
+    ) -> Result<(), Refusal> {
+        let effects = state.transaction.step(event, self.clock.now())?;
+        if effects.is_empty() {
+            return Ok(());
+        }
+        state.steps += 1;
+        state.explain(&live.header);
+        // All of a step's records go first and together: nothing it tells or calls can overtake them in the log.
+        self.append(live, state, &effects);
+        for effect in effects {
+            match effect {
+                Effect::Append { .. } => {}
+                Effect::Call { branch, verb, repeated } => self.call(live, state, branch, verb, repeated),
+                Effect::SetTimer(timer) => self.set_timer(live, timer, state),
+                Effect::Tell(milestone) => self.tell(live, state, milestone),
+                Effect::Alarm(branch) => self.alarm(live, state, branch),
+            }
+        }
+        live.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn append(self: &Arc<Self>, live: &Arc<Live>, state: &LiveState, effects: &[Effect]) {
+        let (at, context) = (UnixMillis::now(), state.context(&live.header));
+        let (mut entries, mut forced, mut ended) = (Vec::new(), false, false);
+        for effect in effects {
+            if let Effect::Append { record, forced: this } = effect {
+                entries.push(Entry { gtid: live.gtid, at, record: to_store(record, &context) });
+                forced |= this;
+                ended |= matches!(record, Record::Ended(_));
+            }
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let durability = if forced { Durability::Forced } else { Durability::Lazy };
+        // Queued here, under the transaction's lock: the log keeps the order of the steps.
+        let written = self.store.append(entries, durability);
+        if ended {
+            // The receiver lives as long as the engine.
+            let _ = self.leaving.send((live.gtid, written));
+        } else if forced {
+            let (driver, live) = (Arc::clone(self), Arc::clone(live));
+            tokio::spawn(async move {
+                match written.await {
+                    Ok(()) => driver.step_or_log(&live, Event::Logged),
+                    Err(error) => driver.fail(error),
+                }
+            });
+        }
+    }
+
+    /// The store takes no more records: whoever waits for an outcome is told, and the process ends.
+    pub(crate) fn fail(&self, error: StoreError) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            if first {
+                tracing::error!(%error, "the store failed; stopping");
+                *failed = Some(error);
+            }
+            first
+        });
+    }
+
+    fn call(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        state: &mut LiveState,
+        id: BranchId,
+        verb: Verb,
+        repeated: bool,
+    ) {
+        let Some(spec) = state.spec(id).cloned() else { return };
+        let works = matches!(verb, Verb::Work | Verb::WorkAndPrepare | Verb::WorkAndCommit);
+        let payload = match state.extra(id) {
+            Some(extra) if works => extra.payload.clone(),
+            // From phase two on nobody asks for the payload again.
+            Some(extra) if matches!(verb, Verb::Commit | Verb::Rollback) => {
+                extra.payload = Default::default();
+                Default::default()
+            }
+            _ => Default::default(),
+        };
+        let remaining = state.transaction.options().deadline.minus(self.clock.now());
+        let call = BranchCall {
+            gtid: live.gtid,
+            branch: id,
+            participant: spec.participant,
+            verb,
+            action: spec.action,
+            payload,
+            repeated,
+            remaining_ms: u32::try_from(remaining.0).unwrap_or(u32::MAX),
+        };
+        count(&self.counts.calls);
+        let answer = self.participants.call(call);
+        let (driver, live) = (Arc::clone(self), Arc::clone(live));
+        tokio::spawn(async move {
+            let result = answer.await;
+            driver.answered(&live, id, verb, result);
+        });
+    }
+
+    fn answered(self: &Arc<Self>, live: &Arc<Live>, branch: BranchId, verb: Verb, result: CallResult) {
+        let CallResult { reply, reason, payload } = result;
+        let mut state = live.lock();
+        if matches!(reply, Reply::Failed { .. }) {
+            count(&self.counts.calls_failed);
+            tracing::debug!(gtid = %live.gtid, %branch, ?verb, %reason, "a call failed");
+        }
+        if let Some(extra) = state.extra(branch) {
+            if !reason.is_empty() {
+                extra.last_error = reason.into();
+            }
+            if !payload.is_empty() {
+                extra.reply = payload;
+            }
+        }
+        let event = Event::Reply { branch, verb, reply };
+        if let Err(refusal) = self.step_locked(live, &mut state, event) {
+            tracing::error!(gtid = %live.gtid, %branch, ?verb, %refusal, "a reply was refused");
+        }
+    }
+
+    fn set_timer(&self, live: &Live, timer: Timer, state: &LiveState) {
+        let (at, key) = match timer {
+            Timer::Deadline => (state.transaction.options().deadline, TimerKey::Deadline),
+            Timer::Retry { branch, attempts } => {
+                let pause = Millis::from(self.settings.backoff.pause(attempts));
+                (self.clock.now().plus(pause), TimerKey::Retry(branch, attempts))
+            }
+        };
+        self.timers.set((at, live.gtid, key));
+    }
+
+    fn tell(&self, live: &Live, state: &mut LiveState, milestone: Milestone) {
+        match milestone {
+            Milestone::Decided(decision) => {
+                state.told = Some(decision);
+                state.decided_at = Some(UnixMillis::now());
+                if decision == Decision::Rollback {
+                    tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");
+                }
+            }
+            Milestone::Completed => {
+                state.completed = true;
+                state.ended_at = Some(UnixMillis::now());
+                self.timers.cancel(&(state.transaction.options().deadline, live.gtid, TimerKey::Deadline));
+                let committed = state.told == Some(Decision::Commit);
+                count(if committed { &self.counts.committed } else { &self.counts.rolled_back });
+            }
+        }
+    }
+
+    fn alarm(&self, live: &Live, state: &LiveState, branch: BranchId) {
+        count(&self.counts.heuristic);
+        let outcome = state.transaction.branch(branch).map(|branch| branch.state());
+        let participant = state.spec(branch).map(|spec| spec.participant.to_string());
+        tracing::error!(
+            gtid = %live.gtid, %branch, ?participant, ?outcome, decision = ?state.told,
+            "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"
+        );
+    }
+
+    /// Steps where a refusal would be a defect of ours.
+    pub(crate) fn step_or_log(self: &Arc<Self>, live: &Arc<Live>, event: Event) {
+        if let Err(refusal) = self.step(live, event) {
+            tracing::error!(gtid = %live.gtid, ?event, %refusal, "an internal event was refused");
+        }
+    }
+
+    /// Fires timers, until the engine is dropped.
+    pub(crate) async fn run_timers(self: Arc<Self>) {
+        loop {
+            for (_, gtid, key) in self.timers.next_due(&self.clock).await {
+                if let Some(live) = self.registry.get(gtid) {
+                    self.step_or_log(&live, Event::TimerFired(key.into()));
+                }
+            }
+        }
+    }
+
+    /// Lets ended transactions leave memory, once the store can show them. Appends are done in the order in
+    /// which they were made, so waiting for one after the other loses no time.
+    pub(crate) async fn run_leaving(self: Arc<Self>, mut leaving: mpsc::UnboundedReceiver<Leaving>) {
+        while let Some((gtid, written)) = leaving.recv().await {
+            match written.await {
+                Ok(()) => self.registry.remove(gtid),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Tells a live transaction that the sweeper has ended one of its branches.
+    pub(crate) fn swept(self: &Arc<Self>, gtid: Gtid, branch: BranchId, outcome: Outcome) {
+        if let Some(live) = self.registry.get(gtid) {
+            self.step_or_log(&live, Event::Swept { branch, outcome });
+        }
+    }
+
+    /// How long until `at`.
+    pub(crate) fn until(&self, at: Millis) -> Duration {
+        at.minus(self.clock.now()).into()
+    }
+}

@@ -1,0 +1,57 @@
+//! Why the engine refused.
+
+use concord_protocol::{Gtid, Refusal};
+
+use crate::store::StoreError;
+
+/// Why the engine did not do what it was asked to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// There is no record of it.
+    #[error("no transaction {0} is on record")]
+    UnknownGtid(Gtid),
+    /// The protocol forbids it now.
+    #[error("transaction {gtid}: {refusal}")]
+    Refused {
+        /// Which transaction.
+        gtid: Gtid,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// It has rolled back, so it cannot commit, nor take a yes.
+    #[error("transaction {gtid} has rolled back: {reason}")]
+    RolledBack {
+        /// Which transaction.
+        gtid: Gtid,
+        /// Why it did.
+        reason: String,
+    },
+    /// The same key came with another request before.
+    #[error("idempotency key {key:?} was used for another request (transaction {gtid})")]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// What it was used for.
+        gtid: Gtid,
+    },
+    /// A value is outside its limits.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The request's field.
+        field: &'static str,
+        /// What is wrong, with the limit.
+        problem: String,
+    },
+    /// The address is not on the allow-list.
+    #[error("participant {0:?} is not on the coordinator's allow-list ([participants] allow)")]
+    NotAllowed(String),
+    /// As many transactions are live as may be.
+    #[error("{0} transactions are live, which is the limit; try again later")]
+    TooManyLive(usize),
+    /// The coordinator is stopping.
+    #[error("the coordinator is shutting down; try another or try again")]
+    ShuttingDown,
+    /// The store failed. Whether the transaction committed will be known after the restart.
+    #[error("{0}; the outcome will be known when the coordinator has been restarted")]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,195 @@
+//! One live transaction: the protocol's state, and what the protocol does not need to know.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use concord_protocol::{BranchId, Cause, Decision, Gtid, Millis, Transaction};
+use tokio::sync::Notify;
+
+use super::record::{Context, Rebuilt};
+use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
+use crate::store::UnixMillis;
+
+/// A transaction in memory. Whoever brings an event locks it and steps it; nobody waits while holding it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) gtid: Gtid,
+    pub(crate) header: Header,
+    state: Mutex<LiveState>,
+    /// Woken after every step.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug)]
+pub(crate) struct LiveState {
+    pub(crate) transaction: Transaction,
+    pub(crate) specs: Vec<BranchSpec>,
+    pub(crate) extras: Vec<BranchExtra>,
+    /// How many branches came with the request.
+    pub(crate) begun_with: usize,
+    /// Why it is rolled back, once it is.
+    pub(crate) reason: String,
+    /// What the initiator gave as its reason to roll back.
+    pub(crate) request_reason: String,
+    /// The operator whose order is being carried out, and why.
+    pub(crate) operator: (String, String),
+    /// What may be told. `None`: nothing yet.
+    pub(crate) told: Option<Decision>,
+    pub(crate) completed: bool,
+    /// Steps that had effects, so far.
+    pub(crate) steps: u64,
+    pub(crate) decided_at: Option<UnixMillis>,
+    pub(crate) ended_at: Option<UnixMillis>,
+}
+
+/// What belongs to a branch only while it lives.
+#[derive(Debug, Default)]
+pub(crate) struct BranchExtra {
+    pub(crate) payload: Bytes,
+    pub(crate) reply: Bytes,
+    pub(crate) last_error: Box<str>,
+}
+
+impl Live {
+    pub(crate) fn new(
+        gtid: Gtid,
+        header: Header,
+        transaction: Transaction,
+        branches: Vec<(BranchSpec, Bytes)>,
+    ) -> Self {
+        let (specs, extras): (Vec<_>, Vec<_>) = branches
+            .into_iter()
+            .map(|(spec, payload)| (spec, BranchExtra { payload, ..BranchExtra::default() }))
+            .unzip();
+        let state = LiveState {
+            transaction,
+            begun_with: specs.len(),
+            specs,
+            extras,
+            reason: String::new(),
+            request_reason: String::new(),
+            operator: Default::default(),
+            told: None,
+            completed: false,
+            steps: 0,
+            decided_at: None,
+            ended_at: None,
+        };
+        Live { gtid, header, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    pub(crate) fn recovered(gtid: Gtid, rebuilt: Rebuilt) -> Self {
+        let Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at } = rebuilt;
+        let told = transaction.decision();
+        let branches = branches.into_iter().map(|spec| (spec, Bytes::new())).collect();
+        let live = Live::new(gtid, header, transaction, branches);
+        let mut state = live.lock();
+        state.begun_with = begun_with;
+        state.reason = reason;
+        state.told = told;
+        state.decided_at = decided_at;
+        state.ended_at = ended_at;
+        drop(state);
+        live
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a step has made `ready` answer.
+    pub(crate) async fn when<T>(&self, mut ready: impl FnMut(&LiveState) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no step is missed.
+            changed.as_mut().enable();
+            if let Some(answer) = ready(&self.lock()) {
+                return answer;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Millis {
+        self.lock().transaction.options().deadline
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let transaction = &state.transaction;
+        let shown = |((id, branch), (spec, extra)): (
+            (BranchId, &concord_protocol::Branch),
+            (&BranchSpec, &BranchExtra),
+        )| {
+            BranchSnapshot {
+                id,
+                spec: spec.clone(),
+                state: branch.state(),
+                parked: branch.is_parked(),
+                attempts: branch.attempts(),
+                last_error: extra.last_error.to_string(),
+                reply: extra.reply.clone(),
+            }
+        };
+        Snapshot {
+            gtid: self.gtid,
+            header: self.header.clone(),
+            state: transaction.state(),
+            parked: transaction.is_parked(),
+            heuristic: transaction.is_heuristic(),
+            reason: state.reason.clone(),
+            branches: transaction.branches().zip(state.specs.iter().zip(&state.extras)).map(shown).collect(),
+            decided_at: state.decided_at,
+            ended_at: state.ended_at,
+        }
+    }
+}
+
+impl LiveState {
+    pub(crate) fn context<'a>(&'a self, header: &'a Header) -> Context<'a> {
+        Context {
+            header,
+            branches: &self.specs,
+            begun_with: self.begun_with,
+            reason: &self.reason,
+            operator: (&self.operator.0, &self.operator.1),
+        }
+    }
+
+    pub(crate) fn extra(&mut self, id: BranchId) -> Option<&mut BranchExtra> {
+        self.extras.get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    pub(crate) fn spec(&self, id: BranchId) -> Option<&BranchSpec> {
+        self.specs.get(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// Puts the protocol's cause into words, once it is known.
+    pub(crate) fn explain(&mut self, header: &Header) {
+        let Some(cause) = self.transaction.cause() else { return };
+        if !self.reason.is_empty() {
+            return;
+        }
+        self.reason = match cause {
+            Cause::Requested if self.request_reason.is_empty() => "asked for by its initiator".into(),
+            Cause::Requested => self.request_reason.clone(),
+            Cause::TimedOut => {
+                format!("timed out after {} ms, before every branch had voted", header.timeout_ms)
+            }
+            Cause::Restarted => "the coordinator restarted before the decision".into(),
+            Cause::Refused(id) => {
+                let why = self.extra(id).map(|extra| extra.last_error.to_string()).unwrap_or_default();
+                match self.spec(id) {
+                    Some(spec) if spec.action.is_empty() => {
+                        format!("branch {id} ({}) refused: {why}", spec.participant)
+                    }
+                    Some(spec) => {
+                        format!("branch {id} ({} at {}) refused: {why}", spec.action, spec.participant)
+                    }
+                    None => format!("branch {id} refused: {why}"),
+                }
+            }
+        };
+    }
+}

@@ -1,0 +1,74 @@
+//! Orders of operators, and what the sweeper reports.
+
+use concord_protocol::{BranchId, Event, Gtid, Outcome};
+
+use super::{Engine, EngineError, Snapshot};
+
+/// Who gives an order, and why; kept in the history.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// Who.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Engine {
+    /// Calls every unfinished branch now, parked ones included.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownGtid`].
+    pub async fn retry(&self, gtid: Gtid, order: Order) -> Result<Snapshot, EngineError> {
+        self.order(gtid, order, &[Event::RetryNow]).await
+    }
+
+    /// Leaves unfinished branches alone until told otherwise.
+    ///
+    /// # Errors
+    /// [`concord_protocol::Refusal::NotDecided`] before the decision.
+    pub async fn park(&self, gtid: Gtid, order: Order) -> Result<Snapshot, EngineError> {
+        self.order(gtid, order, &[Event::Park]).await
+    }
+
+    /// Takes an operator's word for how one branch, or every unfinished one, has ended.
+    ///
+    /// # Errors
+    /// [`concord_protocol::Refusal::NotDecided`] before the decision, `BranchEnded` when there is nothing to
+    /// resolve.
+    pub async fn resolve(
+        &self,
+        gtid: Gtid,
+        branch: Option<BranchId>,
+        outcome: Outcome,
+        order: Order,
+    ) -> Result<Snapshot, EngineError> {
+        let branches = match branch {
+            Some(branch) => vec![branch],
+            None => {
+                let snapshot = self.live_or_why_not(gtid).await?.snapshot();
+                let unfinished = snapshot.branches.iter().filter(|one| one.parked || !one.state.has_ended());
+                unfinished.map(|one| one.id).collect()
+            }
+        };
+        let events: Vec<Event> =
+            branches.into_iter().map(|branch| Event::Resolve { branch, outcome }).collect();
+        self.order(gtid, order, &events).await
+    }
+
+    async fn order(&self, gtid: Gtid, order: Order, events: &[Event]) -> Result<Snapshot, EngineError> {
+        let live = self.live_or_why_not(gtid).await?;
+        let mut state = live.lock();
+        tracing::info!(%gtid, operator = %order.operator, reason = %order.reason, ?events, "an operator's order");
+        state.operator = (order.operator, order.reason);
+        let done = events.iter().try_for_each(|event| self.driver.step_locked(&live, &mut state, *event));
+        state.operator = Default::default();
+        drop(state);
+        done.map_err(|refusal| EngineError::Refused { gtid, refusal })?;
+        Ok(live.snapshot())
+    }
+
+    /// The sweeper has ended a branch on its resource.
+    pub fn swept(&self, gtid: Gtid, branch: BranchId, outcome: Outcome) {
+        self.driver.swept(gtid, branch, outcome);
+    }
+}

@@ -1,0 +1,294 @@
+//! Between the protocol's records and the stored ones, in both directions.
+
+use concord_proto::store::{self, record::Kind};
+use concord_proto::v1::BranchKind;
+use concord_protocol::{
+    BadLog, BranchId, Decision, Grade, Millis, Options, Outcome, Record, Source, Transaction,
+};
+
+use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
+use crate::store::{StoreError, Stored, UnixMillis};
+
+/// What a stored record needs beyond what the protocol knows.
+pub(crate) struct Context<'a> {
+    pub(crate) header: &'a Header,
+    /// All of the transaction's branches, in the order of their ids.
+    pub(crate) branches: &'a [BranchSpec],
+    /// How many of them came with the request.
+    pub(crate) begun_with: usize,
+    /// Why it is rolled back.
+    pub(crate) reason: &'a str,
+    /// The operator whose order this is, and why; empty otherwise.
+    pub(crate) operator: (&'a str, &'a str),
+}
+
+/// The stored form of a record.
+pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record {
+    let (operator, why) = (context.operator.0.to_owned(), context.operator.1.to_owned());
+    let kind = match record {
+        Record::Begun => Kind::Begun(begun(context)),
+        Record::Registered(id) => Kind::Registered(store::Registered { branch: branch(*id, context) }),
+        Record::Delegated(id) => Kind::Delegated(store::Delegated { branch_id: id.0 }),
+        Record::Decided { decision, branches, cause: _ } => Kind::Decided(store::Decided {
+            commit: *decision == Decision::Commit,
+            branches: branches.iter().map(|id| id.0).collect(),
+            reason: context.reason.to_owned(),
+        }),
+        Record::BranchEnded { branch, outcome, source, heuristic } => Kind::BranchEnded(store::BranchEnded {
+            branch_id: branch.0,
+            committed: *outcome == Outcome::Committed,
+            source: source_to_store(*source).into(),
+            heuristic: *heuristic,
+            operator,
+            reason: why,
+        }),
+        Record::BranchParked(id) => {
+            Kind::BranchParked(store::BranchParked { branch_id: id.0, operator, reason: why })
+        }
+        Record::Retried => Kind::Retried(store::Retried { operator }),
+        Record::Ended(outcome) => Kind::Ended(store::Ended {
+            committed: *outcome == Outcome::Committed,
+            reason: context.reason.to_owned(),
+        }),
+    };
+    store::Record { kind: Some(kind) }
+}
+
+fn begun(context: &Context<'_>) -> store::Begun {
+    let Header { name, timeout_ms, grade, idempotency_key, content_hash, begun_at: _ } = context.header;
+    let ids = (1u32..).map(BranchId).take(context.begun_with);
+    store::Begun {
+        name: name.clone(),
+        timeout_ms: *timeout_ms,
+        grade: grade_to_store(*grade),
+        idempotency_key: idempotency_key.clone(),
+        content_hash: content_hash.clone().into(),
+        branches: ids.filter_map(|id| branch(id, context)).collect(),
+    }
+}
+
+fn branch(id: BranchId, context: &Context<'_>) -> Option<store::BranchSpec> {
+    let spec = context.branches.get(usize::try_from(id.0.checked_sub(1)?).ok()?)?;
+    Some(store::BranchSpec {
+        branch_id: id.0,
+        kind: BranchKind::Xa.into(),
+        participant: spec.participant.to_string(),
+        action: spec.action.to_string(),
+        registration_key: spec.registration_key.to_string(),
+    })
+}
+
+fn grade_to_store(grade: Grade) -> i32 {
+    match grade {
+        Grade::EarlyVote => concord_proto::v1::Grade::EarlyVote.into(),
+        Grade::Strict => concord_proto::v1::Grade::Strict.into(),
+    }
+}
+
+fn source_to_store(source: Source) -> store::Source {
+    match source {
+        Source::Participant => store::Source::Participant,
+        Source::Sweeper => store::Source::Sweeper,
+        Source::Operator => store::Source::Operator,
+    }
+}
+
+/// A transaction rebuilt from its stored records.
+pub(crate) struct Rebuilt {
+    pub(crate) header: Header,
+    pub(crate) branches: Vec<BranchSpec>,
+    pub(crate) begun_with: usize,
+    pub(crate) transaction: Transaction,
+    pub(crate) reason: String,
+    pub(crate) decided_at: Option<UnixMillis>,
+    pub(crate) ended_at: Option<UnixMillis>,
+}
+
+/// Rebuilds a transaction.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the records contradict each other or cannot be understood.
+pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Result<Rebuilt, StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt { gtid: stored.gtid, reason: reason.into() };
+    let Some((begun_at, store::Record { kind: Some(Kind::Begun(begun)) })) = stored.records.first() else {
+        return Err(corrupt("its first record is not its beginning".into()));
+    };
+    let mut branches = begun.branches.iter().map(spec).collect::<Vec<_>>();
+    let begun_with = branches.len();
+    let (mut reason, mut decided_at, mut ended_at) = (String::new(), None, None);
+    let mut records = Vec::with_capacity(stored.records.len());
+    for (at, record) in &stored.records {
+        let kind = record.kind.as_ref().ok_or_else(|| corrupt("a record of a kind not known here".into()))?;
+        match kind {
+            Kind::Registered(store::Registered { branch: Some(branch) }) => branches.push(spec(branch)),
+            Kind::Decided(decided) => {
+                decided_at = Some(*at);
+                reason.clone_from(&decided.reason);
+            }
+            Kind::Ended(ended) => {
+                ended_at = Some(*at);
+                decided_at = decided_at.or(Some(*at));
+                if !ended.reason.is_empty() {
+                    reason.clone_from(&ended.reason);
+                }
+            }
+            _ => {}
+        }
+        records.push(from_store(kind).ok_or_else(|| corrupt(format!("not understood: {kind:?}")))?);
+    }
+    let grade = match concord_proto::v1::Grade::try_from(begun.grade) {
+        Ok(concord_proto::v1::Grade::Strict) => Grade::Strict,
+        _ => Grade::EarlyVote,
+    };
+    let options = Options {
+        coordinator_driven: begun_with > 0,
+        grade,
+        // What was undecided at the crash is rolled back at once: nobody will ask for the deadline.
+        deadline: Millis(0),
+        park_after_attempts,
+    };
+    let count = u32::try_from(begun_with).map_err(|_| corrupt("too many branches".into()))?;
+    let transaction =
+        Transaction::recover(options, count, records).map_err(|bad: BadLog| corrupt(bad.to_string()))?;
+    let header = Header {
+        name: begun.name.clone(),
+        timeout_ms: begun.timeout_ms,
+        grade,
+        idempotency_key: begun.idempotency_key.clone(),
+        content_hash: begun.content_hash.to_vec(),
+        begun_at: *begun_at,
+    };
+    Ok(Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at })
+}
+
+fn spec(branch: &store::BranchSpec) -> BranchSpec {
+    BranchSpec {
+        participant: branch.participant.as_str().into(),
+        action: branch.action.as_str().into(),
+        registration_key: branch.registration_key.as_str().into(),
+    }
+}
+
+fn from_store(kind: &Kind) -> Option<Record> {
+    let outcome = |committed| if committed { Outcome::Committed } else { Outcome::RolledBack };
+    Some(match kind {
+        Kind::Begun(_) => Record::Begun,
+        Kind::Registered(registered) => Record::Registered(BranchId(registered.branch.as_ref()?.branch_id)),
+        Kind::Delegated(delegated) => Record::Delegated(BranchId(delegated.branch_id)),
+        Kind::Decided(decided) => Record::Decided {
+            decision: if decided.commit { Decision::Commit } else { Decision::Rollback },
+            branches: decided.branches.iter().copied().map(BranchId).collect(),
+            cause: None,
+        },
+        Kind::BranchEnded(ended) => Record::BranchEnded {
+            branch: BranchId(ended.branch_id),
+            outcome: outcome(ended.committed),
+            source: match store::Source::try_from(ended.source).ok()? {
+                store::Source::Participant => Source::Participant,
+                store::Source::Sweeper => Source::Sweeper,
+                store::Source::Operator => Source::Operator,
+            },
+            heuristic: ended.heuristic,
+        },
+        Kind::BranchParked(parked) => Record::BranchParked(BranchId(parked.branch_id)),
+        Kind::Retried(_) => Record::Retried,
+        Kind::Ended(ended) => Record::Ended(outcome(ended.committed)),
+    })
+}
+
+/// One line of a transaction's history.
+#[derive(Debug, Clone)]
+pub struct HistoryEvent {
+    /// When.
+    pub at: UnixMillis,
+    /// A stable name.
+    pub kind: &'static str,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// A transaction's history, for people.
+pub(crate) fn history(stored: &Stored) -> Vec<HistoryEvent> {
+    let event = |(at, record): &(UnixMillis, store::Record)| {
+        let (kind, detail) = describe(record.kind.as_ref()?);
+        Some(HistoryEvent { at: *at, kind, detail })
+    };
+    stored.records.iter().filter_map(event).collect()
+}
+
+fn describe(kind: &Kind) -> (&'static str, String) {
+    let ended = |committed| if committed { "committed" } else { "rolled back" };
+    let by = |operator: &str| if operator.is_empty() { String::new() } else { format!(" by {operator}") };
+    let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    match kind {
+        Kind::Begun(begun) if begun.branches.is_empty() => ("begun", "begun by its initiator".into()),
+        Kind::Begun(begun) => ("begun", format!("begun with {} branches", begun.branches.len())),
+        Kind::Registered(registered) => match &registered.branch {
+            Some(spec) => {
+                ("registered", format!("branch {} joined from {}", spec.branch_id, spec.participant))
+            }
+            None => ("registered", "a branch joined".into()),
+        },
+        Kind::Delegated(delegated) => {
+            ("delegated", format!("branch {}, the only one, commits in one phase", delegated.branch_id))
+        }
+        Kind::Decided(decided) if decided.commit => {
+            ("decided", format!("decided: commit, {} branches to tell", decided.branches.len()))
+        }
+        Kind::Decided(decided) => ("decided", format!("decided: roll back{}", because(&decided.reason))),
+        Kind::BranchEnded(branch) => {
+            let source = match store::Source::try_from(branch.source) {
+                Ok(store::Source::Sweeper) => "; the sweeper ended it on its resource",
+                Ok(store::Source::Operator) => "; an operator said so",
+                _ => "",
+            };
+            let against = if branch.heuristic { ", against the decision" } else { "" };
+            let text = format!(
+                "branch {} {}{against}{source}{}{}",
+                branch.branch_id,
+                ended(branch.committed),
+                by(&branch.operator),
+                because(&branch.reason),
+            );
+            ("branch_ended", text)
+        }
+        Kind::BranchParked(parked) => {
+            let text = format!(
+                "branch {} parked{}{}",
+                parked.branch_id,
+                by(&parked.operator),
+                because(&parked.reason)
+            );
+            ("parked", text)
+        }
+        Kind::Retried(retried) => {
+            ("retried", format!("every unfinished branch retried{}", by(&retried.operator)))
+        }
+        Kind::Ended(end) => ("ended", format!("{}{}", ended(end.committed), because(&end.reason))),
+    }
+}
+
+/// How an ended (or not yet resumed) transaction is shown.
+pub(crate) fn snapshot(stored: &Stored, rebuilt: Rebuilt) -> Snapshot {
+    let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } = rebuilt;
+    let branches = transaction.branches().zip(branches).map(|((id, branch), spec)| BranchSnapshot {
+        id,
+        spec,
+        state: branch.state(),
+        parked: branch.is_parked(),
+        attempts: 0,
+        last_error: String::new(),
+        reply: bytes::Bytes::new(),
+    });
+    Snapshot {
+        gtid: stored.gtid,
+        state: transaction.state(),
+        parked: transaction.is_parked(),
+        heuristic: transaction.is_heuristic(),
+        reason,
+        branches: branches.collect(),
+        decided_at,
+        ended_at,
+        header,
+    }
+}

@@ -1,0 +1,182 @@
+//! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Config;
+use crate::engine::{Backoff, Engine, Settings};
+use crate::resource::Resources;
+use crate::store::{SqliteStore, Store as _, StoreError, UnixMillis};
+use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
+
+/// Ended transactions deleted in one step, so that purging never holds up the log for long.
+const PURGE_STEP: usize = 500;
+/// How often to look for something to purge.
+const PURGE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long calls in progress may take once everything has drained.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// Why the coordinator stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The store could not be opened, or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A resource is configured wrongly.
+    #[error("resource {name:?}: {reason}")]
+    Resource {
+        /// Which one.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The gRPC server broke down.
+    #[error("the gRPC server broke down: {0}")]
+    Server(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ServeError {
+    /// The process's exit code: 3 when the store failed or could not be opened, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServeError::Store(_) => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs a coordinator until `shutdown` resolves or something fails that it cannot go on without.
+///
+/// # Errors
+/// [`ServeError`]; everything acknowledged is on disk all the same.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let address = config.server.listen;
+    // The store first: its lock is what keeps a second coordinator out.
+    let data_dir = config.store.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&data_dir)).await;
+    let store = opened.map_err(|error| ServeError::Server(error.into()))??;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+    let listening = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+    let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config));
+    let (cluster, epoch) = (store.cluster_id(), store.epoch());
+    let engine = Engine::start(Arc::new(store), Arc::new(participants), settings(&config)).await?;
+    let engine = Arc::new(engine);
+    let resources = Arc::new(Resources::new(&config, cluster)?);
+    let data_dir = config.store.data_dir.display();
+    tracing::info!(%listening, %data_dir, %cluster, %epoch, "coordinator ready");
+    let background = [
+        tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
+        tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
+    ];
+    let result = serve_until(listener, &config, &engine, resources, shutdown).await;
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    // After a failure there is nothing left to write: the store has refused everything since.
+    match result {
+        Ok(()) => {
+            engine.close().await?;
+            tracing::info!("coordinator stopped");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn serve_until(
+    listener: TcpListener,
+    config: &Config,
+    engine: &Arc<Engine>,
+    resources: Arc<Resources>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let services = Services {
+        engine: Arc::clone(engine),
+        resources,
+        pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
+        payload_bytes_max: config.limits.payload_bytes_max,
+        started_at: UnixMillis::now(),
+    };
+    let health = HealthReporter::new();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = transport::serve(listener, services, health.clone(), async {
+        // A dropped sender stops the server as well.
+        let _ = stopped.await;
+    });
+    tokio::pin!(server);
+    tokio::select! {
+        result = &mut server => return result.map_err(ServeError::Server),
+        error = engine.store_failed() => return Err(error.into()),
+        () = shutdown => {}
+    }
+    tracing::info!(grace_ms = config.shutdown.grace_ms, "stopping: no new transactions");
+    transport::report_health(&health, false).await;
+    // Calls go on being answered meanwhile: initiators still commit, participants still vote.
+    tokio::select! {
+        result = &mut server => return result.map_err(ServeError::Server),
+        error = engine.store_failed() => return Err(error.into()),
+        () = engine.drain(Duration::from_millis(config.shutdown.grace_ms)) => {}
+    }
+    drop(stop);
+    match tokio::time::timeout(LAST_CALLS, server).await {
+        Ok(result) => result.map_err(ServeError::Server),
+        // Somebody keeps a stream open; it ends with the process.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Deletes old history in small steps, for ever.
+async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
+    loop {
+        match engine.purge(retention, PURGE_STEP).await {
+            Ok(PURGE_STEP) => tokio::task::yield_now().await,
+            Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot purge old history");
+                tokio::time::sleep(PURGE_INTERVAL).await;
+            }
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let ms = Duration::from_millis;
+    Settings {
+        live_transactions_max: config.limits.live_transactions_max,
+        branches_max: config.limits.branches_max,
+        payload_bytes_max: config.limits.payload_bytes_max,
+        timeout_default: ms(config.transaction.timeout_default_ms),
+        timeout_max: ms(config.transaction.timeout_max_ms),
+        backoff: Backoff {
+            first: ms(config.phase_two.backoff_first_ms),
+            max: ms(config.phase_two.backoff_max_ms),
+        },
+        park_after_attempts: Some(config.phase_two.park_after_attempts).filter(|limit| *limit > 0),
+    }
+}
+
+fn outbound_settings(config: &Config) -> OutboundSettings {
+    let ms = Duration::from_millis;
+    OutboundSettings {
+        allow: config.participants.allow.clone(),
+        call_timeout: ms(config.calls.timeout_ms),
+        connect_timeout: ms(config.calls.connect_timeout_ms),
+        breaker: BreakerSettings {
+            failures_before_open: config.breaker.failures_before_open,
+            open_for: ms(config.breaker.open_ms),
+        },
+    }
+}

@@ -1,0 +1,283 @@
+//! The `Coordinator` service: what applications and participants call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_proto::v1::coordinator_server::Coordinator;
+use concord_proto::v1::{self, BranchKind, TransactionState};
+use concord_protocol::{BranchId, Gtid, Vote};
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+
+use super::convert::{self, gtid, invalid, required, status, text, transaction};
+use crate::engine::{BeginRequest, BranchRequest, Engine, Grade, RegisterRequest, TransactionFilter, Wait};
+
+/// Limits of strings, in bytes, as the .proto comments give them.
+pub(crate) mod bytes_max {
+    pub(crate) const NAME: usize = 128;
+    pub(crate) const KEY: usize = 128;
+    pub(crate) const ACTION: usize = 128;
+    pub(crate) const PARTICIPANT: usize = 256;
+    pub(crate) const REGISTRATION_KEY: usize = 64;
+    pub(crate) const REASON: usize = 1024;
+    pub(crate) const OPERATOR: usize = 128;
+}
+
+/// Gtids in one Inquire.
+const INQUIRE_MAX: usize = 1_000;
+
+/// How many transactions a List answers with.
+#[derive(Debug, Clone, Copy)]
+pub struct PageSizes {
+    /// When the caller does not say.
+    pub default: u32,
+    /// At the most.
+    pub max: u32,
+}
+
+pub(crate) struct CoordinatorService {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) pages: PageSizes,
+}
+
+#[tonic::async_trait]
+impl Coordinator for CoordinatorService {
+    async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
+        let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.into_inner();
+        let begun = self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await.map_err(status)?;
+        Ok(Response::new(v1::BeginResponse { gtid: begun.id.to_string(), timeout_ms: begun.remaining_ms }))
+    }
+
+    async fn register_branch(
+        &self,
+        request: Request<v1::RegisterBranchRequest>,
+    ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
+        let request = request.into_inner();
+        only_xa("kind", request.kind())?;
+        let joined = RegisterRequest {
+            gtid: gtid(&request.gtid)?,
+            participant: required("participant", request.participant, bytes_max::PARTICIPANT)?,
+            registration_key: required(
+                "registration_key",
+                request.registration_key,
+                bytes_max::REGISTRATION_KEY,
+            )?,
+        };
+        let branch = self.engine.register(joined).await.map_err(status)?;
+        Ok(Response::new(v1::RegisterBranchResponse {
+            branch_id: branch.id.0,
+            cluster_id: self.engine.cluster_id().0,
+            remaining_ms: branch.remaining_ms,
+        }))
+    }
+
+    async fn report_vote(
+        &self,
+        request: Request<v1::ReportVoteRequest>,
+    ) -> Result<Response<v1::ReportVoteResponse>, Status> {
+        let request = request.into_inner();
+        let vote = match request.vote() {
+            v1::Vote::Yes => Vote::Yes,
+            v1::Vote::ReadOnly => Vote::ReadOnly,
+            v1::Vote::No => Vote::No,
+            v1::Vote::Unspecified => return Err(invalid("vote", "must be YES, READ_ONLY or NO")),
+        };
+        let reason = text("reason", request.reason, bytes_max::REASON)?;
+        let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
+        self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
+        Ok(Response::new(v1::ReportVoteResponse {}))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::CommitResponse>, Status> {
+        let until = settle_by(request.metadata());
+        let request = request.into_inner();
+        let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
+        Ok(Response::new(v1::CommitResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        let until = settle_by(request.metadata());
+        let request = request.into_inner();
+        let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        let reason = text("reason", request.reason, bytes_max::REASON)?;
+        let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
+        Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<v1::ExecuteResponse>, Status> {
+        let until = settle_by(request.metadata());
+        let request = request.into_inner();
+        let (wait, grade) = (wait(request.wait()), grade(request.grade()));
+        let begin = begin(request.name, request.timeout_ms, request.idempotency_key)?;
+        let branches: Result<Vec<_>, Status> = request.branches.into_iter().map(branch_request).collect();
+        let snapshot = self.engine.execute(begin, grade, branches?, wait, until).await.map_err(status)?;
+        let replies = snapshot.branches.iter().map(|branch| branch.reply.clone()).collect();
+        Ok(Response::new(v1::ExecuteResponse {
+            transaction: Some(transaction(snapshot, Vec::new())),
+            replies,
+        }))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let gtid = gtid(&request.into_inner().gtid)?;
+        let (snapshot, history) = self.engine.get(gtid).await.map_err(status)?;
+        Ok(Response::new(v1::GetResponse { transaction: Some(transaction(snapshot, history)) }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let request = request.into_inner();
+        let filter = self.filter(request)?;
+        let page = self.engine.list(&filter).await.map_err(status)?;
+        Ok(Response::new(v1::ListResponse {
+            transactions: page.transactions.into_iter().map(|one| transaction(one, Vec::new())).collect(),
+            next_page_token: page.next.map(|gtid| gtid.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let gtid = gtid(&request.into_inner().gtid)?;
+        let changes = self.engine.watch(gtid).await.map_err(status)?;
+        let answers =
+            changes.map(|one| Ok(v1::WatchResponse { transaction: Some(transaction(one, Vec::new())) }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn inquire(
+        &self,
+        request: Request<v1::InquireRequest>,
+    ) -> Result<Response<v1::InquireResponse>, Status> {
+        let gtids = request.into_inner().gtids;
+        if gtids.len() > INQUIRE_MAX {
+            let problem = format!("{} are over the limit of {INQUIRE_MAX}", gtids.len());
+            return Err(invalid("gtids", problem));
+        }
+        let mut outcomes = Vec::with_capacity(gtids.len());
+        for text in gtids {
+            let verdict = self.engine.inquire(gtid(&text)?).await.map_err(status)?;
+            outcomes.push(convert::verdict(verdict).into());
+        }
+        Ok(Response::new(v1::InquireResponse { outcomes, cluster_id: self.engine.cluster_id().0 }))
+    }
+}
+
+impl CoordinatorService {
+    fn filter(&self, request: v1::ListRequest) -> Result<TransactionFilter, Status> {
+        let limit = match request.page_size {
+            0 => self.pages.default,
+            size if size > self.pages.max => {
+                return Err(invalid("page_size", format!("{size} is over the limit of {}", self.pages.max)));
+            }
+            size => size,
+        };
+        let state = |number: &i32| {
+            TransactionState::try_from(*number)
+                .ok()
+                .and_then(convert::state_from_wire)
+                .ok_or_else(|| invalid("states", format!("there is no state {number}")))
+        };
+        let before: Option<Gtid> = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_| invalid("page_token", "not one that List has given"))?),
+        };
+        Ok(TransactionFilter {
+            states: request.states.iter().map(state).collect::<Result<_, _>>()?,
+            parked_only: request.parked_only,
+            name: (!request.name.is_empty()).then_some(request.name),
+            before,
+            limit: limit as usize,
+        })
+    }
+}
+
+fn begin(name: String, timeout_ms: u32, idempotency_key: String) -> Result<BeginRequest, Status> {
+    Ok(BeginRequest {
+        name: text("name", name, bytes_max::NAME)?,
+        timeout_ms,
+        idempotency_key: text("idempotency_key", idempotency_key, bytes_max::KEY)?,
+    })
+}
+
+fn branch_request(branch: v1::BranchRequest) -> Result<BranchRequest, Status> {
+    only_xa("branches.kind", branch.kind())?;
+    Ok(BranchRequest {
+        participant: required("branches.participant", branch.participant, bytes_max::PARTICIPANT)?,
+        action: required("branches.action", branch.action, bytes_max::ACTION)?,
+        payload: branch.payload,
+    })
+}
+
+fn only_xa(field: &'static str, kind: BranchKind) -> Result<(), Status> {
+    match kind {
+        BranchKind::Xa => Ok(()),
+        BranchKind::Unspecified => Err(invalid(field, "must be XA")),
+        BranchKind::Tcc => {
+            let message = format!("{field}: TCC branches are not supported by this version");
+            Err(concord_proto::status::with_reason(Code::Unimplemented, "TCC_NOT_SUPPORTED", message))
+        }
+    }
+}
+
+fn wait(wait: v1::Wait) -> Wait {
+    match wait {
+        v1::Wait::Decided => Wait::Decided,
+        v1::Wait::Unspecified | v1::Wait::Completed => Wait::Completed,
+    }
+}
+
+fn grade(grade: v1::Grade) -> Grade {
+    match grade {
+        v1::Grade::Strict => Grade::Strict,
+        v1::Grade::Unspecified | v1::Grade::EarlyVote => Grade::EarlyVote,
+    }
+}
+
+/// When to settle for the decision: a little before the caller's deadline, so that the answer still arrives.
+fn settle_by(metadata: &MetadataMap) -> Option<Instant> {
+    let timeout = grpc_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    let margin = (timeout / 10).min(Duration::from_millis(100));
+    Some(Instant::now() + timeout - margin)
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grpc_timeouts() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for text in ["", "m", "1", "1x", "-1m", "123456789m", "1é"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! gRPC: the services that the coordinator answers, and its calls to participants. The types of tonic stay in
+//! here and in `concord-proto`.
+
+mod breaker;
+mod convert;
+mod coordinator;
+mod operator;
+mod outbound;
+
+use std::sync::Arc;
+
+use concord_proto::FILE_DESCRIPTOR_SET;
+use concord_proto::v1::coordinator_server::CoordinatorServer;
+use concord_proto::v1::operator_server::OperatorServer;
+use tokio::net::TcpListener;
+use tonic::server::NamedService as _;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+pub use breaker::BreakerSettings;
+pub use coordinator::PageSizes;
+pub use outbound::{GrpcParticipants, OutboundSettings};
+
+use self::coordinator::CoordinatorService;
+use self::operator::OperatorService;
+use crate::engine::Engine;
+use crate::resource::Resources;
+use crate::store::UnixMillis;
+
+/// Room for names and framing beside the payloads of a request.
+const REQUEST_OVERHEAD_BYTES: usize = 1 << 20;
+
+/// What the gRPC server needs.
+pub(crate) struct Services {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) pages: PageSizes,
+    /// Payload bytes of one transaction at the most.
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) started_at: UnixMillis,
+}
+
+/// Tells health checks whether the server takes new transactions.
+pub(crate) async fn report_health(health: &HealthReporter, serving: bool) {
+    let status = match serving {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
+    };
+    // The empty name stands for the server as a whole.
+    for name in ["", CoordinatorServer::<CoordinatorService>::NAME, OperatorServer::<OperatorService>::NAME] {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Serves until `shutdown` resolves, then lets calls in progress finish.
+///
+/// # Errors
+/// When the server cannot be set up or breaks down.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    services: Services,
+    health: HealthReporter,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Services { engine, resources, pages, payload_bytes_max, started_at } = services;
+    let coordinator = CoordinatorService { engine: Arc::clone(&engine), pages };
+    let operator = OperatorService { engine, resources, started_at };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    report_health(&health, true).await;
+    Server::builder()
+        .add_service(
+            CoordinatorServer::new(coordinator)
+                .max_decoding_message_size(payload_bytes_max.saturating_add(REQUEST_OVERHEAD_BYTES)),
+        )
+        .add_service(OperatorServer::new(operator))
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The `Operator` service: what people who run the coordinator call.
+
+use std::sync::Arc;
+
+use concord_proto::v1;
+use concord_proto::v1::operator_server::Operator;
+use concord_protocol::BranchId;
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
+use super::coordinator::bytes_max;
+use crate::engine::{Engine, Order};
+use crate::resource::Resources;
+use crate::store::UnixMillis;
+
+pub(crate) struct OperatorService {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) started_at: UnixMillis,
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        let v1::RetryRequest { gtid: id, operator } = request.into_inner();
+        let order = order(operator, String::new())?;
+        let snapshot = self.engine.retry(gtid(&id)?, order).await.map_err(status)?;
+        Ok(Response::new(v1::RetryResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
+    }
+
+    async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
+        let v1::ParkRequest { gtid: id, operator, reason } = request.into_inner();
+        let order = order(operator, reason)?;
+        let snapshot = self.engine.park(gtid(&id)?, order).await.map_err(status)?;
+        Ok(Response::new(v1::ParkResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveResponse>, Status> {
+        let request = request.into_inner();
+        let outcome = convert::outcome_from_wire(request.outcome())
+            .ok_or_else(|| invalid("outcome", "must be COMMITTED or ROLLED_BACK"))?;
+        let branch = (request.branch_id != 0).then_some(BranchId(request.branch_id));
+        let reason = required("reason", request.reason, bytes_max::REASON)?;
+        let order = order(request.operator, reason)?;
+        let snapshot =
+            self.engine.resolve(gtid(&request.gtid)?, branch, outcome, order).await.map_err(status)?;
+        Ok(Response::new(v1::ResolveResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
+    }
+
+    async fn list_in_doubt(
+        &self,
+        request: Request<v1::ListInDoubtRequest>,
+    ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
+        let name = request.into_inner().resource;
+        if !name.is_empty() && !self.resources.names().any(|known| known == name) {
+            return Err(invalid("resource", format!("{name:?} is not configured ([[resource]])")));
+        }
+        Ok(Response::new(self.resources.in_doubt(&self.engine, &name).await))
+    }
+
+    async fn list_resources(
+        &self,
+        _: Request<v1::ListResourcesRequest>,
+    ) -> Result<Response<v1::ListResourcesResponse>, Status> {
+        Ok(Response::new(v1::ListResourcesResponse { resources: self.resources.list() }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let counts = self.engine.statistics();
+        Ok(Response::new(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: self.engine.cluster_id().0,
+            epoch: self.engine.epoch().0,
+            started_at: Some(timestamp(self.started_at)),
+            live_transactions: counts.live as u64,
+            parked_transactions: counts.parked as u64,
+            begun: counts.begun,
+            committed: counts.committed,
+            rolled_back: counts.rolled_back,
+            heuristic_branches: counts.heuristic,
+            log_syncs: counts.log.syncs,
+            log_records: counts.log.records,
+            calls: counts.calls,
+            calls_failed: counts.calls_failed,
+        }))
+    }
+}
+
+fn order(operator: String, reason: String) -> Result<Order, Status> {
+    Ok(Order {
+        operator: text("operator", operator, bytes_max::OPERATOR)?,
+        reason: text("reason", reason, bytes_max::REASON)?,
+    })
+}
