@@ -1,0 +1,341 @@
+//! Phase two from any session, and what the answers prove (docs/xa.md rules 8, 9, 16 and 17).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mysql_async::from_row_opt;
+
+use crate::barrier::{Entry, Evidence, STATE_MARKER, entry};
+use crate::database::Database;
+use crate::error::{XaError, code};
+use crate::xid::Xid;
+
+/// How a branch ended, as far as it is proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The database said so, or the marker row proves it.
+    Committed {
+        /// What the handler answered, where the marker row was read.
+        reply: Bytes,
+    },
+    /// The database said so, or a tombstone proves it.
+    RolledBack {
+        /// Why, when it is known. For people.
+        reason: String,
+    },
+    /// There is no trace of the branch: neither prepared, nor a marker, nor a tombstone. In the database
+    /// that holds the branch's barrier table this is a rollback, and to a commit a heuristic one.
+    NoTrace {
+        /// What was looked at. For people.
+        reason: String,
+    },
+    /// Nothing is proved yet: call again later.
+    Undecided {
+        /// Why. For people.
+        reason: String,
+    },
+}
+
+impl Resolution {
+    pub(crate) fn rolled_back(reason: impl Into<String>) -> Self {
+        Resolution::RolledBack { reason: reason.into() }
+    }
+
+    fn undecided(reason: impl ToString) -> Self {
+        Resolution::Undecided { reason: reason.to_string() }
+    }
+
+    fn of(entry: Entry) -> Self {
+        if entry.state == STATE_MARKER {
+            Resolution::Committed { reply: entry.reply }
+        } else {
+            Resolution::rolled_back("rolled back before")
+        }
+    }
+}
+
+/// What the database knows of a branch whose PREPARE was lost or is long ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trace {
+    /// Prepared, and waiting for phase two; with the reply that the handler gave.
+    Prepared {
+        /// What the handler answered; empty where it cannot be read.
+        reply: Bytes,
+    },
+    /// It has ended.
+    Ended(Resolution),
+    /// No trace, and no session is at work on it: it is not prepared. A late duplicate could still come,
+    /// unless [`Database::fence`] is called.
+    None,
+    /// It cannot be found out now.
+    Unknown {
+        /// Why. For people.
+        reason: String,
+    },
+}
+
+/// What an error of XA COMMIT or XA ROLLBACK says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// XAER_NOTA: resolved, or attached to another session. Evidence is needed. Also: the connection broke.
+    Unknown,
+    /// The database rolled it back by itself.
+    RolledBack,
+    /// Not done; it will work later.
+    Undecided,
+}
+
+pub(crate) fn classify(error: &XaError) -> Answer {
+    match error {
+        XaError::Server { code: code::XAER_NOTA, .. } | XaError::Connection(_) | XaError::TimedOut { .. } => {
+            Answer::Unknown
+        }
+        // Our prepared branches have always written something: the marker row at least (rule 17).
+        XaError::Server { code: code::XA_RBROLLBACK | code::XA_RBDEADLOCK | code::XA_RBTIMEOUT, .. } => {
+            Answer::RolledBack
+        }
+        _ => Answer::Undecided,
+    }
+}
+
+/// How often phase two looks again before it answers that it does not know.
+const ROUNDS: u32 = 4;
+/// Between two looks at a session that is being ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Looks at a session that is being ended.
+const LOOKS: u32 = 100;
+
+impl Database {
+    /// Commits a prepared branch from a session in autocommit. Answers [`Resolution::Committed`] only when
+    /// the database said OK or the marker row proves it.
+    pub async fn commit(&self, xid: &Xid) -> Resolution {
+        let sql = format!("XA COMMIT {}", xid.to_sql());
+        let mut reason = String::new();
+        for _ in 0..ROUNDS {
+            match self.control(&sql).await {
+                Ok(_) => return Resolution::Committed { reply: Bytes::new() },
+                Err(error) if error.code() != Some(code::XAER_NOTA) => {
+                    return match classify(&error) {
+                        Answer::RolledBack => Resolution::rolled_back(error.to_string()),
+                        _ => Resolution::undecided(error),
+                    };
+                }
+                Err(_) => {}
+            }
+            match self.look(xid).await {
+                Err(error) => return Resolution::undecided(error),
+                Ok(Evidence::Committed(entry)) => return Resolution::of(entry),
+                Ok(Evidence::Uncommitted(entry)) => match self.end_owner(&entry, false).await {
+                    Ok(()) => reason = "another session holds the branch".into(),
+                    Err(why) => return Resolution::Undecided { reason: why },
+                },
+                Ok(evidence) => return self.unproved(xid, &evidence).await,
+            }
+        }
+        Resolution::Undecided { reason }
+    }
+
+    /// XAER_NOTA and no row.
+    async fn unproved(&self, xid: &Xid, evidence: &Evidence) -> Resolution {
+        match self.is_listed(xid).await {
+            Err(error) => Resolution::undecided(error),
+            Ok(true) => {
+                Resolution::undecided("the branch is attached to another session, which is not known")
+            }
+            Ok(false) if *evidence == Evidence::NoTable => Resolution::undecided(
+                "XAER_NOTA, and this database has no barrier table that would prove how the branch ended",
+            ),
+            Ok(false) => Resolution::NoTrace { reason: "XAER_NOTA, no marker row and not prepared".into() },
+        }
+    }
+
+    /// Rolls a branch back, prepared or not yet there, from a session in autocommit; and leaves a tombstone,
+    /// so that a branch that arrives later is refused by its marker row (docs/xa.md rule 9).
+    pub async fn rollback(&self, xid: &Xid) -> Resolution {
+        let sql = format!("XA ROLLBACK {}", xid.to_sql());
+        let mut rolled_back = false;
+        let mut reason = String::new();
+        for _ in 0..ROUNDS {
+            match self.control(&sql).await {
+                Ok(_) => rolled_back = true,
+                Err(error) => match (error.code(), classify(&error)) {
+                    (Some(code::XAER_NOTA), _) => {}
+                    (_, Answer::RolledBack) => rolled_back = true,
+                    _ => return Resolution::undecided(error),
+                },
+            }
+            match self.look(xid).await {
+                Err(error) => return Resolution::undecided(error),
+                Ok(Evidence::Committed(entry)) => return Resolution::of(entry),
+                Ok(Evidence::Uncommitted(entry)) => {
+                    if let Err(why) = self.end_owner(&entry, true).await {
+                        return Resolution::Undecided { reason: why };
+                    }
+                    reason = "another session holds the branch".into();
+                    continue;
+                }
+                Ok(Evidence::NoTable) if rolled_back => return Resolution::rolled_back(""),
+                Ok(Evidence::NoTable) => return self.unproved(xid, &Evidence::NoTable).await,
+                Ok(Evidence::Absent) => {}
+            }
+            match self.tombstone(xid).await {
+                Ok(Some(entry)) => return Resolution::of(entry),
+                Ok(None) => reason = "the tombstone could not be read back".into(),
+                // The branch has arrived in between.
+                Err(error) if error.code().is_some() && error.retryable() => reason = error.to_string(),
+                Err(error) => return Resolution::undecided(error),
+            }
+        }
+        Resolution::Undecided { reason }
+    }
+
+    /// Makes sure that a branch that is not prepared never takes effect, and says how it stands: committed in
+    /// one phase, or rolled back, for the reason given.
+    pub async fn fence(&self, xid: &Xid, why: &str) -> Resolution {
+        match self.rollback(xid).await {
+            Resolution::RolledBack { .. } | Resolution::NoTrace { .. } => Resolution::rolled_back(why),
+            other => other,
+        }
+    }
+
+    /// Finds out what became of a branch whose PREPARE was lost (docs/xa.md rule 7), or that an earlier life
+    /// of this process may have prepared. `connection_id`: the session that may still be at work, if known.
+    ///
+    /// A session of this process or another that still holds the branch without having prepared it is ended.
+    pub async fn settle(&self, xid: &Xid, connection_id: Option<u32>) -> Trace {
+        if let Some(id) = connection_id
+            && !self.end_session(id).await
+        {
+            return Trace::Unknown { reason: "its session cannot be ended".into() };
+        }
+        for _ in 0..ROUNDS {
+            let entry = match self.look(xid).await {
+                Err(error) => return Trace::Unknown { reason: error.to_string() },
+                Ok(Evidence::NoTable) => {
+                    return Trace::Unknown { reason: "this database has no barrier table".into() };
+                }
+                Ok(Evidence::Absent) => return Trace::None,
+                Ok(Evidence::Committed(entry)) => return Trace::Ended(Resolution::of(entry)),
+                Ok(Evidence::Uncommitted(entry)) => entry,
+            };
+            // A row that is visible but not committed: prepared, or about to be, or about to go.
+            match self.recover().await {
+                Ok(list) if list.iter().any(|branch| branch.xid == Some(*xid)) => {
+                    return Trace::Prepared { reply: entry.reply };
+                }
+                // Not allowed to list; but without a session at work on it only a prepared branch keeps a row.
+                Err(XaError::Server { .. }) => match self.owner_state(&entry).await {
+                    Err(error) => return Trace::Unknown { reason: error.to_string() },
+                    // Nothing but prepared branches outlives the server.
+                    Ok(Owner::Older) => return self.prepared_if_still_there(xid).await,
+                    // Not in the list may mean another user's: KILL tells the difference.
+                    Ok(Owner::Gone) => match u32::try_from(entry.connection_id) {
+                        Ok(id) if self.end_session(id).await => {
+                            return self.prepared_if_still_there(xid).await;
+                        }
+                        _ => return Trace::Unknown { reason: "its session cannot be ended".into() },
+                    },
+                    Ok(Owner::Idle | Owner::AtWork) => {}
+                },
+                Ok(_) => {}
+                Err(error) => return Trace::Unknown { reason: error.to_string() },
+            }
+            if let Err(reason) = self.end_owner(&entry, true).await {
+                return Trace::Unknown { reason };
+            }
+        }
+        Trace::Unknown { reason: "another session is still at work on the branch".into() }
+    }
+
+    async fn prepared_if_still_there(&self, xid: &Xid) -> Trace {
+        match self.look(xid).await {
+            Ok(Evidence::Uncommitted(entry)) => Trace::Prepared { reply: entry.reply },
+            Ok(Evidence::Committed(entry)) => Trace::Ended(Resolution::of(entry)),
+            Ok(Evidence::Absent) => Trace::None,
+            Ok(Evidence::NoTable) => Trace::Unknown { reason: "the barrier table has gone".into() },
+            Err(error) => Trace::Unknown { reason: error.to_string() },
+        }
+    }
+
+    async fn look(&self, xid: &Xid) -> Result<Evidence, XaError> {
+        let mut session = self.0.control.acquire().await?;
+        let evidence = self.0.barrier.look(&mut session, self.0.options.control_timeout, xid).await?;
+        if evidence != Evidence::NoTable {
+            session.give_back();
+        }
+        Ok(evidence)
+    }
+
+    /// Writes the tombstone unless there is a row, and reads what is there.
+    async fn tombstone(&self, xid: &Xid) -> Result<Option<Entry>, XaError> {
+        let results = self.control(&self.0.barrier.tombstone_sql(xid, 0)).await?;
+        results.into_iter().nth(1).map_or(Ok(None), entry)
+    }
+
+    /// Ends the session that holds an uncommitted row, so that the branch is detached (if prepared) or rolled
+    /// back (if not). Err: it must be left alone for now; why.
+    async fn end_owner(&self, entry: &Entry, even_at_work: bool) -> Result<(), String> {
+        if self.0.own.contains(entry.connection_id) {
+            return Err("a session of this process holds the branch".into());
+        }
+        let id = entry.connection_id;
+        let state = self.owner_state(entry).await.map_err(|error| error.to_string())?;
+        match state {
+            Owner::Gone => return Ok(()),
+            Owner::AtWork if !even_at_work => return Err(format!("session {id} is at work on the branch")),
+            Owner::Older => return Err(format!("the branch is not held by session {id} of today")),
+            Owner::Idle | Owner::AtWork => {}
+        }
+        tracing::warn!(connection_id = id, "ending a session that holds a branch which must be resolved");
+        let Ok(id) = u32::try_from(id) else { return Err(format!("no session can have the id {id}")) };
+        if self.end_session(id).await { Ok(()) } else { Err(format!("session {id} cannot be ended")) }
+    }
+
+    async fn owner_state(&self, entry: &Entry) -> Result<Owner, XaError> {
+        let sql = format!(
+            "SHOW GLOBAL STATUS LIKE 'Uptime'; \
+             SELECT command FROM information_schema.processlist WHERE id = {}",
+            entry.connection_id
+        );
+        let mut results = self.control(&sql).await?.into_iter();
+        let mut row = || results.next().and_then(|outcome| outcome.rows.into_iter().next());
+        let uptime =
+            row().and_then(|row| from_row_opt::<(String, f64)>(row).ok()).map_or(0.0, |(_, value)| value);
+        let Some(command) = row().and_then(|row| from_row_opt::<String>(row).ok()) else {
+            return Ok(Owner::Gone);
+        };
+        // Connection ids start again when the server does: a row from before names someone else by now.
+        // (Two seconds because Uptime counts whole ones.)
+        if entry.age_s > uptime + 2.0 {
+            return Ok(Owner::Older);
+        }
+        Ok(if command == "Sleep" { Owner::Idle } else { Owner::AtWork })
+    }
+
+    /// KILLs a session and waits until it is gone. True: it is gone.
+    pub(crate) async fn end_session(&self, id: u32) -> bool {
+        let sql = format!("KILL {id}");
+        for _ in 0..LOOKS {
+            match self.control(&sql).await {
+                // Only this says that it is gone, whoever it belonged to.
+                Err(XaError::Server { code: code::NO_SUCH_THREAD, .. }) => return true,
+                Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(error) => {
+                    tracing::warn!(connection_id = id, %error, "a session cannot be ended");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The session named in an uncommitted row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Gone,
+    Idle,
+    AtWork,
+    /// The row is older than the server's start, so the id means someone else.
+    Older,
+}

@@ -1,0 +1,208 @@
+//! What kind of server this is, and whether it is fit for XA (docs/xa.md rules 13 and 19).
+
+use std::collections::HashMap;
+use std::fmt;
+
+/// The family of a server. They differ in who may finish a prepared branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavor {
+    /// MySQL and what is built from it (Percona Server).
+    MySql,
+    /// MariaDB.
+    MariaDb,
+}
+
+impl fmt::Display for Flavor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Flavor::MySql => "MySQL",
+            Flavor::MariaDb => "MariaDB",
+        })
+    }
+}
+
+/// A server that passed the checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Its family.
+    pub flavor: Flavor,
+    /// Major, minor, patch.
+    pub version: (u16, u16, u16),
+    /// Whether a prepared branch leaves its session at once, so that any session may finish it. Without it
+    /// the session that prepared is kept until phase two.
+    pub detaches_on_prepare: bool,
+    /// The default database of the connection, if it has one.
+    pub database: Option<String>,
+}
+
+impl fmt::Display for ServerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor, patch) = self.version;
+        write!(f, "{} {major}.{minor}.{patch}", self.flavor)
+    }
+}
+
+/// What to overlook at the start-up check.
+#[derive(Debug, Clone, Default)]
+pub struct Leniency {
+    /// Accept servers that may forget acknowledged commits when they crash. For tests and caches only.
+    pub allow_relaxed_durability: bool,
+    /// Tables that may have an engine other than InnoDB: branches must not write to them.
+    pub ignore_tables: Vec<String>,
+}
+
+/// System variables, by lower-case name.
+pub(crate) type Variables = HashMap<String, String>;
+
+/// The variables that [`judge`] looks at. Those that a server does not have are absent.
+pub(crate) const VARIABLES: &str = "SHOW VARIABLES WHERE Variable_name IN ('version', 'version_comment', \
+     'xa_detach_on_prepare', 'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on', \
+     'innodb_support_xa', 'tidb_version')";
+
+/// Base tables of the default database that cannot take part in a transaction.
+pub(crate) const FOREIGN_ENGINES: &str = "SELECT table_name, engine FROM information_schema.tables \
+     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
+
+/// Decides whether a server is fit, from its variables and its non-InnoDB tables.
+///
+/// # Errors
+/// One sentence for each thing that is wrong, with what to do about it.
+pub(crate) fn judge(
+    variables: &Variables,
+    foreign_engines: &[(String, String)],
+    database: Option<String>,
+    leniency: &Leniency,
+) -> Result<ServerInfo, Vec<String>> {
+    let get = |name: &str| variables.get(name).map_or("", String::as_str);
+    let on = |name: &str| ["ON", "1"].iter().any(|value| get(name).eq_ignore_ascii_case(value));
+    let banner = format!("{} {}", get("version"), get("version_comment"));
+    let mut faults = Vec::new();
+    for other in ["TiDB", "Vitess"] {
+        if banner.to_ascii_lowercase().contains(&other.to_ascii_lowercase()) {
+            faults.push(format!("{other} does not support XA; use MySQL or MariaDB"));
+        }
+    }
+    if on("wsrep_on") {
+        faults.push("Galera (wsrep_on) does not support XA; use a server that is not a cluster node".into());
+    }
+    let flavor = if banner.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+    let version = parse_version(get("version"));
+    let oldest = match flavor {
+        Flavor::MySql => (8, 0, 29),
+        Flavor::MariaDb => (10, 5, 0),
+    };
+    if version < oldest {
+        let (major, minor, patch) = oldest;
+        let found = get("version");
+        faults.push(format!("{flavor} {found} is too old; {major}.{minor}.{patch} or later is needed"));
+    }
+    // Asked for, not inferred from the version: it can be switched off.
+    let detaches_on_prepare = on("xa_detach_on_prepare");
+    if flavor == Flavor::MySql && !detaches_on_prepare {
+        faults
+            .push("xa_detach_on_prepare is OFF: set it ON, or prepared branches may turn into ghosts".into());
+    }
+    if !leniency.allow_relaxed_durability {
+        if get("innodb_flush_log_at_trx_commit") != "1" {
+            faults.push(
+                "innodb_flush_log_at_trx_commit is not 1: a crash may lose acknowledged commits; set it to 1 \
+                 (or allow relaxed durability, for tests)"
+                    .into(),
+            );
+        }
+        if on("log_bin") && get("sync_binlog") != "1" {
+            faults.push(
+                "sync_binlog is not 1 while the binary log is on: a crash may lose acknowledged commits; set \
+                 it to 1 (or allow relaxed durability, for tests)"
+                    .into(),
+            );
+        }
+    }
+    for (table, engine) in foreign_engines {
+        if !leniency.ignore_tables.contains(table) {
+            faults.push(format!(
+                "table {table} has engine {engine}, which cannot be rolled back; convert it to InnoDB, or \
+                 name it among the tables to ignore and keep branches off it"
+            ));
+        }
+    }
+    if faults.is_empty() {
+        Ok(ServerInfo { flavor, version, detaches_on_prepare, database })
+    } else {
+        Err(faults)
+    }
+}
+
+/// The leading `a.b.c` of a version string; what cannot be read is 0.
+fn parse_version(text: &str) -> (u16, u16, u16) {
+    let mut numbers = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0))
+        .chain(std::iter::repeat(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(changes: &[(&str, &str)]) -> Variables {
+        let good = [
+            ("version", "8.4.3"),
+            ("version_comment", "MySQL Community Server - GPL"),
+            ("xa_detach_on_prepare", "ON"),
+            ("innodb_flush_log_at_trx_commit", "1"),
+            ("log_bin", "ON"),
+            ("sync_binlog", "1"),
+        ];
+        let all = good.iter().chain(changes);
+        all.map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn faults(changes: &[(&str, &str)], leniency: &Leniency) -> String {
+        judge(&variables(changes), &[], None, leniency)
+            .map_or_else(|faults| faults.join("\n"), |_| String::new())
+    }
+
+    #[test]
+    fn rule_13_and_19_each_fault_is_named() {
+        let strict = Leniency::default();
+        assert_eq!(faults(&[], &strict), "");
+        for (change, word) in [
+            (("version", "8.0.28"), "8.0.29"),
+            (("version", "5.7.44-log"), "too old"),
+            (("version", "10.4.34-MariaDB"), "10.5.0"),
+            (("version", "garbage"), "too old"),
+            (("version", "8.0.11-TiDB-v7.5.0"), "TiDB"),
+            (("version_comment", "Version: 19.0 (Git) Vitess"), "Vitess"),
+            (("xa_detach_on_prepare", "OFF"), "xa_detach_on_prepare"),
+            (("innodb_flush_log_at_trx_commit", "2"), "innodb_flush_log_at_trx_commit"),
+            (("sync_binlog", "0"), "sync_binlog"),
+            (("wsrep_on", "ON"), "Galera"),
+        ] {
+            assert!(faults(&[change], &strict).contains(word), "{change:?}: {}", faults(&[change], &strict));
+        }
+        assert_eq!(faults(&[("log_bin", "OFF"), ("sync_binlog", "0")], &strict), "");
+    }
+
+    #[test]
+    fn rule_13_mariadb_has_no_such_variable_and_holds() {
+        let mut variables = variables(&[("version", "10.11.14-MariaDB-log")]);
+        variables.remove("xa_detach_on_prepare");
+        let info = judge(&variables, &[], None, &Leniency::default()).unwrap();
+        assert_eq!((info.flavor, info.detaches_on_prepare), (Flavor::MariaDb, false));
+        assert_eq!(info.to_string(), "MariaDB 10.11.14");
+    }
+
+    #[test]
+    fn rule_19_relaxed_durability_and_tables_are_overlooked_on_demand_only() {
+        let relaxed = Leniency { allow_relaxed_durability: true, ignore_tables: vec!["audit".into()] };
+        assert_eq!(faults(&[("innodb_flush_log_at_trx_commit", "0"), ("sync_binlog", "0")], &relaxed), "");
+        let tables =
+            [("audit".to_string(), "MyISAM".to_string()), ("cache".to_string(), "MEMORY".to_string())];
+        let faults = judge(&variables(&[]), &tables, None, &relaxed).unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].contains("cache") && faults[0].contains("MEMORY"));
+    }
+}
