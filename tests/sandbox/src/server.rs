@@ -1,7 +1,7 @@
 //! One server: its options and its life.
 
 use std::{
-    fs,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use mysql_async::{Conn, Opts, prelude::Queryable};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::{
     Environment, Error, External, Flavor, Installation, Located, Result, Version,
@@ -29,6 +29,8 @@ const PORT_ATTEMPTS_MAX: u32 = 8;
 /// Tries to get a server's own port back when it restarts; another program may be holding it for a moment.
 const REBIND_ATTEMPTS_MAX: u32 = 20;
 const REBIND_PAUSE: Duration = Duration::from_millis(250);
+/// How long the threads of a process may take to stop, one of them in a long write at worst.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// What kind of server to start. The defaults are durable: every acknowledged commit and prepare is on disk.
@@ -135,6 +137,8 @@ struct Private {
 #[derive(Debug)]
 struct Running {
     child: Child,
+    /// It was sent a SIGSTOP and no SIGCONT since.
+    paused: bool,
     /// Dropped after the child is gone.
     _watcher: Watcher,
 }
@@ -331,13 +335,32 @@ impl Server {
         private.stop(&mut private.lock())
     }
 
-    /// Freezes the server (SIGSTOP): connections stay open, connection attempts are still accepted by the
-    /// kernel, and nothing is answered. That is what a stalled machine looks like.
+    /// Freezes the server (SIGSTOP) and returns when it stands still: connections stay open, connection attempts
+    /// are still accepted by the kernel, and nothing is answered. That is what a stalled machine looks like.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for an external server, [`Error::NotRunning`].
     pub fn pause(&self) -> Result<()> {
-        self.signal("pause", Signal::STOP)
+        let private = self.private("pause")?;
+        let mut process = private.lock();
+        let running = alive(&mut process, "pause")?;
+        if running.paused {
+            return Ok(());
+        }
+        running.paused = true;
+        let pid = running.child.id();
+        rundir::signal_group(pid, Signal::STOP);
+        // The signal is on its way when the call returns; a thread on another core may still answer a query.
+        let started = Instant::now();
+        while !has_stopped(pid) {
+            alive(&mut process, "pause")?;
+            if started.elapsed() > PAUSE_MAX {
+                return Err(io::ErrorKind::TimedOut.into())
+                    .context(|| "wait for SIGSTOP to take effect".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Lets a frozen server go on (SIGCONT).
@@ -345,7 +368,12 @@ impl Server {
     /// # Errors
     /// [`Error::Unsupported`] for an external server, [`Error::NotRunning`].
     pub fn resume(&self) -> Result<()> {
-        self.signal("resume", Signal::CONT)
+        let private = self.private("resume")?;
+        let mut process = private.lock();
+        let running = alive(&mut process, "resume")?;
+        running.paused = false;
+        rundir::signal_group(running.child.id(), Signal::CONT);
+        Ok(())
     }
 
     /// Creates a database if it does not exist.
@@ -365,17 +393,6 @@ impl Server {
             Backend::External(_) => Err(Error::Unsupported { operation }),
             Backend::Private(private) => Ok(private),
         }
-    }
-
-    fn signal(&self, operation: &'static str, signal: Signal) -> Result<()> {
-        let private = self.private(operation)?;
-        let mut process = private.lock();
-        let running = process.as_mut().ok_or(Error::NotRunning { operation })?;
-        if exit_status(&mut running.child)?.is_some() {
-            return Err(Error::NotRunning { operation });
-        }
-        rundir::signal_group(running.child.id(), signal);
-        Ok(())
     }
 }
 
@@ -434,7 +451,7 @@ fn launch_and_wait(
     let log_start = fs::metadata(&log).map_or(0, |meta| meta.len());
     let child = launch::spawn(installation, options, run, port)?;
     let pid = child.id();
-    let mut running = Running { child, _watcher: run.watch(pid) };
+    let mut running = Running { child, paused: false, _watcher: run.watch(pid) };
     run.write_server_pid(pid)?;
     let not_ready = |reason: String| Error::NotReady {
         flavor: installation.flavor,
@@ -488,6 +505,22 @@ fn answer_from(port: u16, data: &Path) -> Result<u32, String> {
 /// Both products say this in English; messages come from their own files, not from the locale.
 fn is_port_taken(log: &str) -> bool {
     log.contains("Bind on TCP/IP port") || log.contains("Do you already have another")
+}
+
+fn alive<'a>(process: &'a mut Option<Running>, operation: &'static str) -> Result<&'a mut Running> {
+    let running = process.as_mut().ok_or(Error::NotRunning { operation })?;
+    match exit_status(&mut running.child)? {
+        None => Ok(running),
+        Some(_) => Err(Error::NotRunning { operation }),
+    }
+}
+
+/// Whether all threads of our child have stopped. Asks about stops only, so that its exit status stays where the
+/// standard library expects it.
+fn has_stopped(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_)))
 }
 
 fn exit_status(child: &mut Child) -> Result<Option<ExitStatus>> {

@@ -146,6 +146,7 @@ async fn a_frozen_server_answers_when_it_goes_on() {
     let server = Server::start(ServerOptions::new(Flavor::MariaDb)).await.unwrap();
     let mut conn = connect(&server, "").await;
     server.pause().unwrap();
+    server.pause().unwrap();
     {
         let query = conn.query_first::<u8, _>("SELECT 1");
         tokio::pin!(query);
