@@ -1,2 +1,9 @@
-//! The `concord` program.
-fn main() {}
+//! The `concord` program: the coordinator itself, and the commands for the people who run it.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,153 @@
+//! The connection to a coordinator, and what every client command has in common.
+
+use std::io::{IsTerminal as _, stdout};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use concord_proto::v1;
+use concord_proto::v1::coordinator_client::CoordinatorClient;
+use concord_proto::v1::operator_client::OperatorClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::failure::{Failure, no_connection};
+use super::view::{Look, Output, StatusReport};
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer read, in bytes: a page of 1,000 transactions may have many branches.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Arguments of every client command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection and output")]
+pub(super) struct ClientArgs {
+    /// Where the coordinator listens
+    #[arg(long, env = "CONCORD_ADDRESS", default_value = "http://127.0.0.1:7600", value_name = "URL")]
+    address: String,
+    /// Milliseconds to wait for an answer, at most a day
+    #[arg(long, default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    timeout_ms: u64,
+    /// Print JSON with stable field names and RFC 3339 times, instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// A connection, with how to present what comes from it.
+#[derive(Debug)]
+pub(super) struct Client {
+    channel: Channel,
+    address: String,
+    timeout: Duration,
+    pub(super) output: Output,
+}
+
+impl Client {
+    /// Connects.
+    pub(super) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
+        let address = with_scheme(&args.address)?;
+        let wrong = |error| {
+            Failure::usage(format!("{address:?} is not an address such as http://127.0.0.1:7600: {error}"))
+        };
+        let endpoint =
+            Endpoint::from_shared(address.clone()).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let message = format!("cannot connect to {address}: {}", root_cause(&error));
+            Failure::new(message).with_hint(no_connection(&address))
+        })?;
+        let output = Output { json: args.json, look: look() };
+        Ok(Client { channel, address, timeout: Duration::from_millis(args.timeout_ms), output })
+    }
+
+    pub(super) fn coordinator(&self) -> CoordinatorClient<Channel> {
+        CoordinatorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(super) fn operator(&self) -> OperatorClient<Channel> {
+        OperatorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// A request with the deadline that the user gave.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    pub(super) fn failure(&self, status: &Status) -> Failure {
+        Failure::status(status, &self.address)
+    }
+
+    /// The transaction of an answer, which always has one.
+    pub(super) fn expect(&self, transaction: Option<v1::Transaction>) -> Result<v1::Transaction, Failure> {
+        transaction.ok_or_else(|| Failure::new(format!("{} answered without a transaction", self.address)))
+    }
+}
+
+/// `concord status`
+pub(super) async fn status(args: ClientArgs) -> Result<(), Failure> {
+    let client = Client::connect(&args).await?;
+    let request = client.request(v1::GetStatusRequest {});
+    let answer = client.operator().get_status(request).await.map_err(|status| client.failure(&status))?;
+    client.output.show(&StatusReport::from(answer.into_inner()))?;
+    Ok(())
+}
+
+/// `host:port` is meant as `http://host:port`.
+fn with_scheme(address: &str) -> Result<String, Failure> {
+    match address.split_once("://") {
+        None => Ok(format!("http://{address}")),
+        Some(("http", _)) => Ok(address.to_owned()),
+        Some(("https", _)) => {
+            Err(Failure::usage(format!("{address:?}: the client commands do not speak TLS yet; use http://")))
+        }
+        Some(_) => {
+            Err(Failure::usage(format!("{address:?} is not an address such as http://127.0.0.1:7600")))
+        }
+    }
+}
+
+/// What lies at the bottom of "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// Ages count from now; colours are for terminals, unless NO_COLOR says otherwise.
+fn look() -> Look {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Look {
+        colour: stdout().is_terminal() && colour_wanted(),
+        now_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+/// What the environment says of colours (no-color.org).
+pub(super) fn colour_wanted() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    !refused && !dumb
+}
+
+impl Client {
+    /// Ages of a long stream count from the moment of each line.
+    pub(super) fn output_now(&self) -> Output {
+        Output { look: Look { now_ms: look().now_ms, ..self.output.look }, ..self.output }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(with_scheme("127.0.0.1:7600").unwrap(), "http://127.0.0.1:7600");
+        assert_eq!(with_scheme("http://a:1").unwrap(), "http://a:1");
+        assert!(with_scheme("https://a:1").is_err());
+        assert!(with_scheme("ftp://a:1").is_err());
+    }
+}

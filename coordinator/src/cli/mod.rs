@@ -1,0 +1,118 @@
+//! The command line. Each command is a file: its arguments, and what it calls. What is shown is in [`view`].
+
+mod client;
+mod configuration;
+mod failure;
+mod resource;
+mod serve;
+mod transaction;
+mod view;
+
+use std::future::Future;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use client::ClientArgs;
+use failure::Failure;
+
+/// Distributed transactions that commit everywhere or nowhere.
+#[derive(Debug, Parser)]
+#[command(
+    name = "concord",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "\
+Examples:
+  concord serve                         a coordinator with no configuration at all, on 127.0.0.1:7600
+  concord tx list --parked              what waits for an operator
+  concord tx get GTID                   one transaction, with its history
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 the store failed, 4 not found.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the coordinator
+    Serve(serve::ServeArgs),
+    /// Look at transactions, and give orders about them
+    #[command(subcommand, visible_alias = "transaction")]
+    Tx(transaction::TransactionCommand),
+    /// Look at the databases that the coordinator reaches itself
+    #[command(subcommand)]
+    Resource(resource::ResourceCommand),
+    /// Show who the coordinator is, how busy it is, and what its log has cost
+    Status(ClientArgs),
+    /// Show, check or begin a configuration
+    #[command(subcommand)]
+    Config(configuration::ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  concord completions bash > ~/.local/share/bash-completion/completions/concord"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Runs the command that the process's arguments name.
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Tx(command) => blocking(transaction::run(command)),
+        Command::Resource(command) => blocking(resource::run(command)),
+        Command::Status(args) => blocking(client::status(args)),
+        Command::Config(command) => configuration::run(command),
+        Command::Completions { shell } => completions(shell),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a client command to its end.
+fn blocking(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(command)
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "concord", &mut script);
+    io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_explains_itself() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in
+                command.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version")
+            {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,110 @@
+//! `concord serve`: the coordinator itself.
+
+use std::io::{IsTerminal as _, stderr};
+
+use clap::Args;
+use concord_coordinator::config::{Config, Log, LogFormat};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::client::colour_wanted;
+use super::configuration::ConfigArgs;
+use super::failure::{EXIT_FAILED, Failure};
+
+/// Arguments of `concord serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+SIGTERM and SIGINT stop it in good order: calls in progress get the time of shutdown.grace_ms, and what has not ended
+is taken up again at the next start. A second signal stops it at once; nothing durable is lost by that either.
+
+`concord config example` explains every key of the file. In the environment, the key listen of [server] is
+CONCORD_SERVER_LISTEN, and so on.
+
+Examples:
+  concord serve
+  concord serve --listen 0.0.0.0:7600 --data-dir /var/lib/concord --allow 'http://*.svc.local:*'
+  concord serve --config concord.toml --set limits.live_transactions_max=50000
+
+Exit codes: 0 stopped in good order, 1 failed, 2 bad usage or configuration, 3 the store failed.")]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Runs the coordinator until a signal stops it.
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let config = args.config.load()?.config;
+    start_log(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping; once more to stop at once");
+        // Without a receiver the coordinator has stopped already.
+        let _ = stop.send(());
+        let name = signals.next().await;
+        tracing::warn!(signal = name, "stopping at once");
+        std::process::exit(EXIT_FAILED.into());
+    });
+    let shutdown = async move {
+        let _ = stopped.await;
+    };
+    concord_coordinator::serve::run(config, shutdown)
+        .await
+        .map_err(|error| Failure::new(causes(&error)).with_exit_code(error.exit_code()))
+}
+
+/// The signals that stop a service.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one of them; its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Log lines go to standard error: standard output belongs to results.
+fn start_log(log: &Log) -> Result<(), Failure> {
+    let filter =
+        EnvFilter::try_new(&log.filter).map_err(|error| Failure::usage(format!("log.filter: {error}")))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let started = match log.format {
+        LogFormat::Text => lines.with_ansi(stderr().is_terminal() && colour_wanted()).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))
+}
+
+/// An error with what caused it, on one line; causes that the text before them already tells are left out.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,100 @@
+//! `concord tx list`
+
+use clap::{Args, ValueEnum};
+use concord_proto::v1;
+
+use super::super::client::{Client, ClientArgs};
+use super::super::failure::Failure;
+use super::super::view::{TransactionRecord, TransactionsListing};
+
+/// Most transactions that one answer holds.
+const PAGE_SIZE_MAX: u32 = 1000;
+
+/// Arguments of `concord tx list`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  concord tx list --state committing,rolling-back    decided, not delivered everywhere
+  concord tx list --parked --json                    what waits for an operator
+  concord tx list --name transfer --all              every transaction begun under this name")]
+pub(in crate::cli) struct ListArgs {
+    /// Only in this state; may be repeated
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
+    state: Vec<State>,
+    /// Only with a parked branch
+    #[arg(long)]
+    parked: bool,
+    /// Only begun with this name
+    #[arg(long, default_value = "", hide_default_value = true)]
+    name: String,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Go on where a listing with the same filter ended
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TOKEN")]
+    page_token: String,
+    /// All of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// The states by which a listing can be narrowed; TCC's own words for them are understood too.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    Active,
+    #[value(alias = "trying")]
+    Preparing,
+    #[value(alias = "confirming")]
+    Committing,
+    #[value(alias = "confirmed")]
+    Committed,
+    #[value(alias = "cancelling")]
+    RollingBack,
+    #[value(alias = "cancelled")]
+    RolledBack,
+}
+
+impl From<State> for v1::TransactionState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Active => v1::TransactionState::Active,
+            State::Preparing => v1::TransactionState::Preparing,
+            State::Committing => v1::TransactionState::Committing,
+            State::Committed => v1::TransactionState::Committed,
+            State::RollingBack => v1::TransactionState::RollingBack,
+            State::RolledBack => v1::TransactionState::RolledBack,
+        }
+    }
+}
+
+pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let states: Vec<i32> = args.state.iter().map(|state| v1::TransactionState::from(*state).into()).collect();
+    let mut listing = TransactionsListing { transactions: Vec::new(), next_page_token: None };
+    let mut token = args.page_token.clone();
+    let limit = if args.all { usize::MAX } else { usize::try_from(args.limit).unwrap_or(usize::MAX) };
+    while listing.transactions.len() < limit {
+        let missing = u32::try_from(limit - listing.transactions.len()).unwrap_or(PAGE_SIZE_MAX);
+        let request = client.request(v1::ListRequest {
+            states: states.clone(),
+            parked_only: args.parked,
+            name: args.name.clone(),
+            page_size: missing.min(PAGE_SIZE_MAX),
+            page_token: token.clone(),
+        });
+        let page =
+            client.coordinator().list(request).await.map_err(|status| client.failure(&status))?.into_inner();
+        listing.transactions.extend(page.transactions.into_iter().map(TransactionRecord::from));
+        // A token that comes back would make the listing endless.
+        if page.next_page_token.is_empty() || page.next_page_token == token {
+            listing.next_page_token = None;
+            break;
+        }
+        token.clone_from(&page.next_page_token);
+        listing.next_page_token = Some(page.next_page_token);
+    }
+    client.output.show(&listing)?;
+    Ok(())
+}

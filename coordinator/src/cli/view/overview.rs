@@ -1,0 +1,339 @@
+//! Resources, branches in doubt, and the coordinator itself.
+
+use std::fmt::Write as _;
+
+use concord_proto::v1;
+use prost_types::Timestamp;
+use serde::Serialize;
+
+use super::ages::span;
+use super::table::{Cell, Tone, facts, table};
+use super::{Look, View, non_empty, rfc3339, unix_ms};
+
+/// The configured resources.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct ResourceListing {
+    resources: Vec<ResourceRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct ResourceRecord {
+    name: String,
+    address: String,
+    server: Option<String>,
+    reachable: bool,
+    error: Option<String>,
+    in_doubt_ours: u32,
+    in_doubt_foreign: u32,
+    swept_at: Option<String>,
+    committed_by_sweeper: u64,
+    rolled_back_by_sweeper: u64,
+    participants: Vec<String>,
+    #[serde(skip)]
+    swept_ms: Option<i64>,
+}
+
+impl From<v1::ListResourcesResponse> for ResourceListing {
+    fn from(response: v1::ListResourcesResponse) -> Self {
+        let record = |resource: v1::Resource| ResourceRecord {
+            name: resource.name,
+            address: resource.address,
+            server: non_empty(resource.server),
+            reachable: resource.reachable,
+            error: non_empty(resource.error),
+            in_doubt_ours: resource.in_doubt_ours,
+            in_doubt_foreign: resource.in_doubt_foreign,
+            swept_ms: resource.swept_at.as_ref().map(unix_ms),
+            swept_at: rfc3339(resource.swept_at),
+            committed_by_sweeper: resource.committed_by_sweeper,
+            rolled_back_by_sweeper: resource.rolled_back_by_sweeper,
+            participants: resource.participants,
+        };
+        ResourceListing { resources: response.resources.into_iter().map(record).collect() }
+    }
+}
+
+impl ResourceRecord {
+    fn row(&self, look: &Look) -> Vec<Cell> {
+        let status = match &self.error {
+            Some(error) => Cell::short(error).tone(Tone::Alarm),
+            None if self.reachable => Cell::new("reachable").tone(Tone::Good),
+            None => Cell::new("not reached yet").tone(Tone::Quiet),
+        };
+        vec![
+            Cell::new(&self.name),
+            Cell::new(&self.address),
+            self.server.as_ref().map_or_else(Cell::none, Cell::new),
+            status,
+            self.in_doubt_ours.to_string().into(),
+            self.in_doubt_foreign.to_string().into(),
+            self.committed_by_sweeper.to_string().into(),
+            self.rolled_back_by_sweeper.to_string().into(),
+            since(self.swept_ms, look),
+        ]
+    }
+}
+
+impl View for ResourceListing {
+    fn text(&self, look: &Look) -> String {
+        if self.resources.is_empty() {
+            return "no resources; they are configured as [[resource]], see `concord config example`\n"
+                .to_owned();
+        }
+        let heading = [
+            "NAME",
+            "ADDRESS",
+            "SERVER",
+            "STATUS",
+            "IN DOUBT",
+            "FOREIGN",
+            "COMMITTED",
+            "ROLLED BACK",
+            "SWEPT",
+        ];
+        table(look, &heading, self.resources.iter().map(|resource| resource.row(look)))
+    }
+}
+
+/// Branches found prepared on the resources.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct InDoubtListing {
+    branches: Vec<InDoubtRecord>,
+    unreachable: Vec<UnreachableRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct InDoubtRecord {
+    resource: String,
+    xid: String,
+    ours: bool,
+    gtid: Option<String>,
+    branch_id: Option<u32>,
+    verdict: Option<String>,
+    first_seen_at: Option<String>,
+    #[serde(skip)]
+    first_seen_ms: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnreachableRecord {
+    resource: String,
+    error: String,
+}
+
+impl From<v1::ListInDoubtResponse> for InDoubtListing {
+    fn from(response: v1::ListInDoubtResponse) -> Self {
+        let branch = |branch: v1::InDoubtBranch| InDoubtRecord {
+            resource: branch.resource,
+            xid: branch.xid,
+            ours: branch.ours,
+            gtid: non_empty(branch.gtid),
+            branch_id: branch.ours.then_some(branch.branch_id),
+            verdict: non_empty(branch.verdict),
+            first_seen_ms: branch.first_seen_at.as_ref().map(unix_ms),
+            first_seen_at: rfc3339(branch.first_seen_at),
+        };
+        let unreachable = |resource: v1::UnreachableResource| UnreachableRecord {
+            resource: resource.resource,
+            error: resource.error,
+        };
+        InDoubtListing {
+            branches: response.branches.into_iter().map(branch).collect(),
+            unreachable: response.unreachable.into_iter().map(unreachable).collect(),
+        }
+    }
+}
+
+impl InDoubtRecord {
+    fn row(&self, look: &Look) -> Vec<Cell> {
+        let verdict = match self.verdict.as_deref() {
+            Some("undecided") => Cell::new("undecided").tone(Tone::Busy),
+            Some(verdict) => Cell::new(verdict),
+            None if self.ours => Cell::none(),
+            None => Cell::new("foreign, left alone").tone(Tone::Quiet),
+        };
+        vec![
+            Cell::new(&self.resource),
+            self.gtid.as_ref().map_or_else(Cell::none, Cell::new),
+            self.branch_id.map_or_else(Cell::none, |id| id.to_string().into()),
+            verdict,
+            since(self.first_seen_ms, look),
+            Cell::new(&self.xid),
+        ]
+    }
+}
+
+impl View for InDoubtListing {
+    fn text(&self, look: &Look) -> String {
+        let mut out = if self.branches.is_empty() {
+            "no branches in doubt\n".to_owned()
+        } else {
+            let heading = ["RESOURCE", "GTID", "BRANCH", "VERDICT", "SEEN", "XID"];
+            table(look, &heading, self.branches.iter().map(|branch| branch.row(look)))
+        };
+        for UnreachableRecord { resource, error } in &self.unreachable {
+            let warning = Cell::new(format!("{resource} could not be asked: {error}")).tone(Tone::Alarm);
+            let _ = writeln!(out, "{}", warning.paint(look));
+        }
+        out
+    }
+}
+
+/// The coordinator itself.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct StatusReport {
+    version: String,
+    /// In hexadecimal, as it stands in an XID.
+    cluster_id: String,
+    epoch: u32,
+    started_at: Option<String>,
+    live_transactions: u64,
+    parked_transactions: u64,
+    begun: u64,
+    committed: u64,
+    rolled_back: u64,
+    heuristic_branches: u64,
+    log_syncs: u64,
+    log_records: u64,
+    calls: u64,
+    calls_failed: u64,
+    #[serde(skip)]
+    started: Option<Timestamp>,
+}
+
+impl From<v1::GetStatusResponse> for StatusReport {
+    fn from(status: v1::GetStatusResponse) -> Self {
+        StatusReport {
+            version: status.version,
+            cluster_id: format!("{:016x}", status.cluster_id),
+            epoch: status.epoch,
+            started_at: rfc3339(status.started_at),
+            live_transactions: status.live_transactions,
+            parked_transactions: status.parked_transactions,
+            begun: status.begun,
+            committed: status.committed,
+            rolled_back: status.rolled_back,
+            heuristic_branches: status.heuristic_branches,
+            log_syncs: status.log_syncs,
+            log_records: status.log_records,
+            calls: status.calls,
+            calls_failed: status.calls_failed,
+            started: status.started_at,
+        }
+    }
+}
+
+impl View for StatusReport {
+    fn text(&self, look: &Look) -> String {
+        let alarm = |count: u64| {
+            let cell = Cell::new(count.to_string());
+            Some(if count > 0 { cell.tone(Tone::Alarm) } else { cell })
+        };
+        let started = self.started.as_ref().map(|at| span(look.now_ms.saturating_sub(unix_ms(at))));
+        let up = started.map(|age| Cell::new(format!("up for {age}")).tone(Tone::Good));
+        facts(
+            look,
+            [
+                ("coordinator", up.or_else(|| Some("up".into()))),
+                ("version", Some(Cell::new(&self.version))),
+                ("cluster", Some(Cell::new(&self.cluster_id))),
+                ("epoch", Some(self.epoch.to_string().into())),
+                ("live transactions", Some(self.live_transactions.to_string().into())),
+                ("parked transactions", alarm(self.parked_transactions)),
+                ("begun", Some(self.begun.to_string().into())),
+                ("committed", Some(self.committed.to_string().into())),
+                ("rolled back", Some(self.rolled_back.to_string().into())),
+                ("heuristic branches", alarm(self.heuristic_branches)),
+                ("log", Some(format!("{} records in {} syncs", self.log_records, self.log_syncs).into())),
+                ("calls", Some(format!("{}, of which {} failed", self.calls, self.calls_failed).into())),
+            ],
+        )
+    }
+}
+
+fn since(ms: Option<i64>, look: &Look) -> Cell {
+    ms.map_or_else(|| Cell::new("never"), |ms| format!("{} ago", span(look.now_ms.saturating_sub(ms))).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000 };
+    const SEEN: Option<Timestamp> = Some(Timestamp { seconds: 1_700_000_000, nanos: 0 });
+
+    #[test]
+    fn resources() {
+        let resource = v1::Resource {
+            name: "bank-a".into(),
+            address: "127.0.0.1:3306/bank".into(),
+            server: "MariaDB 10.11.14".into(),
+            reachable: true,
+            in_doubt_ours: 2,
+            swept_at: SEEN,
+            participants: vec!["http://127.0.0.1:7101".into()],
+            ..v1::Resource::default()
+        };
+        let down =
+            v1::Resource { name: "b".into(), error: "connection refused".into(), ..v1::Resource::default() };
+        let listing = ResourceListing::from(v1::ListResourcesResponse { resources: vec![resource, down] });
+        let expected = "\
+NAME    ADDRESS              SERVER            STATUS              IN DOUBT  FOREIGN  COMMITTED  ROLLED BACK  SWEPT
+bank-a  127.0.0.1:3306/bank  MariaDB 10.11.14  reachable           2         0        0          0            10.0s ago
+b                            -                 connection refused  0         0        0          0            never
+";
+        assert_eq!(listing.text(&PLAIN), expected);
+        let json = serde_json::to_value(&listing).unwrap();
+        assert_eq!(json["resources"][0]["swept_at"], "2023-11-14T22:13:20Z");
+        assert_eq!(json["resources"][1]["error"], "connection refused");
+        assert_eq!(json["resources"][1]["server"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn in_doubt() {
+        let ours = v1::InDoubtBranch {
+            resource: "bank-a".into(),
+            xid: "0x01,0x02,1".into(),
+            ours: true,
+            gtid: "018bcfe5-6800-8000-8000-040000000001".into(),
+            branch_id: 2,
+            verdict: "commit".into(),
+            first_seen_at: SEEN,
+        };
+        let foreign = v1::InDoubtBranch { xid: "0x0a,0x0b,7".into(), ours: false, ..Default::default() };
+        let unreachable = v1::UnreachableResource { resource: "b".into(), error: "no route".into() };
+        let response =
+            v1::ListInDoubtResponse { branches: vec![ours, foreign], unreachable: vec![unreachable] };
+        let listing = InDoubtListing::from(response);
+        let expected = "\
+RESOURCE  GTID                                  BRANCH  VERDICT              SEEN       XID
+bank-a    018bcfe5-6800-8000-8000-040000000001  2       commit               10.0s ago  0x01,0x02,1
+          -                                     -       foreign, left alone  never      0x0a,0x0b,7
+b could not be asked: no route
+";
+        assert_eq!(listing.text(&PLAIN), expected);
+        let json = serde_json::to_value(&listing).unwrap();
+        assert_eq!(json["branches"][0]["branch_id"], 2);
+        assert_eq!(json["branches"][1]["branch_id"], serde_json::Value::Null);
+        assert_eq!(json["unreachable"][0]["resource"], "b");
+    }
+
+    #[test]
+    fn status() {
+        let status = v1::GetStatusResponse {
+            version: "0.1.0".into(),
+            cluster_id: 0xabc,
+            epoch: 3,
+            started_at: SEEN,
+            log_records: 12,
+            log_syncs: 4,
+            ..Default::default()
+        };
+        let report = StatusReport::from(status);
+        let text = report.text(&PLAIN);
+        assert!(text.starts_with("coordinator          up for 10.0s\n"), "{text}");
+        assert!(text.contains("cluster              0000000000000abc\n"), "{text}");
+        assert!(text.contains("log                  12 records in 4 syncs\n"), "{text}");
+        assert_eq!(serde_json::to_value(&report).unwrap()["cluster_id"], "0000000000000abc");
+    }
+}
