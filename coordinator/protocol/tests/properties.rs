@@ -1,0 +1,395 @@
+//! Random runs of the core against modelled participants, a lossy network, a log that loses its unsynced tail,
+//! and crashes on both sides. First with faults (safety), then without (liveness).
+
+use concord_protocol::{
+    BranchId, Decision, Effect, Event, Grade, Milestone, Millis, Options, Outcome, Record, Reply, State,
+    Timer, Transaction, Verb, Vote,
+};
+use proptest::prelude::*;
+
+const DEADLINE: Millis = Millis(1_000);
+
+/// A participant's branch, as the SDK's contract has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rm {
+    /// Nothing of it is known here.
+    Fresh,
+    Worked,
+    Prepared,
+    ReadOnly,
+    Committed,
+    /// Rolled back, with a tombstone.
+    RolledBack,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Participant {
+    rm: Rm,
+    /// What it will vote when it is first asked.
+    vote: Vote,
+    commits: u32,
+}
+
+/// A call or a reply on its way.
+#[derive(Debug, Clone, Copy)]
+enum Message {
+    Call { branch: usize, verb: Verb, repeated: bool },
+    Reply { branch: usize, verb: Verb, reply: Reply },
+}
+
+struct World {
+    options: Options,
+    count: u32,
+    transaction: Transaction,
+    participants: Vec<Participant>,
+    network: Vec<Message>,
+    timers: Vec<Timer>,
+    log: Vec<Record>,
+    /// How much of the log is synced for certain.
+    synced: usize,
+    /// A forced record waits for the log.
+    waiting_for_log: bool,
+    told: Option<Decision>,
+    now: Millis,
+}
+
+impl World {
+    fn new(grade: Grade, votes: &[Vote]) -> Self {
+        let options =
+            Options { coordinator_driven: true, grade, deadline: DEADLINE, park_after_attempts: None };
+        let count = u32::try_from(votes.len()).unwrap();
+        let participants =
+            votes.iter().map(|vote| Participant { rm: Rm::Fresh, vote: *vote, commits: 0 }).collect();
+        let mut world = World {
+            options,
+            count,
+            transaction: Transaction::with_branches(options, count),
+            participants,
+            network: Vec::new(),
+            timers: vec![Timer::Deadline],
+            log: Vec::new(),
+            synced: 0,
+            waiting_for_log: false,
+            told: None,
+            now: Millis(0),
+        };
+        world.step(Event::Execute);
+        world
+    }
+
+    fn step(&mut self, event: Event) {
+        let before = self.transaction.decision();
+        let effects = self.transaction.step(event, self.now).unwrap_or_default();
+        if before.is_some() {
+            assert_eq!(self.transaction.decision(), before, "a decision never changes");
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Append { record, forced } => {
+                self.log.push(record);
+                self.waiting_for_log |= forced;
+            }
+            Effect::Call { branch, verb, repeated } => {
+                if verb == Verb::Commit {
+                    let decided = |record: &Record| {
+                        matches!(record, Record::Decided { decision: Decision::Commit, .. })
+                    };
+                    assert!(
+                        self.log[..self.synced].iter().any(decided),
+                        "commit left before its decision was durable"
+                    );
+                }
+                self.network.push(Message::Call { branch: branch.0 as usize - 1, verb, repeated });
+            }
+            Effect::SetTimer(timer) => self.timers.push(timer),
+            Effect::Tell(Milestone::Decided(decision)) => {
+                let wrote = self.participants.iter().any(|one| !matches!(one.rm, Rm::ReadOnly));
+                if let Some(told) = self.told.filter(|_| wrote) {
+                    assert_eq!(told, decision, "the initiator was told otherwise before");
+                }
+                self.told = Some(decision);
+            }
+            Effect::Tell(Milestone::Completed) => {}
+            Effect::Alarm(branch) => panic!("branch {branch} ended against the decision"),
+        }
+    }
+
+    fn log_answers(&mut self) {
+        self.synced = self.log.len();
+        if std::mem::take(&mut self.waiting_for_log) {
+            self.step(Event::Logged);
+        }
+    }
+
+    fn deliver(&mut self, message: Message) {
+        match message {
+            Message::Call { branch, verb, repeated } => {
+                let reply = self.participants[branch].answer(verb, repeated);
+                self.network.push(Message::Reply { branch, verb, reply });
+            }
+            Message::Reply { branch, verb, reply } => self.reply(branch, verb, reply),
+        }
+    }
+
+    fn reply(&mut self, branch: usize, verb: Verb, reply: Reply) {
+        self.step(Event::Reply { branch: BranchId(branch as u32 + 1), verb, reply });
+    }
+
+    /// A lost message is seen by the coordinator as a failed call; whether it arrived it cannot know.
+    fn lose(&mut self, message: Message) {
+        let (Message::Call { branch, verb, .. } | Message::Reply { branch, verb, .. }) = message;
+        self.reply(branch, verb, Reply::Failed { maybe_arrived: true });
+    }
+
+    /// kill -9 of the coordinator: the unsynced tail is lost from some point on; calls under way go on.
+    fn crash(&mut self, keep: usize) {
+        let lost = self.log.len() - self.synced;
+        self.log.truncate(self.synced + keep % (lost + 1));
+        self.synced = self.log.len();
+        self.waiting_for_log = false;
+        self.network.retain(|message| matches!(message, Message::Call { .. }));
+        self.timers.clear();
+        if self.log.is_empty() {
+            // Unknown, of an epoch that has ended: rolled back, for ever. Nobody may have been told otherwise.
+            // What the coordinator then does on inquiry is what a transaction does that has only begun.
+            assert_ne!(self.told_a_write(), Some(Decision::Commit), "a commit that was told is lost");
+            self.log.push(Record::Begun);
+            self.synced = 1;
+        }
+        self.transaction =
+            Transaction::recover(self.options, self.count, self.log.clone()).expect("our own log");
+        if let (Some(told), Some(decision)) = (self.told_a_write(), self.transaction.decision()) {
+            assert_eq!(told, decision, "recovery contradicts what was told");
+        }
+        self.step(Event::Resume);
+    }
+
+    fn told_a_write(&self) -> Option<Decision> {
+        let wrote = self.participants.iter().any(|one| one.rm != Rm::ReadOnly);
+        self.told.filter(|_| wrote)
+    }
+
+    /// Faults stop: everything must end.
+    fn settle(&mut self) {
+        self.now = DEADLINE;
+        for _ in 0..10_000 {
+            if self.waiting_for_log {
+                self.log_answers();
+            } else if let Some(message) = self.network.pop() {
+                self.deliver(message);
+            } else if let Some(timer) = self.timers.pop() {
+                self.step(Event::TimerFired(timer));
+            } else {
+                break;
+            }
+        }
+        assert!(self.transaction.state().is_terminal(), "stuck: {:?}", self.transaction);
+        // Inquiry by the participants (and the sweeper) ends what a late duplicate has left behind.
+        let committed = self.transaction.state() == State::Committed;
+        for participant in self.participants.iter_mut().filter(|one| one.rm == Rm::Prepared) {
+            participant.rm = if committed { Rm::Committed } else { Rm::RolledBack };
+        }
+        self.check_agreement();
+    }
+
+    fn check_agreement(&self) {
+        let committed = self.participants.iter().filter(|one| one.rm == Rm::Committed).count();
+        let writers = self.participants.iter().filter(|one| one.rm != Rm::ReadOnly).count();
+        match self.transaction.state() {
+            State::Committed => assert_eq!(committed, writers, "half committed: {:?}", self.participants),
+            State::RolledBack => assert_eq!(committed, 0, "rolled back, but {:?}", self.participants),
+            state => panic!("{state:?} is not terminal"),
+        }
+        assert!(self.participants.iter().all(|one| one.commits <= 1), "committed twice");
+    }
+}
+
+impl Participant {
+    fn answer(&mut self, verb: Verb, repeated: bool) -> Reply {
+        match verb {
+            Verb::Work | Verb::WorkAndPrepare => match self.rm {
+                Rm::Fresh if repeated => Reply::Vote(Vote::No),
+                Rm::Fresh | Rm::Worked => self.work(verb),
+                Rm::Prepared | Rm::Committed => Reply::Vote(Vote::Yes),
+                Rm::ReadOnly => Reply::Vote(Vote::ReadOnly),
+                Rm::RolledBack => Reply::Vote(Vote::No),
+            },
+            Verb::Prepare => match self.rm {
+                Rm::Worked => self.vote(),
+                Rm::Prepared | Rm::Committed => Reply::Vote(Vote::Yes),
+                Rm::ReadOnly => Reply::Vote(Vote::ReadOnly),
+                Rm::Fresh | Rm::RolledBack => Reply::Vote(Vote::No),
+            },
+            Verb::WorkAndCommit | Verb::CommitOnePhase => {
+                if matches!(self.rm, Rm::Fresh | Rm::Worked) {
+                    let refused = self.vote == Vote::No;
+                    self.rm = if refused { Rm::RolledBack } else { Rm::Committed };
+                    self.commits += u32::from(!refused);
+                }
+                Reply::Ended(if self.rm == Rm::Committed { Outcome::Committed } else { Outcome::RolledBack })
+            }
+            Verb::Commit => {
+                if self.rm == Rm::Prepared {
+                    self.rm = Rm::Committed;
+                    self.commits += 1;
+                }
+                Reply::Ended(if self.rm == Rm::Committed { Outcome::Committed } else { Outcome::RolledBack })
+            }
+            Verb::Rollback => {
+                if self.rm != Rm::Committed {
+                    self.rm = Rm::RolledBack;
+                }
+                Reply::Ended(if self.rm == Rm::Committed { Outcome::Committed } else { Outcome::RolledBack })
+            }
+        }
+    }
+
+    fn work(&mut self, verb: Verb) -> Reply {
+        match (verb, self.vote) {
+            (_, Vote::No) => Reply::Vote(Vote::No),
+            (Verb::Work, _) => {
+                self.rm = Rm::Worked;
+                Reply::Worked
+            }
+            _ => self.vote(),
+        }
+    }
+
+    fn vote(&mut self) -> Reply {
+        self.rm = if self.vote == Vote::ReadOnly { Rm::ReadOnly } else { Rm::Prepared };
+        Reply::Vote(self.vote)
+    }
+
+    /// kill -9: what was prepared or ended survives, with the rest rolled back by the database.
+    fn crash(&mut self) {
+        if self.rm == Rm::Worked {
+            self.rm = Rm::Fresh;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Deliver(usize),
+    Duplicate(usize),
+    Lose(usize),
+    Log,
+    Timer(usize),
+    Deadline,
+    Crash(usize),
+    CrashParticipant(usize),
+    Rollback,
+    Retry,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let any = 0usize..64;
+    prop_oneof![
+        8 => any.clone().prop_map(Action::Deliver),
+        1 => any.clone().prop_map(Action::Duplicate),
+        2 => any.clone().prop_map(Action::Lose),
+        4 => Just(Action::Log),
+        3 => any.clone().prop_map(Action::Timer),
+        1 => Just(Action::Deadline),
+        1 => any.clone().prop_map(Action::Crash),
+        1 => any.prop_map(Action::CrashParticipant),
+        1 => Just(Action::Rollback),
+        1 => Just(Action::Retry),
+    ]
+}
+
+fn votes() -> impl Strategy<Value = Vec<Vote>> {
+    let vote = prop_oneof![6 => Just(Vote::Yes), 1 => Just(Vote::ReadOnly), 1 => Just(Vote::No)];
+    prop::collection::vec(vote, 1..=4)
+}
+
+fn run(grade: Grade, votes: &[Vote], actions: &[Action]) -> World {
+    let mut world = World::new(grade, votes);
+    for action in actions {
+        let pick = |index: usize, length: usize| (length > 0).then(|| index % length);
+        match *action {
+            Action::Deliver(index) => {
+                if let Some(at) = pick(index, world.network.len()) {
+                    let message = world.network.swap_remove(at);
+                    world.deliver(message);
+                }
+            }
+            Action::Duplicate(index) => {
+                if let Some(at) = pick(index, world.network.len()) {
+                    world.deliver(world.network[at]);
+                }
+            }
+            Action::Lose(index) => {
+                if let Some(at) = pick(index, world.network.len()) {
+                    let message = world.network.swap_remove(at);
+                    world.lose(message);
+                }
+            }
+            Action::Log => world.log_answers(),
+            Action::Timer(index) => {
+                if let Some(at) = pick(index, world.timers.len()) {
+                    let timer = world.timers.swap_remove(at);
+                    world.step(Event::TimerFired(timer));
+                }
+            }
+            Action::Deadline => world.now = DEADLINE,
+            Action::Crash(keep) => world.crash(keep),
+            Action::CrashParticipant(index) => {
+                let at = index % world.participants.len();
+                world.participants[at].crash();
+            }
+            Action::Rollback => world.step(Event::Rollback),
+            Action::Retry => world.step(Event::RetryNow),
+        }
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn branches_agree_and_everything_ends(
+        strict in any::<bool>(),
+        votes in votes(),
+        actions in prop::collection::vec(action(), 0..60),
+    ) {
+        let grade = if strict { Grade::Strict } else { Grade::EarlyVote };
+        run(grade, &votes, &actions).settle();
+    }
+
+    #[test]
+    fn any_log_is_recovered_or_refused(records in prop::collection::vec(any_record(), 0..8), branches in 0u32..4) {
+        let options =
+            Options { coordinator_driven: branches > 0, grade: Grade::EarlyVote, deadline: DEADLINE, park_after_attempts: None };
+        if let Ok(mut transaction) = Transaction::recover(options, branches, records) {
+            let _ = transaction.step(Event::Resume, DEADLINE);
+        }
+    }
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let branch = (0u32..5).prop_map(BranchId);
+    let outcome = prop_oneof![Just(Outcome::Committed), Just(Outcome::RolledBack)];
+    prop_oneof![
+        3 => Just(Record::Begun),
+        1 => branch.clone().prop_map(Record::Registered),
+        1 => branch.clone().prop_map(Record::Delegated),
+        2 => (any::<bool>(), prop::collection::vec(branch.clone(), 0..4)).prop_map(|(commit, branches)| Record::Decided {
+            decision: if commit { Decision::Commit } else { Decision::Rollback },
+            branches,
+            cause: None,
+        }),
+        1 => (branch.clone(), outcome.clone(), any::<bool>()).prop_map(|(branch, outcome, heuristic)| {
+            Record::BranchEnded { branch, outcome, source: concord_protocol::Source::Sweeper, heuristic }
+        }),
+        1 => branch.prop_map(Record::BranchParked),
+        1 => Just(Record::Retried),
+        1 => outcome.prop_map(Record::Ended),
+    ]
+}

@@ -1,0 +1,316 @@
+//! Golden transcripts: what the coordinator says in typical conversations. They are specification and test at
+//! once; `cargo insta review` (or INSTA_UPDATE=always) updates them.
+
+use std::fmt::Write as _;
+
+use concord_protocol::{
+    BranchId, Effect, Event, Grade, Millis, Options, Outcome, Record, Reply, Timer, Transaction, Verb, Vote,
+};
+
+const DEADLINE: Millis = Millis(30_000);
+
+/// A conversation, written down as it goes.
+struct Conversation {
+    transaction: Transaction,
+    text: String,
+    now: Millis,
+}
+
+impl Conversation {
+    fn initiator_driven() -> Self {
+        Conversation::with(Transaction::begin(options(false, Grade::EarlyVote)))
+    }
+
+    fn executed(branches: u32, grade: Grade) -> Self {
+        let mut conversation = Conversation::with(Transaction::with_branches(options(true, grade), branches));
+        conversation.event("initiator: execute", Event::Execute);
+        conversation
+    }
+
+    fn recovered(branches: u32, records: impl IntoIterator<Item = Record>) -> Self {
+        let records: Vec<Record> = records.into_iter().collect();
+        let transaction =
+            Transaction::recover(options(true, Grade::EarlyVote), branches, records.clone()).unwrap();
+        let mut conversation = Conversation::with(transaction);
+        for record in records {
+            writeln!(conversation.text, "log holds: {record:?}").unwrap();
+        }
+        conversation.event("coordinator: restarts", Event::Resume);
+        conversation
+    }
+
+    fn with(transaction: Transaction) -> Self {
+        Conversation { transaction, text: String::new(), now: Millis(0) }
+    }
+
+    fn event(&mut self, said: &str, event: Event) -> &mut Self {
+        writeln!(self.text, "{said}").unwrap();
+        match self.transaction.step(event, self.now) {
+            Ok(effects) => effects.iter().for_each(|effect| self.effect(effect)),
+            Err(refusal) => writeln!(self.text, "    refused: {refusal}").unwrap(),
+        }
+        writeln!(self.text, "    [{:?}]", self.transaction.state()).unwrap();
+        self
+    }
+
+    fn effect(&mut self, effect: &Effect) {
+        let line = match effect {
+            Effect::Append { record, forced: true } => format!("log, forced: {record:?}"),
+            Effect::Append { record, forced: false } => format!("log: {record:?}"),
+            Effect::Call { branch, verb, repeated: false } => format!("to branch {branch}: {verb:?}"),
+            Effect::Call { branch, verb, repeated: true } => {
+                format!("to branch {branch}: {verb:?}, repeated")
+            }
+            Effect::SetTimer(timer) => format!("timer: {timer:?}"),
+            Effect::Tell(milestone) => format!("to initiator: {milestone:?}"),
+            Effect::Alarm(branch) => format!("ALARM: branch {branch}"),
+        };
+        writeln!(self.text, "    {line}").unwrap();
+    }
+
+    fn logged(&mut self) -> &mut Self {
+        self.event("log: durable", Event::Logged)
+    }
+
+    fn replied(&mut self, branch: u32, verb: Verb, reply: Reply) -> &mut Self {
+        let branch = BranchId(branch);
+        self.event(&format!("branch {branch} to {verb:?}: {reply:?}"), Event::Reply { branch, verb, reply })
+    }
+
+    fn voted(&mut self, branch: u32, verb: Verb, vote: Vote) -> &mut Self {
+        self.replied(branch, verb, Reply::Vote(vote))
+    }
+
+    fn ended(&mut self, branch: u32, verb: Verb, outcome: Outcome) -> &mut Self {
+        self.replied(branch, verb, Reply::Ended(outcome))
+    }
+
+    fn reported(&mut self, branch: u32, vote: Vote) -> &mut Self {
+        let branch = BranchId(branch);
+        self.event(&format!("branch {branch} reports: {vote:?}"), Event::Voted { branch, vote })
+    }
+
+    fn deadline(&mut self) -> &mut Self {
+        self.now = DEADLINE;
+        self.event("clock: the deadline has come", Event::TimerFired(Timer::Deadline))
+    }
+
+    fn retry(&mut self, branch: u32, attempts: u32) -> &mut Self {
+        let timer = Timer::Retry { branch: BranchId(branch), attempts };
+        self.event(&format!("clock: time to try branch {branch} again"), Event::TimerFired(timer))
+    }
+
+    #[track_caller]
+    fn check(&self, name: &str) {
+        insta::with_settings!({ snapshot_path => "transcripts", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name, self.text);
+        });
+    }
+}
+
+fn options(coordinator_driven: bool, grade: Grade) -> Options {
+    Options { coordinator_driven, grade, deadline: DEADLINE, park_after_attempts: None }
+}
+
+const LOST: Reply = Reply::Failed { maybe_arrived: true };
+const NOT_SENT: Reply = Reply::Failed { maybe_arrived: false };
+use Outcome::{Committed, RolledBack};
+use Verb::{Commit, CommitOnePhase, Prepare, Rollback, Work, WorkAndCommit, WorkAndPrepare};
+
+#[test]
+fn two_branches_commit_with_one_forced_write() {
+    Conversation::executed(2, Grade::EarlyVote)
+        .voted(1, WorkAndPrepare, Vote::Yes)
+        .voted(2, WorkAndPrepare, Vote::Yes)
+        .logged()
+        .ended(2, Commit, Committed)
+        .ended(1, Commit, Committed)
+        .check("two_branches_commit");
+}
+
+#[test]
+fn a_refusal_rolls_the_others_back() {
+    Conversation::executed(3, Grade::EarlyVote)
+        .voted(1, WorkAndPrepare, Vote::Yes)
+        .voted(2, WorkAndPrepare, Vote::No)
+        .ended(1, Rollback, RolledBack)
+        .event(
+            "branch 3 to WorkAndPrepare, too late: yes",
+            Event::Reply { branch: BranchId(3), verb: WorkAndPrepare, reply: Reply::Vote(Vote::Yes) },
+        )
+        .ended(3, Rollback, RolledBack)
+        .check("a_refusal");
+}
+
+#[test]
+fn strict_prepares_nobody_before_everybody_has_worked() {
+    Conversation::executed(2, Grade::Strict)
+        .replied(1, Work, Reply::Worked)
+        .replied(2, Work, Reply::Worked)
+        .voted(1, Prepare, Vote::Yes)
+        .voted(2, Prepare, Vote::ReadOnly)
+        .logged()
+        .ended(1, Commit, Committed)
+        .check("strict");
+}
+
+#[test]
+fn read_only_branches_drop_out_and_alone_need_no_forced_write() {
+    Conversation::executed(2, Grade::EarlyVote)
+        .voted(1, WorkAndPrepare, Vote::ReadOnly)
+        .voted(2, WorkAndPrepare, Vote::ReadOnly)
+        .check("all_read_only");
+}
+
+#[test]
+fn a_single_branch_commits_in_one_phase() {
+    Conversation::executed(1, Grade::EarlyVote)
+        .logged()
+        .ended(1, WorkAndCommit, Committed)
+        .check("one_phase");
+}
+
+#[test]
+fn a_one_phase_commit_whose_answer_is_lost_is_asked_again_and_fenced_at_the_deadline() {
+    Conversation::executed(1, Grade::EarlyVote)
+        .logged()
+        .replied(1, WorkAndCommit, LOST)
+        .retry(1, 1)
+        .deadline()
+        .ended(1, Rollback, Committed)
+        .check("one_phase_answer_lost");
+}
+
+#[test]
+fn a_one_phase_commit_that_never_left_ends_at_the_deadline() {
+    Conversation::executed(1, Grade::EarlyVote)
+        .logged()
+        .replied(1, WorkAndCommit, NOT_SENT)
+        .deadline()
+        .check("one_phase_never_left");
+}
+
+#[test]
+fn an_initiator_drives_two_branches_one_of_which_votes_early() {
+    Conversation::initiator_driven()
+        .event("a participant joins", Event::Register)
+        .event("a participant joins", Event::Register)
+        .reported(1, Vote::Yes)
+        .reported(1, Vote::Yes)
+        .event("initiator: commit", Event::Commit)
+        .event("initiator: commit, again", Event::Commit)
+        .voted(2, Prepare, Vote::Yes)
+        .logged()
+        .event("initiator: rollback, too late", Event::Rollback)
+        .ended(1, Commit, Committed)
+        .ended(2, Commit, Committed)
+        .event("initiator: commit, again", Event::Commit)
+        .check("initiator_driven");
+}
+
+#[test]
+fn an_initiator_with_one_branch() {
+    Conversation::initiator_driven()
+        .event("a participant joins", Event::Register)
+        .event("initiator: commit", Event::Commit)
+        .event("a participant joins, too late", Event::Register)
+        .logged()
+        .ended(1, CommitOnePhase, Committed)
+        .check("initiator_driven_one_phase");
+}
+
+#[test]
+fn a_commit_without_branches_is_refused() {
+    Conversation::initiator_driven()
+        .event("initiator: commit", Event::Commit)
+        .deadline()
+        .event("initiator: commit", Event::Commit)
+        .check("no_branches");
+}
+
+#[test]
+fn a_vote_that_comes_after_the_rollback_is_fenced() {
+    Conversation::initiator_driven()
+        .event("a participant joins", Event::Register)
+        .deadline()
+        .reported(1, Vote::Yes)
+        .ended(1, Rollback, RolledBack)
+        .check("late_vote");
+}
+
+#[test]
+fn lost_calls_are_repeated_and_a_participant_that_was_never_reached_is_not_waited_for() {
+    Conversation::executed(2, Grade::EarlyVote)
+        .replied(1, WorkAndPrepare, LOST)
+        .replied(2, WorkAndPrepare, NOT_SENT)
+        .retry(1, 1)
+        .retry(2, 1)
+        .replied(2, WorkAndPrepare, NOT_SENT)
+        .deadline()
+        .replied(1, Rollback, LOST)
+        .retry(1, 1)
+        .ended(1, Rollback, RolledBack)
+        .check("lost_calls");
+}
+
+#[test]
+fn recovery_with_a_decision_delivers_it() {
+    let decided = Record::Decided {
+        decision: concord_protocol::Decision::Commit,
+        branches: vec![BranchId(1), BranchId(3)],
+        cause: None,
+    };
+    Conversation::recovered(3, [Record::Begun, decided])
+        .ended(1, Commit, Committed)
+        .replied(3, Commit, LOST)
+        .retry(3, 1)
+        .ended(3, Commit, Committed)
+        .check("recovery_decided");
+}
+
+#[test]
+fn recovery_without_a_decision_rolls_back() {
+    Conversation::recovered(2, [Record::Begun])
+        .ended(1, Rollback, RolledBack)
+        .ended(2, Rollback, RolledBack)
+        .check("recovery_undecided");
+}
+
+#[test]
+fn recovery_of_a_one_phase_commit_asks_the_participant() {
+    Conversation::recovered(1, [Record::Begun, Record::Delegated(BranchId(1))])
+        .ended(1, Rollback, Committed)
+        .check("recovery_one_phase");
+}
+
+#[test]
+fn a_branch_that_ends_against_the_decision_is_parked_and_waits_for_an_operator() {
+    Conversation::executed(2, Grade::EarlyVote)
+        .voted(1, WorkAndPrepare, Vote::Yes)
+        .voted(2, WorkAndPrepare, Vote::Yes)
+        .event("operator: park, too early", Event::Park)
+        .logged()
+        .ended(1, Commit, Committed)
+        .ended(2, Commit, RolledBack)
+        .event("operator: retry now", Event::RetryNow)
+        .event(
+            "operator: it has been committed by hand",
+            Event::Resolve { branch: BranchId(2), outcome: Committed },
+        )
+        .check("heuristic");
+}
+
+#[test]
+fn an_operator_parks_and_retries_and_the_sweeper_helps() {
+    Conversation::executed(2, Grade::EarlyVote)
+        .voted(1, WorkAndPrepare, Vote::Yes)
+        .voted(2, WorkAndPrepare, Vote::Yes)
+        .logged()
+        .replied(1, Commit, LOST)
+        .event("operator: park", Event::Park)
+        .retry(1, 1)
+        .event("operator: retry now", Event::RetryNow)
+        .event("sweeper: branch 1 committed", Event::Swept { branch: BranchId(1), outcome: Committed })
+        .ended(2, Commit, Committed)
+        .check("parked_and_swept");
+}
