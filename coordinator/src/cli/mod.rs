@@ -29,9 +29,9 @@ use failure::Failure;
 )]
 #[command(after_help = "\
 Examples:
-  concord serve                         a coordinator with no configuration at all, on 127.0.0.1:7600
-  concord tx list --parked              what waits for an operator
-  concord tx get GTID                   one transaction, with its history
+  concord serve               a coordinator with no configuration, on port 7600
+  concord tx list --parked    what waits for an operator
+  concord tx get GTID         one transaction, with its history
 
 Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 the store failed, 4 not found.")]
 struct Cli {

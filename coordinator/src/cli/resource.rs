@@ -17,7 +17,7 @@ pub(super) enum ResourceCommand {
     },
     /// List the branches that were found prepared on the resources, those of others included
     #[command(after_help = "\
-A branch in doubt has voted and waits for the decision. The coordinator ends its own by itself; those of others it
+A branch in doubt has voted and waits for the decision. The coordinator ends its own by itself; those of others it \
 never touches. Resources that could not be asked are named below the table (`unreachable` in JSON).
 
 Examples:

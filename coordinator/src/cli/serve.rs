@@ -14,15 +14,15 @@ use super::failure::{EXIT_FAILED, Failure};
 /// Arguments of `concord serve`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-SIGTERM and SIGINT stop it in good order: calls in progress get the time of shutdown.grace_ms, and what has not ended
-is taken up again at the next start. A second signal stops it at once; nothing durable is lost by that either.
+SIGTERM and SIGINT stop it in good order: calls in progress get the time of shutdown.grace_ms, and what has not \
+ended is taken up again at the next start. A second signal stops it at once; nothing durable is lost by that either.
 
-`concord config example` explains every key of the file. In the environment, the key listen of [server] is
+`concord config example` explains every key of the file. In the environment, the key listen of [server] is \
 CONCORD_SERVER_LISTEN, and so on.
 
 Examples:
   concord serve
-  concord serve --listen 0.0.0.0:7600 --data-dir /var/lib/concord --allow 'http://*.svc.local:*'
+  concord serve --data-dir /var/lib/concord --allow 'http://*.svc.local:*'
   concord serve --config concord.toml --set limits.live_transactions_max=50000
 
 Exit codes: 0 stopped in good order, 1 failed, 2 bad usage or configuration, 3 the store failed.")]

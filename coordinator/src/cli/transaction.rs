@@ -28,7 +28,7 @@ pub(super) enum TransactionCommand {
 A decision to commit is never taken back: the order is refused once it was taken.
 
 Example:
-  concord tx rollback 0192f6a0-8c00-8000-8000-040000000001 --reason 'initiator is gone'")]
+  concord tx rollback GTID --reason 'initiator is gone'")]
     Rollback(RollbackArgs),
     /// Call every branch that has not ended again at once, parked ones included
     Retry(OrderArgs),

@@ -141,6 +141,8 @@ fn syntax_errors_name_the_line() {
     let problems = refused("[server]\nlisten = \n");
     assert!(problems[0].starts_with("concord.toml:2: "), "{problems:?}");
     assert!(refused("[server]\n[server]\n")[0].starts_with("concord.toml:2: duplicate key"));
+    let problems = refused("[[resource]]\nurl = \"mysql://bank:s3cret@db/bank\nname = 'a'\n");
+    assert!(problems[0].starts_with("concord.toml:2: ") && !problems[0].contains("s3cret"), "{problems:?}");
 }
 
 #[test]

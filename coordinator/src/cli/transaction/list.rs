@@ -14,9 +14,9 @@ const PAGE_SIZE_MAX: u32 = 1000;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  concord tx list --state committing,rolling-back    decided, not delivered everywhere
+  concord tx list --state committing,rolling-back    what is being delivered
   concord tx list --parked --json                    what waits for an operator
-  concord tx list --name transfer --all              every transaction begun under this name")]
+  concord tx list --name transfer --all              all of one name")]
 pub(in crate::cli) struct ListArgs {
     /// Only in this state; may be repeated
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]

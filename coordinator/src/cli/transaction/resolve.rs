@@ -14,12 +14,12 @@ use super::{OrderArgs, fetch, show};
 /// Arguments of `concord tx resolve`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Nothing is sent to the participant. First end the branch in its database by hand (XA COMMIT or XA ROLLBACK; its XID is
-shown by `concord resource in-doubt`), then declare here how it ended. What you declare against the decision is
+Nothing is sent to the participant. First end the branch in its database by hand (XA COMMIT or XA ROLLBACK; its XID \
+is shown by `concord resource in-doubt`), then declare here how it ended. What you declare against the decision is \
 recorded as a heuristic outcome: the branches differ from then on.
 
 Example:
-  concord tx resolve 0192f6a0-8c00-8000-8000-040000000001 --branch 2 --outcome committed --reason 'ticket 4711'")]
+  concord tx resolve GTID --branch 2 --outcome committed --reason 'ticket 4711'")]
 pub(in crate::cli) struct ResolveArgs {
     /// How it ended
     #[arg(long, value_enum)]

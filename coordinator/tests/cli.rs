@@ -1,0 +1,291 @@
+//! The `concord` program from the outside: what it prints, how it exits, and that it stops when told to.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use concord_proto::v1;
+use concord_proto::v1::coordinator_client::CoordinatorClient;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const UNKNOWN_GTID: &str = "0192f6a0-8c00-8000-8000-040000000001";
+
+/// The program, with nothing of this process's environment that could change what it does.
+fn concord(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CONCORD_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(dir).env("USER", "tester").env("TERM", "dumb").args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    concord(dir, args).output().unwrap()
+}
+
+/// Runs it and expects an exit code; standard output and standard error.
+#[track_caller]
+fn expect(code: i32, dir: &Path, args: &[&str]) -> (String, String) {
+    let output = run(dir, args);
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{args:?}\nout: {out}\nerr: {err}");
+    (out, err)
+}
+
+#[test]
+fn help_and_usage() {
+    let dir = TempDir::new().unwrap();
+    for args in
+        [&["--help"][..], &["serve", "--help"], &["tx", "resolve", "--help"], &["config", "show", "--help"]]
+    {
+        let (out, _) = expect(0, dir.path(), args);
+        assert!(out.contains("Usage: concord"), "{out}");
+    }
+    let (out, _) = expect(0, dir.path(), &["--version"]);
+    assert_eq!(out, format!("concord {}\n", env!("CARGO_PKG_VERSION")));
+    for args in [
+        &[][..],
+        &["tx", "lst"],
+        &["tx", "get"],
+        &["tx", "get", "no-gtid"],
+        &["tx", "list", "--state", "asleep"],
+        &["tx", "list", "--limit", "0"],
+        &["tx", "park", UNKNOWN_GTID],
+        &["serve", "--set", "no-equals-sign"],
+        &["status", "--address", "https://127.0.0.1:1"],
+        &["tx", "resolve", UNKNOWN_GTID, "--outcome", "committed", "--reason", "x"],
+    ] {
+        let (_, err) = expect(2, dir.path(), args);
+        assert!(!err.is_empty(), "{args:?}");
+    }
+    let (out, _) = expect(0, dir.path(), &["completions", "bash"]);
+    assert!(out.contains("_concord()"));
+}
+
+#[test]
+fn nobody_to_talk_to() {
+    let dir = TempDir::new().unwrap();
+    let (out, err) = expect(1, dir.path(), &["tx", "list", "--address", "127.0.0.1:1"]);
+    assert_eq!(out, "");
+    assert!(err.starts_with("error: cannot connect to http://127.0.0.1:1: "), "{err}");
+    assert!(err.contains("\nhint: is `concord serve` running"), "{err}");
+}
+
+#[test]
+fn configuration() {
+    let dir = TempDir::new().unwrap();
+    let (example, _) = expect(0, dir.path(), &["config", "example"]);
+    std::fs::write(dir.path().join("concord.toml"), example).unwrap();
+    let (out, _) = expect(0, dir.path(), &["config", "check"]);
+    assert_eq!(out, "concord.toml: no problems found\n");
+    let (out, _) = expect(0, dir.path(), &["config", "show", "--allow", "http://a.example:1"]);
+    assert!(out.contains("allow = [\"http://a.example:1\"]  # --allow\n"), "{out}");
+    assert!(out.contains("# concord.toml:"), "./concord.toml is read when it is there: {out}");
+
+    std::fs::write(dir.path().join("wrong.toml"), "[server]\nliste = 1\n[calls]\ntimeout_ms = 0\n").unwrap();
+    let expected = "\
+error: wrong.toml:2: unknown key \"liste\" in [server]; did you mean \"listen\"?
+error: wrong.toml:4: calls.timeout_ms = 0: must be an integer from 1 to 600000
+";
+    for args in [&["config", "check", "wrong.toml"][..], &["serve", "--config", "wrong.toml"]] {
+        assert_eq!(expect(2, dir.path(), args).1, expected);
+    }
+    let output = concord(dir.path(), &["serve"]).env("CONCORD_SERVER_LISTN", "x").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean CONCORD_SERVER_LISTEN?"));
+    assert_eq!(expect(2, dir.path(), &["serve", "--config", "none.toml"]).0, "");
+}
+
+/// A coordinator as a process of its own; killed when dropped.
+struct Serving {
+    process: Child,
+    address: String,
+    dir: TempDir,
+}
+
+impl Serving {
+    fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        let args = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        let mut process = concord(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .find_map(|line| line["fields"]["listening"].as_str().map(str::to_owned))
+            .expect("the coordinator says where it listens");
+        // Somebody has to read on, or the coordinator would block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Serving { process, address: format!("http://{address}"), dir }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the coordinator does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, code: i32, args: &[&str]) -> (String, String) {
+        let args: Vec<_> = args.iter().copied().chain(["--address", &self.address]).collect();
+        expect(code, self.dir.path(), &args)
+    }
+
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<_> = args.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.expect(0, &args).0).unwrap()
+    }
+
+    /// Begins transactions of this name; their gtids, in order.
+    fn begin(&self, name: &str, count: usize) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = CoordinatorClient::connect(self.address.clone()).await.unwrap();
+            let mut gtids = Vec::new();
+            for _ in 0..count {
+                let request = v1::BeginRequest { name: name.into(), ..Default::default() };
+                gtids.push(client.begin(request).await.unwrap().into_inner().gtid);
+            }
+            gtids
+        })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn gtids(listing: &Value) -> Vec<&str> {
+    listing["transactions"].as_array().unwrap().iter().map(|t| t["gtid"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn transactions_are_listed_in_pages_newest_first() {
+    let serving = Serving::start();
+    let mut begun = serving.begin("cli-test", 5);
+    begun.reverse();
+    let other = serving.begin("other", 1);
+
+    let all = serving.json(&["tx", "list", "--all"]);
+    assert_eq!(gtids(&all).len(), 6);
+    assert_eq!(all["next_page_token"], Value::Null);
+    assert_eq!(gtids(&serving.json(&["tx", "list", "--name", "other"])), other);
+
+    let first = serving.json(&["tx", "list", "--name", "cli-test", "--limit", "2"]);
+    assert_eq!(gtids(&first), begun[..2]);
+    let token = first["next_page_token"].as_str().unwrap();
+    let rest = serving.json(&["tx", "list", "--name", "cli-test", "--page-token", token]);
+    assert_eq!(gtids(&rest), begun[2..]);
+
+    let (text, _) = serving.expect(0, &["tx", "list", "--name", "cli-test", "--limit", "2"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("GTID "), "{text}");
+    assert!(
+        lines[1].starts_with(&begun[0]) && lines[1].contains("active") && lines[1].contains("cli-test"),
+        "{text}"
+    );
+    assert!(lines[4].contains("--page-token"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours without a terminal");
+
+    assert_eq!(serving.expect(0, &["tx", "list", "--state", "committed"]).0, "no transactions\n");
+    assert_eq!(serving.expect(0, &["tx", "list", "--parked"]).0, "no transactions\n");
+}
+
+#[test]
+fn one_transaction_from_beginning_to_end() {
+    let serving = Serving::start();
+    let gtid = &serving.begin("one", 1)[0];
+    assert_eq!(serving.json(&["tx", "get", gtid])["state"], "active");
+    let (text, _) = serving.expect(0, &["tx", "get", gtid]);
+    assert!(text.starts_with(&format!("gtid     {gtid}\nstate    active\n")), "{text}");
+
+    let mut watch =
+        concord(serving.dir.path(), &["tx", "watch", gtid, "--json", "--address", &serving.address]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut changes = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&changes.next().unwrap().unwrap()).unwrap();
+    assert_eq!(first["state"], "active");
+
+    let ended = serving.json(&["tx", "rollback", gtid, "--reason", "enough"]);
+    assert_eq!((ended["state"].as_str(), ended["gtid"].as_str()), (Some("rolled_back"), Some(gtid.as_str())));
+    let last = changes.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()).last().unwrap();
+    assert_eq!(last["state"], "rolled_back");
+    assert_eq!(watch.wait().unwrap().code(), Some(0), "the stream ends with the transaction");
+}
+
+#[test]
+fn what_is_not_there() {
+    let serving = Serving::start();
+    for command in ["get", "watch", "rollback", "retry"] {
+        let (out, err) = serving.expect(4, &["tx", command, UNKNOWN_GTID]);
+        assert_eq!(out, "");
+        assert!(err.contains("UNKNOWN_GTID"), "{command}: {err}");
+    }
+    let resolve = ["tx", "resolve", UNKNOWN_GTID, "--outcome", "rolled-back", "--reason", "x", "--yes"];
+    assert!(serving.expect(4, &resolve).1.contains("UNKNOWN_GTID"));
+    assert!(serving.expect(1, &["tx", "list", "--page-token", "garbage"]).1.starts_with("error: "));
+}
+
+#[test]
+fn status_and_resources() {
+    let serving = Serving::start();
+    serving.begin("status", 2);
+    let status = serving.json(&["status"]);
+    assert_eq!((status["epoch"].as_u64(), status["begun"].as_u64()), (Some(1), Some(2)));
+    assert!(serving.expect(0, &["status"]).0.starts_with("coordinator          up for "));
+    assert_eq!(serving.json(&["resource", "list"]), serde_json::json!({"resources": []}));
+    let in_doubt = serving.json(&["resource", "in-doubt"]);
+    assert_eq!(in_doubt, serde_json::json!({"branches": [], "unreachable": []}));
+}
+
+#[test]
+fn it_stops_in_good_order() {
+    for signal in ["-TERM", "-INT"] {
+        let mut serving = Serving::start();
+        serving.signal(signal);
+        assert_eq!(serving.exit_code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let mut serving = Serving::start();
+    // A live transaction keeps it waiting for the grace period, which is as long as it may be here.
+    serving.begin("lasting", 1);
+    serving.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(serving.process.try_wait().unwrap().is_none(), "one signal lets calls in progress finish");
+    let begun = Instant::now();
+    serving.signal("-TERM");
+    assert_eq!(serving.exit_code(), Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn two_coordinators_do_not_share_a_store() {
+    let serving = Serving::start();
+    let (_, err) = expect(3, serving.dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(err.contains("in use by another coordinator"), "{err}");
+}
