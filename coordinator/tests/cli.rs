@@ -1,5 +1,7 @@
 //! The `concord` program from the outside: what it prints, how it exits, and that it stops when told to.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -413,6 +413,15 @@ mod tests {
                 "https://a..svc.local:7101",
                 "https://-a.svc.local:7101",
                 "http://pay.svc.local:7101",
+                "https://user@pay.svc.local:7101",
+                "https://evil.example@pay.svc.local:7101",
+                "https://evil.example:7101@pay.svc.local:7101",
+                "https://evil.example/.svc.local:7101",
+                "https://evil.example?.svc.local:7101",
+                "https://evil.example#.svc.local:7101",
+                "https://evil.example\\.svc.local:7101",
+                "https://evil.example%00.svc.local:7101",
+                "https://evil example.svc.local:7101",
             ],
         );
     }
