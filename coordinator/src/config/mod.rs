@@ -11,7 +11,7 @@
 //!              render.rs: `config show`, `config example`
 //! ```
 //!
-//! [`keys`] is the only place that knows the names: reading, the environment's names, the error texts, and
+//! `keys.rs` is the only place that knows the names: reading, the environment's names, the error texts, and
 //! the two printed forms all follow from it. A key that is not in it is refused, and the nearest one named.
 
 mod allow_list;
