@@ -33,14 +33,6 @@ pub enum ServeError {
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A resource is configured wrongly.
-    #[error("resource {name:?}: {reason}")]
-    Resource {
-        /// Which one.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
     /// The gRPC server broke down.
     #[error("the gRPC server broke down: {0}")]
     Server(Box<dyn std::error::Error + Send + Sync>),
@@ -76,7 +68,7 @@ pub async fn run(
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let engine = Engine::start(Arc::new(store), Arc::new(participants), settings(&config)).await?;
     let engine = Arc::new(engine);
-    let resources = Arc::new(Resources::new(&config, cluster)?);
+    let resources = Arc::new(Resources::new(&config, cluster));
     let data_dir = config.store.data_dir.display();
     tracing::info!(%listening, %data_dir, %cluster, %epoch, "coordinator ready");
     let background = [

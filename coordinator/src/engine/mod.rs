@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 pub use error::EngineError;
 pub use listing::{Page, TransactionFilter};
-pub use orders::Order;
+pub use orders::{Order, Stuck};
 pub use participants::{BranchCall, CallResult, Participants};
 pub use record::HistoryEvent;
 pub use settings::{Backoff, Settings};

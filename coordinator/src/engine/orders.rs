@@ -1,8 +1,12 @@
 //! Orders of operators, and what the sweeper reports.
 
-use concord_protocol::{BranchId, Event, Gtid, Outcome};
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome};
 
 use super::{Engine, EngineError, Snapshot};
+use crate::store::UnixMillis;
 
 /// Who gives an order, and why; kept in the history.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +15,19 @@ pub struct Order {
     pub operator: String,
     /// Why.
     pub reason: String,
+}
+
+/// A branch whose participant does not answer.
+#[derive(Debug, Clone)]
+pub struct Stuck {
+    /// Of which transaction.
+    pub gtid: Gtid,
+    /// Which branch.
+    pub branch: BranchId,
+    /// Who does not answer.
+    pub participant: Arc<str>,
+    /// What it has to be told.
+    pub decision: Decision,
 }
 
 impl Engine {
@@ -65,6 +82,27 @@ impl Engine {
         drop(state);
         done.map_err(|refusal| EngineError::Refused { gtid, refusal })?;
         Ok(live.snapshot())
+    }
+
+    /// Unended branches of transactions that were decided at least `since` ago: their participants do not
+    /// answer. Parked ones wait for an operator and are left out.
+    pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
+        let before = UnixMillis::now().0.saturating_sub(Millis::from(since).0);
+        let mut found = Vec::new();
+        for live in self.driver.registry.newest_first(None) {
+            let state = live.lock();
+            let (Some(decision), Some(at)) = (state.told, state.decided_at) else { continue };
+            if at.0 > before || state.completed {
+                continue;
+            }
+            for ((branch, one), spec) in state.transaction.branches().zip(&state.specs) {
+                if !one.state().has_ended() && !one.is_parked() {
+                    let participant = Arc::clone(&spec.participant);
+                    found.push(Stuck { gtid: live.gtid, branch, participant, decision });
+                }
+            }
+        }
+        found
     }
 
     /// The sweeper has ended a branch on its resource.

@@ -283,7 +283,8 @@ impl Content {
         match &entry.record.kind {
             Some(Kind::Begun(begun)) => {
                 transaction.name.clone_from(&begun.name);
-                transaction.key.clone_from(&begun.idempotency_key);
+                let old = std::mem::replace(&mut transaction.key, begun.idempotency_key.clone());
+                forget_key(&mut self.keys, &old, entry.gtid);
                 if !begun.idempotency_key.is_empty() {
                     self.keys.entry(begun.idempotency_key.clone()).or_default().insert(entry.gtid);
                 }
@@ -311,12 +312,8 @@ impl Content {
         ended.sort_unstable();
         ended.truncate(limit);
         for (_, gtid) in &ended {
-            let key = self.transactions.remove(gtid).map(|transaction| transaction.key).unwrap_or_default();
-            if let Some(gtids) = self.keys.get_mut(&key) {
-                gtids.remove(gtid);
-                if gtids.is_empty() {
-                    self.keys.remove(&key);
-                }
+            if let Some(transaction) = self.transactions.remove(gtid) {
+                forget_key(&mut self.keys, &transaction.key, *gtid);
             }
         }
         ended.len()
@@ -340,5 +337,14 @@ impl Content {
             .take(filter.limit)
             .filter_map(|(gtid, _)| self.get(*gtid))
             .collect()
+    }
+}
+
+fn forget_key(keys: &mut BTreeMap<String, BTreeSet<Gtid>>, key: &str, gtid: Gtid) {
+    if let Some(gtids) = keys.get_mut(key) {
+        gtids.remove(&gtid);
+        if gtids.is_empty() {
+            keys.remove(key);
+        }
     }
 }

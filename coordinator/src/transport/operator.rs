@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::bytes_max;
-use crate::engine::{Engine, Order};
-use crate::resource::Resources;
+use crate::engine::{Engine, Order, Verdict};
+use crate::resource::{InDoubtView, ResourceView, Resources};
 use crate::store::UnixMillis;
 
 pub(crate) struct OperatorService {
@@ -55,17 +55,27 @@ impl Operator for OperatorService {
         request: Request<v1::ListInDoubtRequest>,
     ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
         let name = request.into_inner().resource;
-        if !name.is_empty() && !self.resources.names().any(|known| known == name) {
+        let name = (!name.is_empty()).then_some(name);
+        if let Some(name) = name.as_ref().filter(|name| !self.resources.contains(name)) {
             return Err(invalid("resource", format!("{name:?} is not configured ([[resource]])")));
         }
-        Ok(Response::new(self.resources.in_doubt(&self.engine, &name).await))
+        let found = self.resources.in_doubt(&self.engine, name.as_deref()).await;
+        let (branches, unreachable) = found.map_err(status)?;
+        let unreachable = unreachable
+            .into_iter()
+            .map(|(resource, error)| v1::UnreachableResource { resource, error: error.to_string() });
+        Ok(Response::new(v1::ListInDoubtResponse {
+            branches: branches.into_iter().map(in_doubt).collect(),
+            unreachable: unreachable.collect(),
+        }))
     }
 
     async fn list_resources(
         &self,
         _: Request<v1::ListResourcesRequest>,
     ) -> Result<Response<v1::ListResourcesResponse>, Status> {
-        Ok(Response::new(v1::ListResourcesResponse { resources: self.resources.list() }))
+        let resources = self.resources.list().into_iter().map(resource).collect();
+        Ok(Response::new(v1::ListResourcesResponse { resources }))
     }
 
     async fn get_status(
@@ -97,4 +107,49 @@ fn order(operator: String, reason: String) -> Result<Order, Status> {
         operator: text("operator", operator, bytes_max::OPERATOR)?,
         reason: text("reason", reason, bytes_max::REASON)?,
     })
+}
+
+fn in_doubt(found: InDoubtView) -> v1::InDoubtBranch {
+    let InDoubtView { resource, xid, ours, first_seen_at } = found;
+    let (gtid, branch_id, verdict) = match ours {
+        Some((gtid, branch, verdict)) => {
+            let verdict = match verdict {
+                Verdict::Undecided => "undecided",
+                Verdict::Committed => "commit",
+                Verdict::RolledBack => "roll back",
+            };
+            (gtid.to_string(), branch.0, verdict.to_owned())
+        }
+        None => Default::default(),
+    };
+    v1::InDoubtBranch {
+        resource,
+        xid: xid.to_string(),
+        ours: ours.is_some(),
+        gtid,
+        branch_id,
+        verdict,
+        first_seen_at: first_seen_at.map(timestamp),
+    }
+}
+
+fn resource(view: ResourceView) -> v1::Resource {
+    v1::Resource {
+        name: view.name,
+        address: view.address,
+        // Reached at least once, and not out of reach since.
+        reachable: view.error.is_none() && !view.server.is_empty(),
+        server: view.server,
+        error: view.error.unwrap_or_default(),
+        in_doubt_ours: count(view.in_doubt_ours),
+        in_doubt_foreign: count(view.in_doubt_foreign),
+        swept_at: view.swept_at.map(timestamp),
+        committed_by_sweeper: view.committed,
+        rolled_back_by_sweeper: view.rolled_back,
+        participants: view.participants,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -18,6 +18,8 @@ mod queue;
 mod reader;
 mod row;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::Path;
@@ -35,6 +37,8 @@ use self::directory::Directory;
 use self::queue::{Append, Purge, Queue};
 use self::reader::Readers;
 use self::row::Row;
+#[cfg(test)]
+pub(super) use self::tests::SqliteSubject;
 use self::writer::{Parts, Writer};
 use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
 
@@ -100,6 +104,7 @@ impl SqliteStore {
         );
         let (queue, counts, faults) =
             (Arc::new(Queue::new(options.lazy_delay)), Arc::<Counts>::default(), Arc::<Faults>::default());
+        faults.synced(&file);
         let writer = Writer::new(Parts {
             connection: opened.connection,
             epoch: opened.epoch,

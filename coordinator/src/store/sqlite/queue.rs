@@ -86,6 +86,8 @@ struct State {
     over: Option<StoreError>,
     /// Tests stop the writer here, to let a queue build up.
     held: bool,
+    /// The writer waits for work, or has ended.
+    idle: bool,
 }
 
 impl Queue {
@@ -185,6 +187,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             let wait = state.wait(self.lazy_delay);
+            state.idle = !matches!(wait, Wait::No);
             state = match wait {
                 Wait::No => return state.take(),
                 Wait::For(span) => {
@@ -195,10 +198,14 @@ impl Queue {
         }
     }
 
-    /// Stops the writer before its next commit.
+    /// Stops the writer before its next commit. When this returns, it does nothing.
     #[cfg(test)]
     pub(super) fn hold(&self) {
         self.lock().held = true;
+        self.arrived.notify_one();
+        while !self.lock().idle {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
@@ -264,6 +271,7 @@ impl State {
                 }
                 Some(Job::Close(done)) => {
                     self.urgent -= 1;
+                    self.idle = true;
                     return Work::Close(done);
                 }
                 None => break,

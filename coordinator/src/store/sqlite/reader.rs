@@ -173,7 +173,7 @@ pub(super) fn list_ended(connection: &Connection, filter: &Filter) -> Result<Vec
 
 /// A listing reads an index backwards and stops at the limit. All filters but a very rare one find what they
 /// look for at every entry, or nearly; for rolled back transactions, the rare ones, there is an index.
-fn list_sql(filter: &Filter) -> &'static str {
+pub(super) fn list_sql(filter: &Filter) -> &'static str {
     match (filter.name.as_deref(), filter.committed) {
         (Some(name), _) if !name.is_empty() => {
             "SELECT gtid, committed FROM txn INDEXED BY txn_name

@@ -1,0 +1,104 @@
+//! The sweeper: ends branches that were left in doubt, according to the log, also when their participant's
+//! process never comes back.
+//!
+//! What it may touch: branches that bear our format id and our cluster, whose transaction is decided or can no
+//! longer be (presumed abort), and that have been there for the safety interval: what a living participant is
+//! just about to end is left to it. Any doubt wins: everything else is left alone.
+
+use std::time::{Duration, Instant};
+
+use concord_protocol::{BranchId, Decision, Gtid, Outcome};
+use concord_xa::{Database, InDoubt, Resolution, Xid};
+use futures_util::future::join_all;
+
+use super::{Resource, SESSIONS_MAX, Sighting};
+use crate::engine::{Engine, Verdict};
+use crate::store::UnixMillis;
+
+impl Resource {
+    /// One look at the database, and whatever follows from it.
+    pub(super) async fn sweep(&self, engine: &Engine, safety_interval: Duration) {
+        let Ok((database, listed)) = self.recover().await else { return };
+        let due = self.sighted(&listed, safety_interval);
+        let stuck = self
+            .stuck(engine, safety_interval, &due)
+            .into_iter()
+            .map(|(xid, decision)| (xid, Some(decision)));
+        let work: Vec<_> = due.into_iter().map(|xid| (xid, None)).chain(stuck).collect();
+        for some in work.chunks(SESSIONS_MAX) {
+            join_all(some.iter().map(|(xid, decision)| self.end(engine, &database, *xid, *decision))).await;
+        }
+        self.status().swept_at = Some(UnixMillis::now());
+    }
+
+    /// Notes what is listed; answers with our branches that have been there for the safety interval.
+    fn sighted(&self, listed: &[InDoubt], safety_interval: Duration) -> Vec<Xid> {
+        let now = Sighting { monotonic: Instant::now(), wall: UnixMillis::now() };
+        let ours: Vec<Xid> = listed.iter().filter_map(|one| self.ours(one)).collect();
+        let mut status = self.status();
+        status.in_doubt_foreign = listed.len() - ours.len();
+        // What is no longer listed has ended; if it comes back (a restarted server may bring back a branch
+        // whose rollback it had acknowledged) its interval begins anew.
+        status.seen = ours.iter().map(|xid| (*xid, status.seen.get(xid).copied().unwrap_or(now))).collect();
+        let due = |xid: &Xid| {
+            status.seen.get(xid).is_some_and(|sighting| sighting.monotonic.elapsed() >= safety_interval)
+        };
+        ours.into_iter().filter(due).collect()
+    }
+
+    /// Branches of participants that live in this database, decided for the safety interval and not ended: the
+    /// participant does not answer. Not those that are listed as prepared; they are looked after as such.
+    fn stuck(&self, engine: &Engine, safety_interval: Duration, listed: &[Xid]) -> Vec<(Xid, Decision)> {
+        let stuck = engine.stuck(safety_interval).into_iter();
+        let here =
+            stuck.filter(|stuck| self.config.participants.iter().any(|one| **one == *stuck.participant));
+        here.map(|stuck| (self.xid(stuck.gtid, stuck.branch), stuck.decision))
+            .filter(|(xid, _)| !listed.contains(xid))
+            .collect()
+    }
+
+    fn xid(&self, gtid: Gtid, branch: BranchId) -> Xid {
+        Xid { cluster: self.cluster, gtid, branch }
+    }
+
+    async fn end(&self, engine: &Engine, database: &Database, xid: Xid, decision: Option<Decision>) {
+        let verdict = match decision {
+            Some(Decision::Commit) => Ok(Verdict::Committed),
+            Some(Decision::Rollback) => Ok(Verdict::RolledBack),
+            None => engine.inquire(xid.gtid).await,
+        };
+        let resolution = match verdict {
+            Ok(Verdict::Committed) => database.commit(&xid).await,
+            Ok(Verdict::RolledBack) => database.rollback(&xid).await,
+            Ok(Verdict::Undecided) => return,
+            Err(error) => {
+                tracing::warn!(%xid, %error, "the log cannot be asked about a branch in doubt");
+                return;
+            }
+        };
+        self.note(engine, xid, resolution);
+    }
+
+    fn note(&self, engine: &Engine, xid: Xid, resolution: Resolution) {
+        let resource = &self.config.name;
+        let outcome = match resolution {
+            Resolution::Committed { .. } => {
+                self.status().committed += 1;
+                Outcome::Committed
+            }
+            Resolution::RolledBack { .. } => {
+                self.status().rolled_back += 1;
+                Outcome::RolledBack
+            }
+            // No trace to a commit would be a heuristic rollback if this is the branch's own database; that
+            // the participant itself must say.
+            Resolution::NoTrace { reason } | Resolution::Undecided { reason } => {
+                tracing::warn!(%resource, %xid, %reason, "a branch in doubt could not be ended yet");
+                return;
+            }
+        };
+        tracing::info!(%resource, %xid, ?outcome, "ended a branch that was left in doubt");
+        self.status().seen.remove(&xid);
+        engine.swept(xid.gtid, xid.branch, outcome);
+    }
+}
