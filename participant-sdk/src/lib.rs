@@ -1,1 +1,60 @@
-//! concord-participant
+//! What a service embeds to take part in Concord's distributed transactions.
+//!
+//! A service author writes handlers, and nothing about XIDs, votes, retries or recovery:
+//!
+//! ```no_run
+//! use concord_participant::{HandlerError, Json, ParticipantServer, Reply, XaBranch};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Transfer {
+//!     account: u64,
+//!     amount: u64,
+//! }
+//!
+//! async fn debit(mut xa: XaBranch, Json(t): Json<Transfer>) -> Result<Reply, HandlerError> {
+//!     xa.queue(
+//!         "UPDATE account SET balance = balance - ? WHERE id = ? AND balance >= ?",
+//!         (t.amount, t.account, t.amount),
+//!         1, // exactly one row, else the branch is refused
+//!     )?;
+//!     Ok(Reply::empty())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     ParticipantServer::builder()
+//!         .database("mysql://bank@127.0.0.1:3306/bank")
+//!         .coordinator("http://127.0.0.1:7100")
+//!         .address("http://127.0.0.1:7101")
+//!         .xa("debit", debit)
+//!         .build()
+//!         .await?
+//!         .serve("127.0.0.1:7101".parse()?)
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Inside a gRPC service of one's own: [`gtid_of`] the request, then [`Participant::branch`] and
+//! [`BranchBuilder::run`].
+
+mod handler;
+mod participant;
+mod phase_two;
+mod recovery;
+mod registration;
+mod server;
+mod service;
+mod slots;
+mod xa_branch;
+
+pub use concord_protocol::{BranchId, ClusterId, Gtid};
+pub use concord_xa::{
+    Database, FromRow, FromValue, Isolation, Leniency, Options, Params, Row, Value, XaError,
+};
+pub use handler::{FromPayload, HandlerError, Json, Proto, Reply};
+pub use recovery::{SweepError, Swept};
+pub use registration::{BranchBuilder, BranchError, gtid_of};
+pub use server::{Builder, Participant, ParticipantServer, StartError};
+pub use service::ParticipantService;
+pub use xa_branch::XaBranch;

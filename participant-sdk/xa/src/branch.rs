@@ -260,6 +260,13 @@ impl Branch {
             }
             return;
         }
+        if self.session.was_cut() {
+            // The server may still be at it, and would go on to the statements after it.
+            let (database, id) = (self.database.clone(), self.session.id());
+            drop(self);
+            database.end_session(id).await;
+            return;
+        }
         let limit = self.database.0.options.control_timeout;
         let sql = format!("XA END {0}; XA ROLLBACK {0}", self.name);
         match self.session.run_within(limit, &sql).await {

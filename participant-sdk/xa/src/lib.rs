@@ -24,7 +24,7 @@ pub use branch::{Branch, Vote};
 pub use database::{Database, InDoubt, Isolation, Options};
 pub use error::XaError;
 pub use mysql_async::{
-    FromRowError, Params, Row, Value, from_row, from_row_opt, params, prelude::FromRow, prelude::FromValue,
+    FromRowError, Params, Row, Value, from_row, from_row_opt, prelude::FromRow, prelude::FromValue,
 };
 pub use prepared::PreparedBranch;
 pub use resolve::{Resolution, Trace};

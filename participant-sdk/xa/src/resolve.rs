@@ -198,6 +198,17 @@ impl Database {
         }
     }
 
+    /// How a branch ended, judging by its committed row alone. None: there is no such row.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn recorded(&self, xid: &Xid) -> Result<Option<Resolution>, XaError> {
+        Ok(match self.look(xid).await? {
+            Evidence::Committed(entry) => Some(Resolution::of(entry)),
+            _ => None,
+        })
+    }
+
     /// Finds out what became of a branch whose PREPARE was lost (docs/xa.md rule 7), or that an earlier life
     /// of this process may have prepared. `connection_id`: the session that may still be at work, if known.
     ///
@@ -257,7 +268,7 @@ impl Database {
         }
     }
 
-    async fn look(&self, xid: &Xid) -> Result<Evidence, XaError> {
+    pub(crate) async fn look(&self, xid: &Xid) -> Result<Evidence, XaError> {
         let mut session = self.0.control.acquire().await?;
         let evidence = self.0.barrier.look(&mut session, self.0.options.control_timeout, xid).await?;
         if evidence != Evidence::NoTable {
@@ -313,7 +324,7 @@ impl Database {
     }
 
     /// KILLs a session and waits until it is gone. True: it is gone.
-    pub(crate) async fn end_session(&self, id: u32) -> bool {
+    pub async fn end_session(&self, id: u32) -> bool {
         let sql = format!("KILL {id}");
         for _ in 0..LOOKS {
             match self.control(&sql).await {

@@ -57,6 +57,9 @@ pub(crate) struct Session {
     conn: Option<Conn>,
     id: u32,
     generation: u64,
+    /// A round trip has begun and not ended: if nobody is in it, it was cancelled, and answers to come would
+    /// be taken for those of another.
+    busy: bool,
     pool: Arc<Pool>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -67,10 +70,21 @@ impl Session {
         self.id
     }
 
+    /// Whether a round trip was cut short.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.busy
+    }
+
     /// Sends `sql`, one or more statements, and reads every result. The server stops at the first error.
     pub(crate) async fn run(&mut self, sql: &str) -> Result<Vec<Outcome>, Failure> {
         let mut done = Vec::new();
-        match self.run_into(sql, &mut done).await {
+        if self.busy {
+            self.close();
+        }
+        self.busy = true;
+        let result = self.run_into(sql, &mut done).await;
+        self.busy = false;
+        match result {
             Ok(()) => Ok(done),
             Err(error) => {
                 if !error.connection_survives() {
@@ -112,7 +126,7 @@ impl Session {
     /// doubt.
     pub(crate) fn give_back(mut self) {
         if let Some(conn) = self.conn.take() {
-            if conn.is_disconnected() {
+            if self.busy || conn.is_disconnected() {
                 self.forget();
                 return;
             }
@@ -196,8 +210,14 @@ impl Pool {
         while let Some(idle) = self.pop() {
             let generation = self.generation.load(Ordering::Relaxed);
             let (age, known, id) = (idle.since.elapsed(), idle.generation, idle.conn.id());
-            let mut session =
-                Session { conn: Some(idle.conn), id, generation, pool: Arc::clone(self), permit };
+            let mut session = Session {
+                conn: Some(idle.conn),
+                id,
+                generation,
+                busy: false,
+                pool: Arc::clone(self),
+                permit,
+            };
             if age < TRUST && known == generation {
                 return Ok(session);
             }
@@ -215,7 +235,8 @@ impl Pool {
         let conn = opened.map_err(|_| XaError::Connection("no answer in time".into()))??;
         let id = conn.id();
         self.own.lock().insert(id);
-        let mut session = Session { conn: Some(conn), id, generation, pool: Arc::clone(self), permit };
+        let mut session =
+            Session { conn: Some(conn), id, generation, busy: false, pool: Arc::clone(self), permit };
         if !self.setup.is_empty() {
             session.run_within(self.connect_timeout, &self.setup).await.map_err(|failure| failure.error)?;
         }

@@ -253,7 +253,7 @@ mod tests {
         ] {
             assert!(text(sql, vec![Value::from(1); params]).is_err(), "{sql}");
         }
-        let named = mysql_async::params! { "a" => 1 };
+        let named = Params::Named([(b"a".to_vec(), Value::from(1))].into());
         assert!(Statement::new("SELECT :a", named).is_err());
     }
 

@@ -1,0 +1,151 @@
+//! Ending the branches that were left prepared in this participant's database.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use concord_proto::v1::{InquireRequest, Outcome};
+use concord_protocol::Gtid;
+use concord_xa::{XaError, Xid};
+use tonic::Status;
+
+use crate::participant::{Core, Ending};
+use crate::slots::State;
+
+/// Gtids in one question to the coordinator.
+const INQUIRE_MAX: usize = 1_000;
+
+/// What one sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Branches of ours found prepared, those in flight in this process not counted.
+    pub found: usize,
+    /// Committed, as the coordinator had decided.
+    pub committed: usize,
+    /// Rolled back, as the coordinator had decided or presumed.
+    pub rolled_back: usize,
+    /// Left alone: undecided, or the database could not end them yet.
+    pub left: usize,
+}
+
+/// Why a sweep could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SweepError {
+    /// The database user may not run XA RECOVER; on MySQL grant it XA_RECOVER_ADMIN. Phase two works without.
+    #[error("the database user may not list prepared branches; grant it XA_RECOVER_ADMIN")]
+    NotAllowed,
+    /// The database did not answer. Try again later.
+    #[error("the database could not be asked: {0}")]
+    Database(#[source] XaError),
+    /// The coordinator did not answer. Try again later.
+    #[error("the coordinator could not be asked: {0}")]
+    Coordinator(Box<Status>),
+}
+
+impl Core {
+    /// Finds branches of ours that are prepared in the database, and ends them as the coordinator says
+    /// (docs/xa.md rules 4, 10 and 20). Branches that this process prepared less than `safety` ago are left to
+    /// the coordinator's own calls.
+    pub(crate) async fn sweep(&self, safety: Duration) -> Result<Swept, SweepError> {
+        let listed = match self.database.recover().await {
+            Ok(listed) => listed,
+            Err(XaError::Server { code: 1401 | 1227, .. }) => return Err(SweepError::NotAllowed),
+            Err(error) => return Err(SweepError::Database(error)),
+        };
+        // By format id first (that makes an `xid`), then by cluster, before anything else is looked at.
+        let mut ours: Vec<Xid> = listed.into_iter().filter_map(|branch| branch.xid).collect();
+        if self.cluster().is_none() || !ours.is_empty() {
+            let known = self.cluster();
+            ours.retain(|xid| known.is_none_or(|cluster| cluster == xid.cluster));
+            ours.retain(|xid| !self.in_flight(xid, safety));
+        }
+        let mut swept = Swept::default();
+        if ours.is_empty() && self.cluster().is_some() {
+            return Ok(swept);
+        }
+        for chunk in ours.chunks(INQUIRE_MAX).chain(ours.is_empty().then_some(&[][..])) {
+            let verdicts = self.inquire(chunk).await?;
+            for xid in chunk.iter().filter(|xid| Some(xid.cluster) == self.cluster()) {
+                self.carry_out(xid, verdicts.get(&xid.gtid).copied(), &mut swept).await;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// What the coordinator says of each transaction. Also learns which cluster it is.
+    async fn inquire(&self, xids: &[Xid]) -> Result<HashMap<Gtid, Outcome>, SweepError> {
+        let gtids: Vec<Gtid> = xids.iter().map(|xid| xid.gtid).collect();
+        let request = InquireRequest { gtids: gtids.iter().map(Gtid::to_string).collect() };
+        let answer = self.coordinator.clone().inquire(request).await;
+        let answer = answer.map_err(|status| SweepError::Coordinator(Box::new(status)))?.into_inner();
+        self.cluster.store(answer.cluster_id, Ordering::Relaxed);
+        // An answer of another length is an answer to something else.
+        if answer.outcomes.len() != gtids.len() {
+            let status = Status::internal("Inquire answered with another number of outcomes than asked for");
+            return Err(SweepError::Coordinator(Box::new(status)));
+        }
+        Ok(gtids.into_iter().zip(answer.outcomes()).collect())
+    }
+
+    async fn carry_out(&self, xid: &Xid, verdict: Option<Outcome>, swept: &mut Swept) {
+        swept.found += 1;
+        let ending = match verdict {
+            Some(Outcome::Committed) => self.commit(*xid).await,
+            Some(Outcome::RolledBack) => self.rollback(*xid).await,
+            // Any doubt wins.
+            _ => {
+                swept.left += 1;
+                return;
+            }
+        };
+        match ending {
+            Ok(Ending::Committed { .. }) => {
+                swept.committed += 1;
+                tracing::info!(%xid, "recovery committed a branch");
+            }
+            Ok(Ending::RolledBack { .. }) => {
+                swept.rolled_back += 1;
+                tracing::info!(%xid, "recovery rolled a branch back");
+            }
+            Err(unsettled) => {
+                swept.left += 1;
+                tracing::warn!(%xid, reason = unsettled.0, "recovery could not end a branch yet");
+            }
+        }
+    }
+
+    /// Whether someone in this process is busy with the branch, or has prepared it just now.
+    fn in_flight(&self, xid: &Xid, safety: Duration) -> bool {
+        let Some(slot) = self.slots.find(xid) else { return false };
+        match slot.state.try_lock() {
+            Err(_) => true,
+            Ok(state) => match &*state {
+                State::Prepared { since, .. } => since.elapsed() < safety,
+                State::Open { .. } => true,
+                State::New | State::Lost { .. } | State::Ended(_) => false,
+            },
+        }
+    }
+
+    /// Sweeps now and at intervals until the participant stops.
+    pub(crate) async fn recover_for_ever(&self, every: Duration, safety: Duration) {
+        let told = AtomicBool::new(false);
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.expire().await;
+            match self.sweep(safety).await {
+                Ok(swept) if swept.found > 0 => tracing::info!(?swept, "swept the database"),
+                Ok(_) => {}
+                Err(error @ SweepError::NotAllowed) => {
+                    if !told.swap(true, Ordering::Relaxed) {
+                        tracing::warn!("no recovery from this participant: {error}");
+                    }
+                }
+                Err(error) => tracing::warn!("could not sweep the database: {error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Branches that a service of one's own begins: the author's handler is called by an initiator that carries
+//! the gtid in the request metadata, and joins the transaction by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_proto::GTID_METADATA;
+use concord_proto::status::{reason, with_reason};
+use concord_proto::v1::{BranchKind, RegisterBranchRequest, ReportVoteRequest, Vote};
+use concord_protocol::{BranchId, ClusterId, Gtid};
+use concord_xa::Xid;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use crate::handler::{HandlerError, Reply};
+use crate::participant::{Answer, Core, Kind};
+use crate::slots::State;
+use crate::xa_branch::XaBranch;
+
+/// The gtid that an initiator sent along.
+///
+/// # Errors
+/// INVALID_ARGUMENT / GTID_MISSING or GTID_INVALID.
+pub fn gtid_of(metadata: &MetadataMap) -> Result<Gtid, Status> {
+    let Some(value) = metadata.get(GTID_METADATA) else {
+        let message =
+            format!("the request has no {GTID_METADATA} metadata: call it inside a global transaction");
+        return Err(with_reason(Code::InvalidArgument, "GTID_MISSING", message));
+    };
+    let gtid = value.to_str().ok().and_then(|text| text.parse().ok());
+    gtid.ok_or_else(|| {
+        with_reason(Code::InvalidArgument, "GTID_INVALID", format!("{GTID_METADATA} is not a gtid"))
+    })
+}
+
+/// Why a branch was not joined to its transaction. Nothing of its work remains.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BranchError {
+    /// The work was refused by the closure, or a statement matched another number of rows than it should.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The work failed.
+    #[error("failed: {0}")]
+    Failed(String),
+    /// The coordinator would not take the branch, most likely because the transaction is over.
+    #[error("the coordinator: {0}")]
+    Coordinator(Box<Status>),
+    /// Whether the branch is prepared is not known; the coordinator will find out.
+    #[error("the outcome of the branch is not known: {0}")]
+    Unknown(String),
+}
+
+impl From<BranchError> for Status {
+    fn from(error: BranchError) -> Self {
+        let message = error.to_string();
+        match error {
+            BranchError::Refused(_) => with_reason(Code::FailedPrecondition, "BRANCH_REFUSED", message),
+            BranchError::Failed(_) => with_reason(Code::Aborted, "BRANCH_FAILED", message),
+            BranchError::Coordinator(status) => *status,
+            BranchError::Unknown(_) => with_reason(Code::Unavailable, "OUTCOME_UNKNOWN", message),
+        }
+    }
+}
+
+/// A branch about to be joined to a transaction.
+#[must_use]
+pub struct BranchBuilder {
+    core: Arc<Core>,
+    gtid: Gtid,
+    key: Option<String>,
+    strict: bool,
+    read_only: bool,
+}
+
+impl BranchBuilder {
+    pub(crate) fn new(core: Arc<Core>, gtid: Gtid) -> Self {
+        BranchBuilder { core, gtid, key: None, strict: false, read_only: false }
+    }
+
+    /// A name for this branch, unique in the transaction, from 1 to 64 bytes. With one, a repeated request
+    /// does its work once: the second is refused. Without, each call is another branch.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Keeps the branch open, its locks held, until the coordinator asks for its vote; needed for global
+    /// serializability (docs/xa.md rule 5). By default it prepares at once.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// The work only reads; the database refuses writes.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Registers the branch, runs `work` in it, prepares it, and reports the vote.
+    ///
+    /// `Ok` means that the work is done and will take effect if the transaction commits.
+    ///
+    /// # Errors
+    /// [`BranchError`]. The transaction can then only roll back.
+    pub async fn run<T, F, Fut>(self, work: F) -> Result<T, BranchError>
+    where
+        F: FnOnce(XaBranch) -> Fut,
+        Fut: Future<Output = Result<T, HandlerError>>,
+    {
+        let (xid, remaining) = self.register().await?;
+        let slot = self.core.slots.get(&xid);
+        // Should this call be cancelled, nothing else would.
+        self.core.slots.may_forget(&xid);
+        let mut state = slot.state.lock().await;
+        if !matches!(*state, State::New) || slot.is_fenced() {
+            return Err(BranchError::Refused("this branch has run already, or was rolled back".into()));
+        }
+        let kind = Kind { read_only: self.read_only, watch: true };
+        let work = |branch| async { work(branch).await.map(|value| (value, Reply::empty())) };
+        let value = match self.core.run_in_branch(&xid, &slot, &mut state, kind, remaining, work).await {
+            Ok(value) => value,
+            Err(error) => {
+                drop(state);
+                self.report(&xid, Vote::No, &error.reason()).await.ok();
+                let reason = error.reason();
+                let refused = error.is_refusal();
+                return Err(if refused { BranchError::Refused(reason) } else { BranchError::Failed(reason) });
+            }
+        };
+        if self.strict {
+            return Ok(value);
+        }
+        self.core.vote(&xid, &slot, &mut state).await;
+        let answer = self.core.standing(&xid, &slot, &mut state).await;
+        drop(state);
+        self.conclude(&xid, answer.map_err(|unsettled| BranchError::Unknown(unsettled.0))?)
+            .await
+            .map(|()| value)
+    }
+
+    async fn conclude(&self, xid: &Xid, answer: Answer) -> Result<(), BranchError> {
+        let (vote, why) = match answer {
+            Answer::Yes { .. } => (Vote::Yes, String::new()),
+            Answer::ReadOnly { .. } => (Vote::ReadOnly, String::new()),
+            Answer::No { reason } => (Vote::No, reason),
+        };
+        let reported = self.report(xid, vote, &why).await;
+        if vote == Vote::No {
+            return Err(BranchError::Refused(why));
+        }
+        match reported {
+            Err(status) if reason(&status).is_some_and(|reason| GONE.contains(&reason.as_str())) => {
+                // It was rolled back in the meantime: do not wait for the coordinator to say so again.
+                let _ = self.core.rollback(*xid).await;
+                Err(BranchError::Coordinator(Box::new(status)))
+            }
+            // The coordinator will ask for the vote itself.
+            Err(status) => {
+                tracing::warn!(%xid, %status, "the vote could not be reported");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn register(&self) -> Result<(Xid, Duration), BranchError> {
+        let key = self.key.clone().unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
+        let request = RegisterBranchRequest {
+            gtid: self.gtid.to_string(),
+            kind: BranchKind::Xa.into(),
+            participant: self.core.address.clone(),
+            registration_key: key,
+        };
+        let answer = self.core.coordinator.clone().register_branch(request).await;
+        let answer = answer.map_err(|status| BranchError::Coordinator(Box::new(status)))?.into_inner();
+        let cluster = ClusterId(answer.cluster_id);
+        let xid = Xid { cluster, gtid: self.gtid, branch: BranchId(answer.branch_id) };
+        Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
+    }
+
+    async fn report(&self, xid: &Xid, vote: Vote, why: &str) -> Result<(), Status> {
+        let request = ReportVoteRequest {
+            gtid: xid.gtid.to_string(),
+            branch_id: xid.branch.0,
+            vote: vote.into(),
+            reason: crate::service::cut(why.to_owned()),
+        };
+        self.core.coordinator.clone().report_vote(request).await.map(|_| ())
+    }
+}
+
+/// Reasons of a coordinator for which the transaction has no use for a yes any more.
+const GONE: [&str; 2] = ["TRANSACTION_NOT_ACTIVE", "UNKNOWN_GTID"];

@@ -1,0 +1,178 @@
+//! The `Participant` gRPC service: checks what comes in, and passes it on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_proto::status::with_reason;
+use concord_proto::v1::participant_server::Participant as Service;
+use concord_proto::v1::{
+    BranchContext, BranchOutcome, CancelRequest, CancelResponse, CommitBranchRequest, CommitBranchResponse,
+    ConfirmRequest, ConfirmResponse, PrepareRequest, PrepareResponse, RollbackBranchRequest,
+    RollbackBranchResponse, TryRequest, TryResponse, Vote, Work, WorkRequest, WorkResponse,
+};
+use concord_protocol::{BranchId, ClusterId};
+use concord_xa::Xid;
+use tonic::{Code, Request, Response, Status};
+
+use crate::participant::{Answer, Core, Ending, Job, Unsettled};
+
+/// Reasons for people are cut to this many bytes.
+const REASON_MAX_BYTES: usize = 1_024;
+/// The name of an action, at most.
+const ACTION_MAX_BYTES: usize = 128;
+/// The time allowed for work when the caller does not say.
+const WORK_TIME: Duration = Duration::from_secs(30);
+
+/// The service that the coordinator calls. Cheap to clone.
+#[derive(Clone)]
+pub struct ParticipantService {
+    pub(crate) core: Arc<Core>,
+    pub(crate) payload_max_bytes: usize,
+}
+
+impl ParticipantService {
+    fn xid(&self, context: Option<BranchContext>) -> Result<Xid, Status> {
+        let context = context.ok_or_else(|| invalid("branch", "is missing"))?;
+        let gtid = context.gtid.parse().map_err(|error| invalid("branch.gtid", &format!("is {error}")))?;
+        if context.branch_id == 0 {
+            return Err(invalid("branch.branch_id", "starts at 1"));
+        }
+        let cluster = ClusterId(context.cluster_id);
+        if self.core.cluster().is_some_and(|known| known != cluster) {
+            let message = format!("this participant belongs to another coordinator than cluster {cluster}");
+            return Err(with_reason(Code::FailedPrecondition, "WRONG_CLUSTER", message));
+        }
+        Ok(Xid { cluster, gtid, branch: BranchId(context.branch_id) })
+    }
+
+    fn job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Option<Job>, Status> {
+        let Some(work) = work else { return Ok(None) };
+        if work.action.is_empty() || work.action.len() > ACTION_MAX_BYTES {
+            return Err(invalid("work.action", "must have from 1 to 128 bytes"));
+        }
+        if work.payload.len() > self.payload_max_bytes {
+            return Err(invalid("work.payload", &format!("is larger than {} bytes", self.payload_max_bytes)));
+        }
+        let remaining = match remaining_ms {
+            0 => WORK_TIME,
+            ms => Duration::from_millis(ms.into()),
+        };
+        Ok(Some(Job { action: work.action, payload: work.payload, remaining }))
+    }
+
+    /// Runs a call to its end even if the caller goes away: a branch is not cut off half-way because a
+    /// network was slow, and a repeated call finds the result.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, Unsettled>> + Send + 'static,
+    ) -> Result<T, Status> {
+        match tokio::spawn(call).await {
+            Ok(result) => result.map_err(unsettled),
+            Err(error) => Err(with_reason(Code::Internal, "PARTICIPANT_FAILED", error.to_string())),
+        }
+    }
+}
+
+fn invalid(field: &str, what: &str) -> Status {
+    with_reason(Code::InvalidArgument, "INVALID_ARGUMENT", format!("{field} {what}"))
+}
+
+fn unsettled(Unsettled(reason): Unsettled) -> Status {
+    with_reason(Code::Unavailable, "OUTCOME_UNKNOWN", reason)
+}
+
+fn tcc() -> Status {
+    with_reason(Code::Unimplemented, "TCC_NOT_SUPPORTED", "this participant has no TCC branches")
+}
+
+pub(crate) fn cut(mut reason: String) -> String {
+    if reason.len() > REASON_MAX_BYTES {
+        let end = (0..=REASON_MAX_BYTES).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+        reason.truncate(end);
+    }
+    reason
+}
+
+#[tonic::async_trait]
+impl Service for ParticipantService {
+    async fn work(&self, request: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
+        let request = request.into_inner();
+        let xid = self.xid(request.branch)?;
+        let job =
+            self.job(request.work, request.remaining_ms)?.ok_or_else(|| invalid("work", "is missing"))?;
+        let core = Arc::clone(&self.core);
+        let repeated = request.repeated_call;
+        let answer = self.to_the_end(async move { core.work(xid, job, repeated).await }).await?;
+        Ok(Response::new(match answer {
+            Answer::Yes { reply } | Answer::ReadOnly { reply } => {
+                WorkResponse { done: true, reason: String::new(), reply }
+            }
+            Answer::No { reason } => {
+                WorkResponse { done: false, reason: cut(reason), reply: Default::default() }
+            }
+        }))
+    }
+
+    async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let xid = self.xid(request.branch)?;
+        let job = self.job(request.work, request.remaining_ms)?;
+        let core = Arc::clone(&self.core);
+        let repeated = request.repeated_call;
+        let answer = self.to_the_end(async move { core.prepare(xid, job, repeated).await }).await?;
+        let (vote, reason, reply) = match answer {
+            Answer::Yes { reply } => (Vote::Yes, String::new(), reply),
+            Answer::ReadOnly { reply } => (Vote::ReadOnly, String::new(), reply),
+            Answer::No { reason } => (Vote::No, cut(reason), Default::default()),
+        };
+        Ok(Response::new(PrepareResponse { vote: vote.into(), reason, reply }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<CommitBranchRequest>,
+    ) -> Result<Response<CommitBranchResponse>, Status> {
+        let request = request.into_inner();
+        let xid = self.xid(request.branch)?;
+        let ending = if request.one_phase {
+            let job = self.job(request.work, request.remaining_ms)?;
+            let core = Arc::clone(&self.core);
+            self.to_the_end(async move { core.commit_one_phase(xid, job).await }).await?
+        } else {
+            self.core.commit(xid).await.map_err(unsettled)?
+        };
+        let (outcome, reason, reply) = match ending {
+            // Of a two-phase branch the coordinator has had the reply with the vote.
+            Ending::Committed { reply } if request.one_phase => {
+                (BranchOutcome::Committed, String::new(), reply)
+            }
+            Ending::Committed { .. } => (BranchOutcome::Committed, String::new(), Default::default()),
+            Ending::RolledBack { reason } => (BranchOutcome::RolledBack, cut(reason), Default::default()),
+        };
+        Ok(Response::new(CommitBranchResponse { outcome: outcome.into(), reason, reply }))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<RollbackBranchRequest>,
+    ) -> Result<Response<RollbackBranchResponse>, Status> {
+        let xid = self.xid(request.into_inner().branch)?;
+        let (outcome, reply) = match self.core.rollback(xid).await.map_err(unsettled)? {
+            Ending::Committed { reply } => (BranchOutcome::Committed, reply),
+            Ending::RolledBack { .. } => (BranchOutcome::RolledBack, Default::default()),
+        };
+        Ok(Response::new(RollbackBranchResponse { outcome: outcome.into(), reply }))
+    }
+
+    async fn r#try(&self, _: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
+        Err(tcc())
+    }
+
+    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        Err(tcc())
+    }
+
+    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        Err(tcc())
+    }
+}

@@ -1,0 +1,4 @@
+//! Every rule of docs/xa.md, against a real MySQL and a real MariaDB.
+
+mod support;
+mod voting;

@@ -1,0 +1,110 @@
+//! The way to the vote.
+
+use crate::on_both;
+use crate::support::*;
+
+on_both! {
+    async fn a_branch_prepares_and_commits(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let xid = xid();
+        let mut prepared = bench.prepared(xid).await;
+        assert!(bench.listed(&xid).await);
+        assert_eq!(prepared.is_held(), !bench.detaches());
+        assert_eq!(bench.balance(1).await, 100);
+        assert!(committed(&prepared.commit().await));
+        assert!(!bench.listed(&xid).await);
+        assert_eq!(bench.balance(1).await, 90);
+        assert_eq!(bench.barrier().await, [1]);
+    }
+
+    async fn a_branch_prepares_and_rolls_back(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let xid = xid();
+        let mut prepared = bench.prepared(xid).await;
+        assert!(rolled_back(&prepared.rollback().await));
+        assert!(!bench.listed(&xid).await);
+        assert_eq!(bench.balance(1).await, 100);
+        assert_eq!(bench.barrier().await, [2]);
+    }
+
+    async fn rule_2_a_queued_branch_is_one_round_trip(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let mut branch = bench.begin(xid()).await;
+        branch.queue("UPDATE account SET balance = balance - ? WHERE id = 1", (10,), Some(1)).unwrap();
+        branch.queue("UPDATE account SET balance = balance + ? WHERE id = 2", (10,), Some(1)).unwrap();
+        let mut prepared = yes(branch.prepare(b"").await);
+        assert!(committed(&prepared.commit().await));
+        assert_eq!((bench.balance(1).await, bench.balance(2).await), (90, 110));
+    }
+
+    /// XA verbs are refused as prepared statements (1295 on MySQL); everything here goes as text, parameters
+    /// of all kinds included, whatever the sql_mode.
+    async fn rule_2_text_with_parameters_reads_the_same_in_every_sql_mode(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        bench.plain.query_drop("CREATE TABLE note (id INT PRIMARY KEY, body VARBINARY(100), x DOUBLE)").await.unwrap();
+        let texts: [&[u8]; 5] = [b"it's", b"back\\slash' -- \\", "日本\0 \"q\"".as_bytes(), b"\xff\xfe'", b""];
+        let mut id = 0;
+        for mode in ["", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES,STRICT_ALL_TABLES"] {
+            let mut branch = bench.begin(xid()).await;
+            branch.exec("SET SESSION sql_mode = ?", (mode,)).await.unwrap();
+            for text in texts {
+                id += 1;
+                branch.queue("INSERT INTO note VALUES (?, ?, ?)", (id, text, 0.1 + 0.2), Some(1)).unwrap();
+            }
+            assert!(committed(&yes(branch.prepare(b"").await).commit().await));
+        }
+        let stored: Vec<(Vec<u8>, f64)> = bench.plain.query("SELECT body, x FROM note ORDER BY id").await.unwrap();
+        assert_eq!(stored.len(), 15);
+        for (index, (body, x)) in stored.iter().enumerate() {
+            assert_eq!(body, texts[index % 5]);
+            assert_eq!(*x, 0.1 + 0.2);
+        }
+    }
+
+    async fn rule_6_a_failed_statement_is_a_no(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let mut branch = bench.worked(xid()).await;
+        assert_eq!(branch.exec("INSERT INTO account VALUES (1, 0)", ()).await.unwrap_err().code(), Some(1062));
+        // The handler ignores the error; the vote does not. Nor does it run anything more.
+        assert!(matches!(branch.exec("UPDATE account SET balance = 0", ()).await, Err(XaError::Failed(_))));
+        let reason = no(branch.prepare(b"").await);
+        assert!(reason.contains("1062"), "{reason}");
+        assert_eq!(bench.balance(1).await, 100);
+        assert!(bench.barrier().await.is_empty());
+    }
+
+    async fn rule_6_fewer_rows_than_the_work_needs_is_a_no(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let mut branch = bench.begin(xid()).await;
+        let update = "UPDATE account SET balance = balance - 500 WHERE id = 1 AND balance >= 500";
+        assert!(matches!(branch.exec_exactly(update, (), 1).await, Err(XaError::RowCount { actual: 0, .. })));
+        no(branch.prepare(b"").await);
+        // Queued: it must stop before PREPARE, wherever in the queue it stands, in every sql_mode.
+        for mode in ["", "STRICT_ALL_TABLES"] {
+            for place in 0..3 {
+                let xid = xid();
+                let mut branch = bench.begin(xid).await;
+                branch.exec("SET SESSION sql_mode = ?", (mode,)).await.unwrap();
+                for index in 0..3 {
+                    let id = if index == place { 77 } else { 2 };
+                    branch.queue("UPDATE account SET balance = 0 WHERE id = ?", (id,), Some(1)).unwrap();
+                }
+                let reason = no(branch.prepare(b"").await);
+                assert!(reason.contains("matched 0 rows, not 1"), "{reason}");
+                assert!(!bench.listed(&xid).await);
+            }
+        }
+        assert_eq!((bench.balance(1).await, bench.balance(2).await), (100, 100));
+        assert!(bench.barrier().await.is_empty());
+    }
+
+    /// An UPDATE that finds the row but changes nothing has matched it.
+    async fn rule_6_rows_are_counted_as_matched(flavor) {
+        let bench = Bench::new(flavor).await;
+        let mut branch = bench.begin(xid()).await;
+        branch.exec_exactly("UPDATE account SET balance = 100 WHERE id = 1", (), 1).await.unwrap();
+        branch.queue("UPDATE account SET balance = 100 WHERE id = 1", (), Some(1)).unwrap();
+        branch.queue("UPDATE account SET balance = 100 WHERE id = 2", (), Some(1)).unwrap();
+        assert!(rolled_back(&yes(branch.prepare(b"").await).rollback().await));
+    }
+}
