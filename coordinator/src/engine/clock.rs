@@ -1,9 +1,11 @@
 //! Time: monotonic for deadlines, wall clock for history, and the two together for gtids.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use concord_protocol::{Epoch, Gtid, Millis};
+
+use tokio::time::Instant;
 
 use crate::store::UnixMillis;
 
@@ -24,10 +26,10 @@ impl Clock {
     }
 
     /// When a point of [`Clock::now`] is, for a timer.
-    pub(crate) fn instant(&self, at: Millis) -> tokio::time::Instant {
+    pub(crate) fn instant(&self, at: Millis) -> Instant {
         // Saturates: a deadline beyond what the clock can hold is as good as none.
         let far = Duration::from_secs(u64::from(u32::MAX));
-        (self.start + Duration::from(at).min(far)).into()
+        self.start + Duration::from(at).min(far)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Looking at transactions: one, many, and one as it changes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use concord_protocol::{Decision, Gtid, State};
 use futures_util::Stream;
@@ -95,9 +96,8 @@ impl Engine {
             live.take(filter.limit + 1).map(|snapshot| (snapshot.gtid, snapshot)).collect();
         if let Some(question) = filter.for_store() {
             for stored in self.driver.store.list_ended(question).await? {
-                if !found.contains_key(&stored.gtid) {
-                    let snapshot = record::snapshot(&stored, record::rebuild(&stored, None)?);
-                    found.insert(stored.gtid, snapshot);
+                if let Entry::Vacant(place) = found.entry(stored.gtid) {
+                    place.insert(record::snapshot(&stored, record::rebuild(&stored, None)?));
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The engine: live transactions in memory, driven by the protocol core.
 //!
 //! Data flows one way: transport → engine → protocol → effects → store and outbound calls. A live transaction
-//! is a lock around the protocol's state ([`live`]); whoever brings an event (a request, a reply, a timer, the
-//! log's acknowledgement) takes the lock, steps the protocol, and hands out the effects ([`driver`]).
+//! is a lock around the protocol's state (`live`); whoever brings an event (a request, a reply, a timer, the
+//! log's acknowledgement) takes the lock, steps the protocol, and hands out the effects (`driver`).
 
 mod clock;
 mod driver;

@@ -1,0 +1,229 @@
+//! What callers are told, and when.
+
+use super::*;
+use crate::engine::{Order, TransactionFilter, Verdict};
+use concord_protocol::{Decision, Refusal};
+
+#[tokio::test(start_paused = true)]
+async fn two_branches_commit_with_one_sync() {
+    let world = World::new().await;
+    let before = world.store.counters().syncs;
+    let done = world.execute(&[A, B]).await.unwrap();
+    assert_eq!(done.state, State::Committed);
+    assert_eq!(world.store.counters().syncs - before, 1);
+    assert!(done.branches.iter().all(|branch| branch.reply == "payload"));
+    let calls = world.actors.calls(done.gtid);
+    assert_eq!(calls.len(), 4);
+    assert_eq!(calls[2..].iter().filter(|call| call.1 == Verb::Commit).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_and_nothing_leaves_before_the_decision_is_on_disk() {
+    let world = World::new().await;
+    world.store.pause();
+    let gtid = world.joined(&[A, B]).await;
+    {
+        let commit = world.engine.commit(gtid, Wait::Decided, None);
+        tokio::pin!(commit);
+        assert!(tokio::time::timeout(Duration::from_secs(20), &mut commit).await.is_err());
+        assert_eq!(world.engine.inquire(gtid).await.unwrap(), Verdict::Undecided);
+        assert!(world.actors.calls(gtid).iter().all(|(_, verb)| *verb == Verb::Prepare));
+        world.store.resume();
+        assert_eq!(commit.await.unwrap().decision(), Some(Decision::Commit));
+    }
+    world.reaches(gtid, State::Committed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_an_outcome_with_its_reason() {
+    let world = World::new().await;
+    world.actors.script(B, Script::Refuse);
+    let done = world.execute(&[A, B]).await.unwrap();
+    assert_eq!(done.state, State::RolledBack);
+    assert_eq!(done.reason, "branch 2 (work at http://b) refused: insufficient funds");
+    assert_eq!(world.engine.inquire(done.gtid).await.unwrap(), Verdict::RolledBack);
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_only_branches_are_not_told_to_commit() {
+    let world = World::new().await;
+    world.actors.script(B, Script::ReadOnly);
+    let done = world.execute(&[A, B]).await.unwrap();
+    assert_eq!(done.state, State::Committed);
+    assert!(!world.actors.calls(done.gtid).contains(&(2, Verb::Commit)));
+    // Nor after a crash: it has no marker row, and would look like a loss.
+    world.actors.script(A, Script::HangOn(Verb::Commit));
+    let stuck = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap();
+    let world = world.crash().await;
+    world.actors.script(A, Script::Agree);
+    world.reaches(stuck.gtid, State::Committed).await;
+    assert!(!world.actors.calls(stuck.gtid).contains(&(2, Verb::Commit)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_branch_commits_in_one_call() {
+    let world = World::new().await;
+    let done = world.execute(&[A]).await.unwrap();
+    assert_eq!(done.state, State::Committed);
+    assert_eq!(world.actors.calls(done.gtid), [(1, Verb::WorkAndCommit)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initiator_commits_and_repeats_itself() {
+    let world = World::new().await;
+    let gtid = world.joined(&[A, B]).await;
+    world.engine.vote(gtid, BranchId(1), Vote::Yes, String::new()).await.unwrap();
+    for _ in 0..3 {
+        let done = world.engine.commit(gtid, Wait::Completed, None).await.unwrap();
+        assert_eq!(done.state, State::Committed);
+    }
+    assert!(!world.actors.calls(gtid).contains(&(1, Verb::Prepare)), "it had voted");
+    // Also once it has left memory, and after a restart.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.engine.statistics().live, 0);
+    assert_eq!(world.engine.commit(gtid, Wait::Completed, None).await.unwrap().state, State::Committed);
+    let refused = world.engine.rollback(gtid, String::new(), Wait::Completed, None).await;
+    assert!(matches!(refused, Err(EngineError::Refused { refusal: Refusal::AlreadyCommitted, .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_after_a_rollback_is_refused_for_ever() {
+    let world = World::new().await;
+    let gtid = world.joined(&[A]).await;
+    world.engine.rollback(gtid, "changed my mind".into(), Wait::Completed, None).await.unwrap();
+    let refused = world.engine.commit(gtid, Wait::Completed, None).await;
+    assert!(
+        matches!(refused, Err(EngineError::RolledBack { ref reason, .. }) if reason == "changed my mind")
+    );
+    let lost = world.joined(&[A]).await;
+    let world = world.crash().await;
+    for gtid in [gtid, lost] {
+        let refused = world.engine.commit(gtid, Wait::Completed, None).await;
+        assert!(matches!(refused, Err(EngineError::RolledBack { .. })), "{refused:?}");
+        assert_eq!(world.engine.inquire(gtid).await.unwrap(), Verdict::RolledBack);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undecided_transaction_times_out() {
+    let world = World::new().await;
+    world.actors.script(B, Script::HangOn(Verb::WorkAndPrepare));
+    let done = world.execute(&[A, B]).await.unwrap();
+    assert_eq!(done.state, State::RolledBack);
+    assert!(done.reason.contains("timed out after 30000 ms"), "{}", done.reason);
+    let idle = world.engine.begin(BeginRequest { timeout_ms: 10, ..BeginRequest::default() }).await.unwrap();
+    world.reaches(idle.id, State::RolledBack).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn decided_answers_before_phase_two_and_completed_settles_for_it_at_the_callers_deadline() {
+    let world = World::new().await;
+    world.actors.script(B, Script::HangOn(Verb::Commit));
+    let decided = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap();
+    assert_eq!(decided.state, State::Committing);
+    let until = Some(tokio::time::Instant::now() + Duration::from_secs(2));
+    let settled = world.engine.commit(decided.gtid, Wait::Completed, until).await.unwrap();
+    assert_eq!(settled.state, State::Committing);
+    world.actors.script(B, Script::Agree);
+    world.reaches(decided.gtid, State::Committed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_key_answers_with_the_first_outcome() {
+    let world = World::new().await;
+    let first = world.execute_keyed(&[A, B], "k1", Wait::Completed).await.unwrap();
+    let again = world.execute_keyed(&[A, B], "k1", Wait::Completed).await.unwrap();
+    assert_eq!((again.gtid, again.state), (first.gtid, State::Committed));
+    let other = world.execute_keyed(&[A], "k1", Wait::Completed).await;
+    assert!(matches!(other, Err(EngineError::KeyReused { gtid, .. }) if gtid == first.gtid), "{other:?}");
+    // Once it is history, and after a crash, too.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let world = world.crash().await;
+    let again = world.execute_keyed(&[A, B], "k1", Wait::Completed).await.unwrap();
+    assert_eq!((again.gtid, again.state), (first.gtid, State::Committed));
+    assert_eq!(
+        world.actors.calls(first.gtid).iter().filter(|call| call.1 == Verb::WorkAndPrepare).count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn concurrent_calls_with_one_key_run_once() {
+    let world = World::new().await;
+    let calls = (0..32).map(|_| world.execute_keyed(&[A, B], "same", Wait::Completed));
+    let gtids: Vec<Gtid> =
+        futures_util::future::join_all(calls).await.into_iter().map(|done| done.unwrap().gtid).collect();
+    assert!(gtids.iter().all(|gtid| *gtid == gtids[0]));
+    assert_eq!(world.actors.calls(gtids[0]).len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_live_and_ended_transactions_newest_first_page_by_page() {
+    let world = World::new().await;
+    let mut gtids = Vec::new();
+    for _ in 0..10 {
+        gtids.push(world.execute(&[A, B]).await.unwrap().gtid);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..5 {
+        gtids.push(world.joined(&[A]).await);
+    }
+    gtids.reverse();
+    let mut filter = TransactionFilter { limit: 4, ..TransactionFilter::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = world.engine.list(&filter).await.unwrap();
+        assert!(page.transactions.len() <= 4);
+        seen.extend(page.transactions.iter().map(|one| one.gtid));
+        match page.next {
+            Some(next) => filter.before = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, gtids);
+    filter.before = None;
+    filter.states = vec![State::Active];
+    assert_eq!(world.engine.list(&filter).await.unwrap().transactions.len(), 4);
+    filter.states = vec![State::RolledBack];
+    assert!(world.engine.list(&filter).await.unwrap().transactions.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_history_tells_the_story_operators_included() {
+    let world = World::new().await;
+    world.actors.script(B, Script::BreakPromise);
+    let stuck = world.execute(&[A, B]).await.unwrap();
+    assert!(stuck.parked && stuck.heuristic && stuck.state == State::Committing, "{stuck:?}");
+    assert_eq!(world.engine.statistics().heuristic, 1);
+    let order = Order { operator: "ann".into(), reason: "booked by hand".into() };
+    let resolved = world.engine.resolve(stuck.gtid, None, Outcome::Committed, order).await.unwrap();
+    assert_eq!((resolved.state, resolved.parked), (State::Committed, false));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (_, history) = world.engine.get(stuck.gtid).await.unwrap();
+    let story: Vec<String> =
+        history.iter().map(|event| format!("{}: {}", event.kind, event.detail)).collect();
+    assert_eq!(
+        story,
+        [
+            "begun: begun with 2 branches",
+            "decided: decided: commit, 2 branches to tell",
+            "branch_ended: branch 2 rolled back, against the decision",
+            "branch_ended: branch 2 committed; an operator said so by ann: booked by hand",
+            "ended: committed",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sweeper_ends_a_branch_whose_participant_never_comes_back() {
+    let world = World::new().await;
+    world.actors.script(B, Script::HangOn(Verb::Commit));
+    let decided = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // The history is kept in wall-clock time, which does not stand still in this test; so: zero seconds.
+    let stuck = world.engine.stuck(Duration::ZERO);
+    assert_eq!(stuck.len(), 1);
+    assert_eq!((stuck[0].gtid, stuck[0].branch, &*stuck[0].participant), (decided.gtid, BranchId(2), B));
+    world.engine.swept(decided.gtid, BranchId(2), Outcome::Committed);
+    world.reaches(decided.gtid, State::Committed).await;
+}
