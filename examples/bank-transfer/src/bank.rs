@@ -1,0 +1,119 @@
+//! A bank's service: all that a service needs to take part in transactions that span databases.
+//!
+//! Nothing here knows of XIDs, votes, retries or recovery: the handlers run inside an XA branch, and what they
+//! do is committed or rolled back together with what the other services did.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use concord_participant::{HandlerError, Json, ParticipantServer, XaBranch};
+use mysql_async::prelude::Queryable as _;
+use serde::{Deserialize, Serialize};
+
+use crate::hold;
+
+/// Why a debit is refused.
+pub(crate) const INSUFFICIENT_FUNDS: &str = "insufficient funds";
+
+/// What the bank is told at its start.
+#[derive(Debug, Args)]
+pub(crate) struct BankArgs {
+    /// The bank's name, for its log
+    #[arg(long)]
+    name: String,
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+    /// URL of the bank's own database
+    #[arg(long)]
+    database: String,
+    /// URL of the coordinator
+    #[arg(long)]
+    coordinator: String,
+    /// Test switch: while this file exists, turn the coordinator's commits away
+    #[arg(long)]
+    hold_commits_while: PathBuf,
+}
+
+/// What is asked of a bank: the payload of `debit` and `credit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The initiator's name for the transfer.
+    pub transfer: String,
+    /// The account's number.
+    pub account: u32,
+    /// More than zero.
+    pub amount: i64,
+}
+
+async fn debit(mut branch: XaBranch, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+    let Entry { account, amount, .. } = entry;
+    let sql = "UPDATE account SET balance = balance - ? WHERE id = ? AND balance >= ?";
+    if branch.exec(sql, (amount, account, amount)).await? != 1 {
+        return Err(HandlerError::refused(format!("{INSUFFICIENT_FUNDS} in account {account}")));
+    }
+    record(&mut branch, &entry, -amount)
+}
+
+async fn credit(mut branch: XaBranch, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+    // Queued statements travel to the database together with the vote; one row must match, else it is a no.
+    branch.queue(
+        "UPDATE account SET balance = balance + ? WHERE id = ?",
+        (entry.amount, entry.account),
+        1,
+    )?;
+    record(&mut branch, &entry, entry.amount)
+}
+
+/// Writes the bank's own ledger, in the same branch.
+fn record(branch: &mut XaBranch, entry: &Entry, amount: i64) -> Result<(), HandlerError> {
+    let gtid = branch.gtid().map(|gtid| gtid.to_string());
+    let sql = "INSERT INTO transfer (gtid, transfer, account, amount) VALUES (?, ?, ?, ?)";
+    Ok(branch.queue(sql, (gtid, &entry.transfer, entry.account, amount), 1)?)
+}
+
+/// Runs the service.
+pub(crate) async fn serve(args: BankArgs) -> Result<()> {
+    create_tables(&args.database).await?;
+    let bank = ParticipantServer::builder()
+        .database(&args.database)
+        .coordinator(&args.coordinator)
+        .address(format!("http://{}", args.listen))
+        .xa("debit", debit)
+        .xa("credit", credit)
+        // Impatient, for a demo: how often to look for branches left in doubt, and how old they must be.
+        .recovery(Duration::from_secs(1), Duration::from_secs(5))
+        .build()
+        .await?;
+    tracing::info!(name = args.name, listen = %args.listen, "bank ready");
+    // A bank without a test switch says: bank.serve(args.listen).await
+    hold::serve(bank, args.listen, args.hold_commits_while).await
+}
+
+async fn create_tables(url: &str) -> Result<()> {
+    let mut connection = mysql_async::Conn::from_url(url).await?;
+    connection
+        .query_drop(
+            "CREATE TABLE IF NOT EXISTS account (
+                 id INT UNSIGNED PRIMARY KEY,
+                 balance BIGINT NOT NULL,
+                 CONSTRAINT never_overdrawn CHECK (balance >= 0)
+             ) ENGINE = InnoDB",
+        )
+        .await?;
+    connection
+        .query_drop(
+            "CREATE TABLE IF NOT EXISTS transfer (
+                 id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY,
+                 gtid CHAR(36) CHARACTER SET ascii NOT NULL,
+                 transfer VARCHAR(128) NOT NULL,
+                 account INT UNSIGNED NOT NULL,
+                 amount BIGINT NOT NULL
+             ) ENGINE = InnoDB",
+        )
+        .await?;
+    Ok(connection.disconnect().await?)
+}
