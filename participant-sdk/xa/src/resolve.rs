@@ -125,6 +125,11 @@ impl Database {
             match self.look(xid).await {
                 Err(error) => return Resolution::undecided(error),
                 Ok(Evidence::Committed(entry)) => return Resolution::of(entry),
+                // Where branches are detached at PREPARE, someone else is committing it right now.
+                Ok(Evidence::Uncommitted(_)) if self.0.server.detaches_on_prepare => {
+                    reason = "another session is ending the branch".into();
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 Ok(Evidence::Uncommitted(entry)) => match self.end_owner(&entry, false).await {
                     Ok(()) => reason = "another session holds the branch".into(),
                     Err(why) => return Resolution::Undecided { reason: why },
@@ -155,7 +160,7 @@ impl Database {
         let sql = format!("XA ROLLBACK {}", xid.to_sql());
         let mut rolled_back = false;
         let mut reason = String::new();
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             match self.control(&sql).await {
                 Ok(_) => rolled_back = true,
                 Err(error) => match (error.code(), classify(&error)) {
@@ -167,6 +172,12 @@ impl Database {
             match self.look(xid).await {
                 Err(error) => return Resolution::undecided(error),
                 Ok(Evidence::Committed(entry)) => return Resolution::of(entry),
+                // Where branches are detached at PREPARE, this one is being ended by someone, whose session is
+                // not the one in the row; or else it has hung before PREPARE, and then its session is.
+                Ok(Evidence::Uncommitted(_)) if self.0.server.detaches_on_prepare && round < 2 => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    continue;
+                }
                 Ok(Evidence::Uncommitted(entry)) => {
                     if let Err(why) = self.end_owner(&entry, true).await {
                         return Resolution::Undecided { reason: why };
@@ -212,7 +223,9 @@ impl Database {
     /// Finds out what became of a branch whose PREPARE was lost (docs/xa.md rule 7), or that an earlier life
     /// of this process may have prepared. `connection_id`: the session that may still be at work, if known.
     ///
-    /// A session of this process or another that still holds the branch without having prepared it is ended.
+    /// A session that still holds the branch without having prepared it is ended. Where XA RECOVER is not
+    /// allowed, the session that wrote the marker row is ended in any case, because nothing else tells whether
+    /// it has prepared.
     pub async fn settle(&self, xid: &Xid, connection_id: Option<u32>) -> Trace {
         if let Some(id) = connection_id
             && !self.end_session(id).await

@@ -12,16 +12,19 @@ pub use mysql_async::{Conn, Opts};
 
 pub const CLUSTER: ClusterId = ClusterId(0xC0_FFEE);
 
-fn start(flavor: Flavor) -> Server {
+/// A server of one's own, for tests that change or kill it.
+pub fn start(flavor: Flavor, arguments: &[&str]) -> Server {
     // A thread of its own: the blocking twin must not run inside a runtime.
-    let options = ServerOptions::new(flavor).arg("--log-bin-trust-function-creators=ON");
+    let options =
+        arguments.iter().fold(ServerOptions::new(flavor), |options, argument| options.arg(*argument));
     std::thread::spawn(move || Server::start_blocking(options).expect("a database server"))
         .join()
         .expect("the server starts")
 }
 
-static MYSQL: LazyLock<Server> = LazyLock::new(|| start(Flavor::MySql));
-static MARIADB: LazyLock<Server> = LazyLock::new(|| start(Flavor::MariaDb));
+const TRUST: &str = "--log-bin-trust-function-creators=ON";
+static MYSQL: LazyLock<Server> = LazyLock::new(|| start(Flavor::MySql, &[TRUST]));
+static MARIADB: LazyLock<Server> = LazyLock::new(|| start(Flavor::MariaDb, &[TRUST]));
 
 pub fn server(flavor: Flavor) -> &'static Server {
     match flavor {
@@ -97,6 +100,14 @@ impl Bench {
         yes(self.worked(xid).await.prepare(b"reply").await)
     }
 
+    /// Prepared by a process that is gone.
+    pub async fn abandoned(&self, xid: Xid) {
+        let prepared = self.prepared(xid).await;
+        if prepared.is_held() {
+            self.end_session(prepared.connection_id()).await;
+        }
+    }
+
     pub async fn balance(&mut self, id: u32) -> i64 {
         let row: Option<i64> =
             self.plain.query_first(format!("SELECT balance FROM account WHERE id = {id}")).await.unwrap();
@@ -111,6 +122,24 @@ impl Bench {
     /// States in the barrier table.
     pub async fn barrier(&mut self) -> Vec<u8> {
         self.plain.query("SELECT state FROM concord_barrier").await.unwrap()
+    }
+
+    /// Ends a session and waits until the server has let go of it.
+    pub async fn end_session(&self, id: u32) {
+        assert!(self.db.end_session(id).await, "the session is gone");
+    }
+
+    /// Returns once session `id` is executing a statement that has been waiting.
+    pub async fn until_waiting(&self, id: u32) {
+        let mut other = connect(&self.url).await;
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.innodb_trx \
+             WHERE trx_mysql_thread_id = {id} AND trx_state = 'LOCK WAIT'"
+        );
+        while other.query_first::<u32, _>(&sql).await.unwrap() == Some(0) {
+            // InnoDB refreshes that table at most ten times a second.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     pub fn detaches(&self) -> bool {

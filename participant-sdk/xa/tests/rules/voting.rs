@@ -108,3 +108,104 @@ on_both! {
         assert!(rolled_back(&yes(branch.prepare(b"").await).rollback().await));
     }
 }
+
+const WRITER: &str = "CREATE FUNCTION writer() RETURNS INT DETERMINISTIC MODIFIES SQL DATA \
+     BEGIN UPDATE account SET balance = balance - 10 WHERE id = 1; RETURN 1; END";
+
+on_both! {
+    async fn rule_18_a_branch_that_only_read_leaves_at_the_vote(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let xid = xid();
+        let mut branch = bench.begin(xid).await;
+        let rows = branch.query("SELECT balance FROM account WHERE id = ?", (1,)).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        branch.query("SELECT COUNT(*) FROM account", ()).await.unwrap();
+        assert!(matches!(branch.prepare(b"").await, Vote::ReadOnly));
+        assert!(!bench.listed(&xid).await);
+        assert!(bench.barrier().await.is_empty());
+        // Without a single statement too.
+        assert!(matches!(bench.begin(self::xid()).await.prepare(b"").await, Vote::ReadOnly));
+    }
+
+    /// A wrong "read-only" would lose a write: anything that is not proved to have read only is prepared.
+    async fn rule_18_whatever_may_have_written_is_prepared(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        bench.plain.query_drop(WRITER).await.unwrap();
+        bench.plain.query_drop("CREATE VIEW sly AS SELECT writer() AS w").await.unwrap();
+        for (index, sql) in ["SELECT writer()", "SELECT w FROM sly"].into_iter().enumerate() {
+            let mut branch = bench.begin(xid()).await;
+            branch.query("SELECT 1 FROM account", ()).await.unwrap();
+            branch.query(sql, ()).await.unwrap();
+            assert!(branch.only_reads(), "by its text it cannot be told");
+            assert!(committed(&yes(branch.prepare(b"").await).commit().await), "{sql}");
+            assert_eq!(bench.balance(1).await, 90 - 10 * index as i64, "{sql}");
+        }
+        for sql in ["SELECT * FROM account WHERE id = 1 FOR UPDATE", "SELECT * FROM account LOCK IN SHARE MODE"] {
+            let mut branch = bench.begin(xid()).await;
+            branch.query(sql, ()).await.unwrap();
+            assert!(rolled_back(&yes(branch.prepare(b"").await).rollback().await), "{sql}");
+        }
+        // Through exec, or unwatched, nothing is proved.
+        let mut branch = bench.begin(xid()).await;
+        branch.exec("SELECT 1 FROM account", ()).await.unwrap();
+        assert!(rolled_back(&yes(branch.prepare(b"").await).rollback().await));
+        let mut branch = bench.begin(xid()).await;
+        branch.watch_writes(false);
+        branch.query("SELECT 1 FROM account", ()).await.unwrap();
+        assert!(rolled_back(&yes(branch.prepare(b"").await).rollback().await));
+    }
+
+    async fn rule_18_a_declared_reader_cannot_write(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        bench.plain.query_drop(WRITER).await.unwrap();
+        for sql in ["UPDATE account SET balance = 0", "SELECT writer()"] {
+            let mut branch = bench.begin(xid()).await;
+            branch.set_read_only();
+            branch.query("SELECT 1 FROM account", ()).await.unwrap();
+            assert_eq!(branch.query(sql, ()).await.unwrap_err().code(), Some(1792));
+            no(branch.prepare(b"").await);
+        }
+        let mut branch = bench.begin(xid()).await;
+        branch.set_read_only();
+        branch.exec("SELECT 1 FROM account", ()).await.unwrap();
+        assert!(matches!(branch.prepare(b"").await, Vote::ReadOnly));
+        // The next branch of the session writes again.
+        let mut prepared = bench.prepared(xid()).await;
+        assert!(committed(&prepared.commit().await));
+    }
+
+    async fn rule_19_a_branch_does_not_wait_long_for_a_lock(flavor) {
+        let bench = Bench::new(flavor).await;
+        let mut holder = bench.worked(xid()).await;
+        let settings = holder.query("SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@autocommit", ()).await;
+        let (lock_wait, metadata_wait, autocommit): (u64, u64, u64) = from_row(settings.unwrap().remove(0));
+        assert_eq!((lock_wait, metadata_wait, autocommit), (1, 5, 1));
+        let mut waiting = bench.begin(xid()).await;
+        let error = waiting.exec("UPDATE account SET balance = 0 WHERE id = 1", ()).await.unwrap_err();
+        assert_eq!(error.code(), Some(1205));
+        // 1205 rolls nothing back by itself: the vote must.
+        no(waiting.prepare(b"").await);
+        assert!(committed(&yes(holder.prepare(b"").await).commit().await));
+    }
+
+    async fn sessions_are_bounded_and_the_refusal_is_clear(flavor) {
+        let bench = Bench::new(flavor).await;
+        let few = Options { sessions_max: 2, session_wait: std::time::Duration::from_millis(1), ..options() };
+        let db = Database::connect(&bench.url, few).await.unwrap();
+        let begin = || { let xid = xid(); db.begin(xid.cluster, xid.gtid, xid.branch) };
+        let held = [begin().await.unwrap(), begin().await.unwrap()];
+        assert!(matches!(begin().await, Err(XaError::SessionsExhausted { max: 2 })));
+        drop(held);
+        begin().await.unwrap().abort().await;
+    }
+
+    async fn a_reply_is_kept_up_to_64_kib(flavor) {
+        let bench = Bench::new(flavor).await;
+        let (fits, too_long) = (vec![0x5c; REPLY_MAX_BYTES], vec![0; REPLY_MAX_BYTES + 1]);
+        let first = xid();
+        let mut prepared = yes(bench.worked(first).await.prepare(&fits).await);
+        assert!(committed(&prepared.commit().await));
+        assert_eq!(bench.db.recorded(&first).await.unwrap(), Some(Resolution::Committed { reply: fits.into() }));
+        no(bench.worked(xid()).await.prepare(&too_long).await);
+    }
+}
