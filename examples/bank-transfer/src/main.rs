@@ -10,6 +10,7 @@ mod hold;
 mod parent;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -42,18 +43,21 @@ enum Service {
     Serve(coordinator::ServeArgs),
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode> {
+fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    match cli.service {
-        None => return demo::run(cli.options).await,
-        Some(service) => {
-            start_log();
-            match service {
-                Service::Bank(args) => bank::serve(args).await?,
-                Service::Serve(args) => coordinator::serve(args).await?,
-            }
-        }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(run(cli));
+    // Interrupted while a database server is being fetched, nobody waits for that.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    let Some(service) = cli.service else { return demo::run(cli.options).await };
+    start_log();
+    match service {
+        Service::Bank(args) => bank::serve(args).await?,
+        Service::Serve(args) => coordinator::serve(args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

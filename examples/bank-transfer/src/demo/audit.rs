@@ -185,7 +185,7 @@ fn every_transfer_exactly_once(evidence: &Evidence, record: &[Outcome]) -> Invar
     wrong
         .extend(rows.iter().flat_map(HashMap::values).map(|unknown| format!("nobody asked for {unknown:?}")));
     let committed = record.iter().filter(|outcome| outcome.committed).count();
-    let fine = format!("{committed} committed, {} refused", record.len() - committed);
+    let fine = format!("{} committed, {} refused", count(committed), count(record.len() - committed));
     verdict("every transfer is in both ledgers once, or in neither", fine, wrong)
 }
 
@@ -193,5 +193,101 @@ fn coordinator_agrees(committed: &HashSet<&str>, record: &[Outcome]) -> Invarian
     let told: HashSet<&str> =
         record.iter().filter(|outcome| outcome.committed).map(|outcome| outcome.gtid.as_str()).collect();
     let wrong = told.symmetric_difference(committed).map(|gtid| format!("{gtid} on one side only")).collect();
-    verdict("the coordinator has on record what it told", format!("{} committed", committed.len()), wrong)
+    verdict(
+        "the coordinator has on record what it told",
+        format!("{} committed", count(committed.len())),
+        wrong,
+    )
+}
+
+fn count(number: usize) -> String {
+    thousands(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::account::Transfer;
+
+    fn outcome(gtid: &str, amount: i64, committed: bool) -> Outcome {
+        let account = |bank| Account { bank, number: 1 };
+        let (from, to) = (account(Bank::A), account(Bank::B));
+        let transfer = Transfer { key: format!("key of {gtid}"), from, to, amount };
+        Outcome { transfer, gtid: gtid.to_owned(), committed }
+    }
+
+    fn row(gtid: &str, amount: i64) -> LedgerRow {
+        LedgerRow { gtid: gtid.to_owned(), transfer: format!("key of {gtid}"), account: 1, amount }
+    }
+
+    /// One transfer of 100 happened, one was refused.
+    fn fine() -> (Evidence, Vec<Outcome>) {
+        let evidence = Evidence {
+            balances: [vec![(1, OPENING_BALANCE - 100)], vec![(1, OPENING_BALANCE + 100)]],
+            ledgers: [vec![row("x", -100)], vec![row("x", 100)]],
+        };
+        (evidence, vec![outcome("x", 100, true), outcome("y", 5_000, false)])
+    }
+
+    fn broken(change: impl FnOnce(&mut Evidence, &mut Vec<Outcome>)) -> Vec<&'static str> {
+        let (mut evidence, mut record) = fine();
+        change(&mut evidence, &mut record);
+        let committed = HashSet::from(["x"]);
+        let all = [
+            no_negative_balance(&evidence),
+            balances_follow_from_ledgers(&evidence),
+            every_transfer_exactly_once(&evidence, &record),
+            coordinator_agrees(&committed, &record),
+        ];
+        all.into_iter().filter(|one| !one.holds).map(|one| one.name).collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_when_nothing_is_wrong() {
+        assert!(broken(|_, _| {}).is_empty());
+    }
+
+    #[test]
+    fn an_overdrawn_account_is_found() {
+        let found = broken(|evidence, _| {
+            evidence.balances[0][0].1 = -1;
+            evidence.ledgers[0][0].amount = -1_001;
+        });
+        assert!(found.contains(&"no balance is negative"), "{found:?}");
+    }
+
+    #[test]
+    fn a_balance_without_a_ledger_row_is_found() {
+        assert_eq!(
+            broken(|evidence, _| evidence.balances[1][0].1 += 1),
+            ["every balance follows from its ledger"]
+        );
+    }
+
+    #[test]
+    fn a_transfer_done_twice_halfway_wrongly_or_unasked_is_found() {
+        type Change = fn(&mut Evidence, &mut Vec<Outcome>);
+        let changes: [Change; 5] = [
+            |evidence, _| evidence.ledgers[0].push(row("x", -100)),
+            |evidence, _| drop(evidence.ledgers[1].pop()),
+            |evidence, _| evidence.ledgers[1][0].amount = 99,
+            |evidence, _| evidence.ledgers[0].push(row("y", -5_000)),
+            |evidence, _| evidence.ledgers[0].push(row("z", -1)),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let found = broken(change);
+            assert!(
+                found.contains(&"every transfer is in both ledgers once, or in neither"),
+                "{index}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_outcome_that_the_coordinator_has_not_on_record_is_found() {
+        let found = broken(|_, record| record[0].committed = false);
+        assert!(found.contains(&"the coordinator has on record what it told"), "{found:?}");
+        let found = broken(|_, record| record[1].committed = true);
+        assert!(found.contains(&"the coordinator has on record what it told"), "{found:?}");
+    }
 }

@@ -166,14 +166,13 @@ fn show_logs(dir: &Path, stage: Option<&Stage>) -> Result<()> {
 }
 
 fn tell_how_to_look(stage: &Stage, dir: &Path) {
-    let (address, bank) = (stage.coordinator.address(), stage.banks[1].process.address());
+    let address = stage.coordinator.address();
     say::headline("Everything is left running until Ctrl-C. To look at it:");
     for command in [
         format!("cargo run --release --bin concord -- tx list --address http://{address}"),
         format!("cargo run --release --bin concord -- status --address http://{address}"),
         format!("grpcurl -plaintext {address} list"),
         format!("grpcurl -plaintext -d '{{\"page_size\": 3}}' {address} concord.v1.Coordinator/List"),
-        format!("grpcurl -plaintext {bank} list"),
         format!("mysql --host 127.0.0.1 --port {} --user root bank_a", stage.books[0].server().port()),
         format!("ls {}", dir.display()),
     ] {

@@ -96,7 +96,7 @@ async fn bank_killed(stage: &mut Stage, record: &mut Vec<Outcome>) -> Result<Sce
     stage.banks[b].process.start().await?;
     let ended = stage.initiator.watch(&decided.gtid, "it is committed everywhere", has_ended).await?;
     say::line(format!(
-        "Bank B is back (process {}). The coordinator never stopped trying: {}.",
+        "Bank B is back (process {}), and what it finds prepared is committed as decided: {}.",
         stage.banks[b].process.pid(),
         state_name(&ended)
     ));
