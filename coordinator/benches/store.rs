@@ -91,7 +91,9 @@ fn run(directory: &Path, writers: u64) -> Result<Measured> {
     let store = Arc::new(SqliteStore::open(directory)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let started = Instant::now();
-    let tasks: Vec<_> = (0..writers).map(|writer| runtime.spawn(write(Arc::clone(&store), writer, writers, started))).collect();
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| runtime.spawn(write(Arc::clone(&store), writer, writers, started)))
+        .collect();
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(runtime.block_on(task)??);
@@ -103,13 +105,19 @@ fn run(directory: &Path, writers: u64) -> Result<Measured> {
     Ok(Measured { appends, elapsed, syncs: counters.syncs, records: counters.records, latencies })
 }
 
-async fn write(store: Arc<SqliteStore>, writer: u64, writers: u64, started: Instant) -> Result<Vec<Duration>> {
+async fn write(
+    store: Arc<SqliteStore>,
+    writer: u64,
+    writers: u64,
+    started: Instant,
+) -> Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     for n in (writer..).step_by(writers as usize) {
         if started.elapsed() > SPAN {
             break;
         }
-        let (forced, lazy) = transaction(Gtid::compose(1 + started.elapsed().as_millis() as u64, store.epoch(), n));
+        let (forced, lazy) =
+            transaction(Gtid::compose(1 + started.elapsed().as_millis() as u64, store.epoch(), n));
         let before = Instant::now();
         store.append(forced, Durability::Forced).await?;
         latencies.push(before.elapsed());

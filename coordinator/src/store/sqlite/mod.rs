@@ -229,7 +229,7 @@ struct Faults {
 
 #[cfg(not(test))]
 impl Faults {
-    fn check(&self, _synced: bool) -> rusqlite::Result<()> {
+    fn committed(&self, _connection: &rusqlite::Connection, _forced: bool) -> rusqlite::Result<()> {
         Ok(())
     }
 
@@ -238,10 +238,15 @@ impl Faults {
 
 #[cfg(test)]
 impl Faults {
-    fn check(&self, synced: bool) -> rusqlite::Result<()> {
-        if synced && self.fail_sync.swap(false, Ordering::SeqCst) {
+    /// Believes the connection, not the writer, about what was synced.
+    fn committed(&self, connection: &rusqlite::Connection, forced: bool) -> rusqlite::Result<()> {
+        const FULL: i32 = 2;
+        if forced && self.fail_sync.swap(false, Ordering::SeqCst) {
             let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
             return Err(rusqlite::Error::SqliteFailure(error, None));
+        }
+        if connection.pragma_query_value::<i32, _>(None, "synchronous", |row| row.get(0))? == FULL {
+            self.synced(Path::new(connection.path().unwrap_or_default()));
         }
         Ok(())
     }

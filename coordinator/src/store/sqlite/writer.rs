@@ -147,12 +147,12 @@ impl Writer {
         } else if forced && self.unsynced {
             // Somebody waits for what was appended before. An SQL transaction without changes syncs nothing.
             self.sync_log()?;
+            self.faults.synced(&self.file);
         } else {
             return Ok(());
         }
         if forced {
             self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-            self.faults.synced(&self.file);
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Writer {
             }
         }
         transaction.commit()?;
-        faults.check(forced)?;
+        faults.committed(connection, forced)?;
         self.seq = seq;
         Ok(())
     }
