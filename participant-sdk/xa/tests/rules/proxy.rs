@@ -15,10 +15,13 @@ pub enum Cut {
     After,
 }
 
+/// The words of a request, and where to cut.
+type Trap = Arc<Mutex<Option<(Vec<u8>, Cut)>>>;
+
 #[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
-    trap: Arc<Mutex<Option<(Vec<u8>, Cut)>>>,
+    trap: Trap,
 }
 
 impl Proxy {
@@ -46,7 +49,7 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, trap: Arc<Mutex<Option<(Vec<u8>, Cut)>>>) {
+async fn carry(mut client: TcpStream, mut server: TcpStream, trap: Trap) {
     let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {
