@@ -57,6 +57,7 @@ mod probe;
 mod progress;
 mod rundir;
 mod server;
+mod service;
 mod template;
 
 pub use environment::Environment;
@@ -65,4 +66,6 @@ pub use flavor::{Flavor, Version};
 pub use installation::{Installation, Source};
 pub use locate::{External, Located, fetch, locate, locate_cached};
 pub use rundir::{Swept, sweep};
+pub use rustix::process::Signal;
 pub use server::{Server, ServerOptions};
+pub use service::{Address, Service, parent_gone, until};

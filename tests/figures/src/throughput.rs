@@ -1,0 +1,154 @@
+//! Transfers per second through the coordinator, against the same SQL by a bare XA client; and what they cost
+//! in syncs of the coordinator's log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use concord_proto::v1::{TransactionState, Wait};
+use hdrhistogram::Histogram;
+
+use crate::bare::Client;
+use crate::stage::Stage;
+use crate::{Bound, Line};
+
+const CONCURRENCY: usize = 64;
+/// Transfers one after the other, for the syncs at concurrency 1.
+const SEQUENTIAL: usize = 500;
+
+pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> Result<Vec<Line>> {
+    let line = |figure: &str, value: f64, unit, wanted, detail: String| Line {
+        figure: figure.to_owned(),
+        database: stage.flavor.to_string(),
+        value,
+        unit,
+        wanted,
+        detail,
+    };
+    through(stage, 1, 100).await?; // Everything is warm and connected after this.
+    let one = syncs(stage, 1, SEQUENTIAL).await?;
+    let (mut bare, mut concord, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut clients = bare_clients(stage).await?;
+    run_bare(&mut clients, transfers / 2).await?;
+    through(stage, CONCURRENCY, transfers / 2).await?;
+    let before = stage.status().await?;
+    for _ in 0..rounds {
+        let with = {
+            let run = through(stage, CONCURRENCY, transfers).await?;
+            latency.add(&run.latency)?;
+            run.per_second
+        };
+        let without = run_bare(&mut clients, transfers).await?;
+        ratios.push(with / without);
+        bare.push(without);
+        concord.push(with);
+    }
+    let after = stage.status().await?;
+    let count = (rounds * transfers) as f64;
+    let many = (after.log_syncs - before.log_syncs) as f64 / count;
+    ensure!(stage.in_doubt().await? == 0, "branches were left in doubt");
+    let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0;
+    Ok(vec![
+        line("log syncs per transfer, 1 at a time", one, "syncs", Some(Bound::AtMost(1.0)), String::new()),
+        line("log syncs per transfer, 64 at a time", many, "syncs", Some(Bound::AtMost(0.2)), String::new()),
+        line(
+            "transfers, through Concord / bare client",
+            median(&mut ratios),
+            "ratio",
+            Some(Bound::AtLeast(0.6)),
+            format!(
+                "{:.0}/s against {:.0}/s, 64 at a time; p50 {:.1} ms, p99 {:.1} ms; rounds {:.2} … {:.2}",
+                median(&mut concord),
+                median(&mut bare),
+                ms(0.5),
+                ms(0.99),
+                ratios.first().unwrap_or(&0.0),
+                ratios.last().unwrap_or(&0.0),
+            ),
+        ),
+    ])
+}
+
+/// Sorts, and takes the middle.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn syncs(stage: &Stage, concurrency: usize, transfers: usize) -> Result<f64> {
+    let before = stage.status().await?;
+    through(stage, concurrency, transfers).await?;
+    let after = stage.status().await?;
+    Ok((after.log_syncs - before.log_syncs) as f64 / transfers as f64)
+}
+
+struct Run {
+    per_second: f64,
+    /// Of each transfer, in microseconds.
+    latency: Histogram<u64>,
+}
+
+/// Runs transfers through the coordinator. All must commit.
+async fn through(stage: &Stage, concurrency: usize, transfers: usize) -> Result<Run> {
+    let left = Arc::new(AtomicUsize::new(transfers));
+    let client = stage.client()?;
+    let requests: Result<Vec<_>> = (0..transfers).map(|_| stage.transfer(Wait::Completed)).collect();
+    let requests = Arc::new(requests?);
+    let start = Instant::now();
+    let workers = (0..concurrency).map(|_| {
+        let (left, requests, mut client) = (Arc::clone(&left), Arc::clone(&requests), client.clone());
+        tokio::spawn(async move {
+            let mut latency = Histogram::<u64>::new(3)?;
+            while let Ok(number) =
+                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            {
+                let sent = Instant::now();
+                let done = client.execute(requests[number - 1].clone()).await?.into_inner();
+                latency.record(u64::try_from(sent.elapsed().as_micros())?)?;
+                let transaction = done.transaction.unwrap_or_default();
+                ensure!(transaction.state() == TransactionState::Committed, "not committed: {transaction:?}");
+            }
+            Ok(latency)
+        })
+    });
+    let mut latency = Histogram::<u64>::new(3)?;
+    for worker in workers.collect::<Vec<_>>() {
+        latency.add(worker.await??)?;
+    }
+    Ok(Run { per_second: transfers as f64 / start.elapsed().as_secs_f64(), latency })
+}
+
+async fn bare_clients(stage: &Stage) -> Result<Vec<Client>> {
+    let urls = stage.urls();
+    let mut clients = Vec::new();
+    for number in 0..CONCURRENCY {
+        clients.push(Client::connect(&urls, number).await?);
+    }
+    Ok(clients)
+}
+
+/// Runs transfers by bare clients; answers how many a second.
+async fn run_bare(clients: &mut Vec<Client>, transfers: usize) -> Result<f64> {
+    let left = Arc::new(AtomicUsize::new(transfers));
+    let start = Instant::now();
+    let workers = clients.drain(..).map(|mut client| {
+        let left = Arc::clone(&left);
+        tokio::spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+            {
+                client.transfer().await?;
+            }
+            anyhow::Ok(client)
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    let mut back = Vec::new();
+    for worker in workers {
+        back.push(worker.await??);
+    }
+    let per_second = transfers as f64 / start.elapsed().as_secs_f64();
+    clients.extend(back);
+    Ok(per_second)
+}

@@ -1,0 +1,255 @@
+//! Services beside the databases: coordinators and participants in processes of their own, to be killed and
+//! started again at the same address.
+//!
+//! A program usually starts itself again with other arguments; [`parent_gone`] then ends the child when its
+//! parent is gone, however that came about.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::Environment;
+use crate::error::Result;
+use crate::port::ReservedPort;
+
+/// Far beyond what anything here takes, so that only what never happens runs into it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How much of a log a message shows.
+const TAIL_BYTES: usize = 4_000;
+
+/// A loopback port, kept for one service while this value lives, also while the service is down.
+#[derive(Debug)]
+pub struct Address(ReservedPort);
+
+impl Address {
+    /// Takes a port that is free now, outside the range from which clients get theirs.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn reserve() -> Result<Self> {
+        Ok(Address(ReservedPort::take(&Environment::from_process().run_dir)?))
+    }
+
+    /// As a socket address.
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.0.number))
+    }
+
+    /// As participants and coordinators are named: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.socket())
+    }
+}
+
+/// A service in a process of its own. Dropping it kills it.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    address: Address,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// Describes a service; [`start`](Self::start) starts it. Its arguments must make it listen at `address`;
+    /// its output is appended to the file `log`, whose directory is its working directory.
+    pub fn new<A: Into<OsString>>(
+        name: &str,
+        program: PathBuf,
+        arguments: impl IntoIterator<Item = A>,
+        address: Address,
+        log: PathBuf,
+    ) -> Service {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Service { name: name.to_owned(), program, arguments, address, log, child: None }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its process id; `None` while it is not running.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Adds an argument for the next start.
+    pub fn push_argument(&mut self, argument: impl Into<OsString>) {
+        self.arguments.push(argument.into());
+    }
+
+    /// Starts it, and returns when it accepts connections.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends at once, or does not listen; with the end of its log.
+    pub async fn start(&mut self) -> io::Result<()> {
+        let child = self.spawn()?;
+        self.child = Some(child);
+        let (address, what) = (self.address.socket(), format!("{} listens", self.name));
+        let outcome = until(&what, async || {
+            if let Some(status) = self.exit_status()? {
+                return Err(io::Error::other(format!("{} ended while starting: {status}", self.name)));
+            }
+            Ok(TcpStream::connect(address).await.ok().map(drop))
+        })
+        .await;
+        outcome
+            .map_err(|error| io::Error::other(format!("{error}; the end of its log:\n{}", self.log_tail())))
+    }
+
+    /// Starts it and does not wait.
+    fn spawn(&self) -> io::Result<Child> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        // What the reader has configured for a coordinator of their own is not meant for this one.
+        let of_concord = |name: &OsString| name.to_string_lossy().starts_with("CONCORD_");
+        let mut command = Command::new(&self.program);
+        if let Some(directory) = self.log.parent() {
+            command.current_dir(directory);
+        }
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| !of_concord(name)))
+            // Its end tells the child that its parent is gone.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C in the terminal is for the parent alone, which ends its children itself.
+            .process_group(0)
+            .spawn()
+    }
+
+    /// Ends it with SIGKILL, as a crash would, and returns when it is gone.
+    ///
+    /// # Errors
+    /// When it is not running, or has ended by itself, which it must not.
+    pub fn kill9(&mut self) -> io::Result<()> {
+        if let Some(status) = self.exit_status()? {
+            return Err(io::Error::other(format!("{} has ended by itself: {status}", self.name)));
+        }
+        let Some(mut child) = self.child.take() else {
+            return Err(io::Error::other(format!("{} is not running", self.name)));
+        };
+        child.kill()?;
+        child.wait().map(drop)
+    }
+
+    /// Sends a signal: SIGTERM, SIGSTOP, SIGCONT.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        let status = until(&what, async || self.exit_status()).await?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// How it ended; `None` while it runs or has not been started.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).into_owned()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only when it has ended already.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+/// Looks until there is something to see: never by a fixed sleep.
+///
+/// # Errors
+/// Those of `look`, and that nothing was seen within a minute.
+pub async fn until<T, E: From<io::Error>>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> std::result::Result<Option<T>, E>,
+) -> std::result::Result<T, E> {
+    let started = Instant::now();
+    loop {
+        if let Some(seen) = look().await? {
+            return Ok(seen);
+        }
+        if started.elapsed() > PATIENCE {
+            let message = format!("waited {} s in vain: {what}", PATIENCE.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message).into());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until the process that started this one as a [`Service`] is gone: it holds the other end of standard
+/// input.
+pub async fn parent_gone() {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    // Not tokio's stdin: its thread would keep the runtime from shutting down.
+    std::thread::spawn(move || {
+        io::stdin().read_to_end(&mut Vec::new()).ok();
+        drop(end);
+    });
+    // The sender sends nothing; it is dropped.
+    ended.await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper(directory: &std::path::Path, script: &str) -> Service {
+        let address = Address::reserve().unwrap();
+        Service::new("sleeper", "/bin/sh".into(), ["-c", script], address, directory.join("sleeper.log"))
+    }
+
+    #[tokio::test]
+    async fn a_service_that_ends_while_starting_is_an_error_with_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = sleeper(directory.path(), "echo no luck; exit 7").start().await.unwrap_err().to_string();
+        assert!(error.contains("exit status: 7") && error.contains("no luck"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_ended_by_itself_cannot_be_killed_unnoticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut service = sleeper(directory.path(), "exit 0");
+        service.child = Some(service.spawn().unwrap());
+        until("it ends", async || service.exit_status()).await.unwrap();
+        assert!(service.kill9().unwrap_err().to_string().contains("by itself"));
+    }
+}
