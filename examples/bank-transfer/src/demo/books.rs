@@ -2,13 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use concord_sandbox::Server;
+use concord_xa::FORMAT_ID;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
 use super::account::Bank;
-
-/// What Concord's branches are called in XA RECOVER: their gtrid begins with the cluster's identity.
-const FORMAT_ID: i64 = 0x434E_4344;
 
 /// One bank's database.
 #[derive(Debug, Clone)]

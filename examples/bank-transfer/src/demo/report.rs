@@ -109,12 +109,12 @@ impl Report {
         let storm = &self.storm;
         say::headline("How fast the random transfers were");
         say::line(format!(
-            "{:.0} committed/s with {} at a time; p50 {:.1} ms, p99 {:.1} ms, slowest {:.1} ms",
-            storm.committed_per_second,
-            storm.concurrency,
-            storm.latency_ms.p50,
-            storm.latency_ms.p99,
-            storm.latency_ms.max
+            "{:.0} transfers/s with {} at a time, {:.0} of them committed",
+            storm.transfers_per_second, storm.concurrency, storm.committed_per_second
+        ));
+        say::line(format!(
+            "a committed one took: p50 {:.1} ms, p99 {:.1} ms, slowest {:.1} ms",
+            storm.latency_ms.p50, storm.latency_ms.p99, storm.latency_ms.max
         ));
         if let Some(syncs) = storm.log_syncs_per_transaction {
             say::line(format!("{syncs:.2} syncs of the coordinator's log per transaction"));

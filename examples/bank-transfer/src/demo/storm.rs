@@ -53,6 +53,8 @@ pub(crate) struct Storm {
     pub calls_repeated: u64,
     /// From the first call to the last answer.
     pub seconds: f64,
+    /// Transfers per second, refused ones included.
+    pub transfers_per_second: f64,
     /// Committed transfers per second.
     pub committed_per_second: f64,
     /// Of committed transfers, from the first call to the answer.
@@ -120,6 +122,7 @@ pub(crate) async fn run(stage: &mut Stage, load: Load, record: &mut Vec<Outcome>
         tried_anew,
         calls_repeated: stage.initiator.repeats() - repeats_before,
         seconds,
+        transfers_per_second: load.transfers as f64 / seconds,
         committed_per_second: committed as f64 / seconds,
         latency_ms: Latency { p50: latency(0.5), p99: latency(0.99), max: latency(1.0) },
         log_syncs_per_transaction: (log_after.epoch == log_before.epoch).then(syncs),
