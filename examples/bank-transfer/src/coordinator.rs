@@ -20,11 +20,13 @@ pub(crate) struct ServeArgs {
     data_dir: PathBuf,
 }
 
-/// Runs a coordinator with the default configuration until the demo goes away.
+/// Runs a coordinator, otherwise with the default configuration, until the demo goes away.
 pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     let mut config = Config::default();
     config.server.listen = args.listen;
     config.store.data_dir = args.data_dir;
+    // It is stopped only when the demo is gone, and then nobody is left to wait for.
+    config.shutdown.grace_ms = 0;
     concord_coordinator::serve::run(config, parent::gone()).await?;
     Ok(())
 }

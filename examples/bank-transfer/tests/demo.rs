@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -143,4 +144,19 @@ fn keep_leaves_everything_running_until_ctrl_c() {
     interrupt(&child);
     assert!(child.wait().unwrap().success());
     assert_nothing_left(dir.path());
+}
+
+#[test]
+fn the_services_end_when_the_demo_is_killed() {
+    let dir = TempDir::new().unwrap();
+    let arguments = ["--db", "mariadb", "--transfers", "10000000"];
+    let mut child = running_until(dir.path(), &arguments, "10,000,000 random transfers");
+    assert_eq!(left_running(dir.path()).len(), 3, "two banks and a coordinator");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let started = Instant::now();
+    while !left_running(dir.path()).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", left_running(dir.path()));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
