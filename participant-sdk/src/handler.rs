@@ -91,7 +91,7 @@ impl HandlerError {
             Kind::Failed(error) => {
                 matches!(
                     error.downcast_ref(),
-                    Some(XaError::RowCount { .. } | XaError::SessionsExhausted { .. })
+                    Some(XaError::RowCount { .. } | XaError::Refused(_) | XaError::SessionsExhausted { .. })
                 )
             }
         }

@@ -12,10 +12,11 @@
 //! }
 //!
 //! async fn debit(mut xa: XaBranch, Json(t): Json<Transfer>) -> Result<Reply, HandlerError> {
-//!     xa.queue(
+//!     xa.queue_or_refuse(
 //!         "UPDATE account SET balance = balance - ? WHERE id = ? AND balance >= ?",
 //!         (t.amount, t.account, t.amount),
-//!         1, // exactly one row, else the branch is refused
+//!         1, // row exactly, or
+//!         "insufficient funds",
 //!     )?;
 //!     Ok(Reply::empty())
 //! }

@@ -80,6 +80,21 @@ impl XaBranch {
         self.branch()?.queue(sql, params, Some(rows))
     }
 
+    /// As [`XaBranch::queue`]; `refusal` is the reason for the initiator when the number of rows is not met,
+    /// such as "insufficient funds".
+    ///
+    /// # Errors
+    /// When the text or the parameters cannot be used.
+    pub fn queue_or_refuse(
+        &mut self,
+        sql: &str,
+        params: impl Into<Params>,
+        rows: u64,
+        refusal: impl Into<String>,
+    ) -> Result<(), XaError> {
+        self.branch()?.queue_or_refuse(sql, params, rows, refusal)
+    }
+
     /// As [`XaBranch::queue`], whatever number of rows it matches.
     ///
     /// # Errors

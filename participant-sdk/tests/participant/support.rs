@@ -216,6 +216,14 @@ impl World {
                     Ok(format!("took {amount}"))
                 }
             })
+            .xa("broke", async |mut xa: XaBranch, flush: Bytes| {
+                let sql = "UPDATE account SET balance = balance - 500 WHERE id = 1 AND balance >= 500";
+                xa.queue_or_refuse(sql, (), 1, "insufficient funds")?;
+                if !flush.is_empty() {
+                    xa.exec("UPDATE account SET balance = balance + 500 WHERE id = 2", ()).await?;
+                }
+                Ok(())
+            })
             .xa("slow-debit", move |mut xa: XaBranch, _: Bytes| {
                 let probe = Arc::clone(&counted_again);
                 async move {

@@ -27,6 +27,8 @@ on_both! {
         let node = world.node().await;
         for (action, payload, why) in [
             ("debit", "500", "matched 0 rows, not 1"),
+            ("broke", "", "insufficient funds"),
+            ("broke", "flush", "insufficient funds"),
             ("debit", "many", "invalid digit"),
             ("refuse", "no such account", "no such account"),
             ("panic", "early", "the author's mistake"),

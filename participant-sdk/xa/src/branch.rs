@@ -67,6 +67,20 @@ pub struct Branch {
 struct Queued {
     text: String,
     rows: Option<u64>,
+    /// What to say when the number of rows is not met.
+    refusal: Option<String>,
+}
+
+impl Queued {
+    fn wrong_count(&self, actual: u64) -> XaError {
+        match &self.refusal {
+            Some(reason) => XaError::Refused(reason.clone()),
+            None => {
+                let expected = self.rows.unwrap_or_default();
+                XaError::RowCount { statement: excerpt(&self.text), expected, actual }
+            }
+        }
+    }
 }
 
 /// What a statement of a round trip is.
@@ -165,7 +179,10 @@ impl Branch {
         rows: u64,
     ) -> Result<(), XaError> {
         let actual = self.exec(sql, params).await?;
-        if actual == rows { Ok(()) } else { Err(self.wrong_count(sql, rows, actual)) }
+        if actual == rows {
+            return Ok(());
+        }
+        Err(self.fail(XaError::RowCount { statement: excerpt(sql), expected: rows, actual }))
     }
 
     /// Runs a query and answers its rows.
@@ -182,7 +199,31 @@ impl Branch {
     /// # Errors
     /// [`XaError::Statement`], [`XaError::Failed`].
     pub fn queue(&mut self, sql: &str, params: impl Into<Params>, rows: Option<u64>) -> Result<(), XaError> {
-        let statement = self.accept(sql, params.into())?;
+        self.push(sql, params.into(), rows, None)
+    }
+
+    /// As [`Branch::queue`]; `refusal` is the reason given when the number of rows is not met.
+    ///
+    /// # Errors
+    /// [`XaError::Statement`], [`XaError::Failed`].
+    pub fn queue_or_refuse(
+        &mut self,
+        sql: &str,
+        params: impl Into<Params>,
+        rows: u64,
+        refusal: impl Into<String>,
+    ) -> Result<(), XaError> {
+        self.push(sql, params.into(), Some(rows), Some(refusal.into()))
+    }
+
+    fn push(
+        &mut self,
+        sql: &str,
+        params: Params,
+        rows: Option<u64>,
+        refusal: Option<String>,
+    ) -> Result<(), XaError> {
+        let statement = self.accept(sql, params)?;
         if statement.many_results {
             return Err(self.fail(XaError::Statement("CALL cannot be queued: run it with exec".into())));
         }
@@ -190,7 +231,7 @@ impl Branch {
             return Err(self.fail(XaError::Statement("a read-only branch has nothing to queue".into())));
         }
         self.only_reads = false;
-        self.queue.push(Queued { text: statement.text, rows });
+        self.queue.push(Queued { text: statement.text, rows, refusal });
         Ok(())
     }
 
@@ -427,10 +468,8 @@ impl Branch {
         let queue = std::mem::take(&mut self.queue);
         let first = trip.parts.len() - 1 - queue.len();
         for (queued, outcome) in queue.iter().zip(results.iter().skip(first)) {
-            if let Some(rows) = queued.rows
-                && rows != outcome.affected
-            {
-                return Err(self.wrong_count(&queued.text, rows, outcome.affected));
+            if queued.rows.is_some_and(|rows| rows != outcome.affected) {
+                return Err(self.fail(queued.wrong_count(outcome.affected)));
             }
         }
         // A CALL gives several results; the last says how many rows it changed, the first has its rows.
@@ -440,10 +479,6 @@ impl Branch {
             outcome.affected = last.affected;
         }
         Ok(outcome)
-    }
-
-    fn wrong_count(&mut self, sql: &str, expected: u64, actual: u64) -> XaError {
-        self.fail(XaError::RowCount { statement: excerpt(sql), expected, actual })
     }
 
     fn fail(&mut self, error: XaError) -> XaError {
@@ -463,11 +498,8 @@ impl Branch {
         }
         let affected = |at: usize| failure.done.get(at).map_or(0, |outcome| outcome.affected);
         let count = |queued: Option<&Queued>, at: usize| match queued {
-            Some(Queued { text, rows: Some(expected) }) => {
-                let (statement, actual) = (excerpt(text), affected(at));
-                XaError::RowCount { statement, expected: *expected, actual }.to_string()
-            }
-            _ => failure.error.to_string(),
+            Some(queued) => queued.wrong_count(affected(at)).to_string(),
+            None => failure.error.to_string(),
         };
         match (part, failure.error.code()) {
             (Part::Guard(at), Some(code::SUBQUERY_MANY_ROWS)) => count(self.queue.get(at), index - 1),

@@ -85,6 +85,9 @@ pub enum XaError {
         /// Rows matched.
         actual: u64,
     },
+    /// A queued statement did not match the rows that it needs; in the words given with it.
+    #[error("{0}")]
+    Refused(String),
     /// An earlier statement of this branch failed, so nothing more is done in it (docs/xa.md rule 6).
     #[error("the branch has failed already: {0}")]
     Failed(String),

@@ -325,14 +325,14 @@ impl Database {
         let mut row = || results.next().and_then(|outcome| outcome.rows.into_iter().next());
         let uptime =
             row().and_then(|row| from_row_opt::<(String, f64)>(row).ok()).map_or(0.0, |(_, value)| value);
+        // Connection ids start again when the server does: a row from before names someone else by now.
+        // Uptime counts whole seconds, so a row written in the last second before a restart is not told apart.
+        if entry.age_s > uptime + 1.0 {
+            return Ok(Owner::Older);
+        }
         let Some(command) = row().and_then(|row| from_row_opt::<String>(row).ok()) else {
             return Ok(Owner::Gone);
         };
-        // Connection ids start again when the server does: a row from before names someone else by now.
-        // (Two seconds because Uptime counts whole ones.)
-        if entry.age_s > uptime + 2.0 {
-            return Ok(Owner::Older);
-        }
         Ok(if command == "Sleep" { Owner::Idle } else { Owner::AtWork })
     }
 

@@ -283,6 +283,8 @@ on_both! {
         }
         assert!(matches!(waiting.exec("DO 0", ()).await, Err(XaError::Failed(_))), "no going on after that");
         waiting.abort().await;
+        let sql = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id}");
+        assert_eq!(bench.plain.query_first::<u32, _>(sql).await.unwrap(), Some(0), "the server is not left at it");
         assert_ne!(bench.begin(xid()).await.connection_id(), id);
         assert!(committed(&yes(holder.prepare(b"").await).commit().await));
         assert_eq!(bench.balance(1).await, 90);

@@ -88,8 +88,15 @@ on_both! {
     async fn rule_8_after_a_restart_nobody_is_killed_by_mistake(flavor) {
         let server = start(flavor, &[]);
         let mut bench = Bench::on(&server).await;
+        let (user, name) = ("limited", bench.name.clone());
+        for host in ["%", "localhost"] {
+            let grant = format!("CREATE USER {user}@'{host}' IDENTIFIED BY 'x'; GRANT ALL ON {name}.* TO {user}@'{host}'");
+            bench.plain.query_drop(grant).await.unwrap();
+        }
         let xid = xid();
         let owner = bench.prepared(xid).await.connection_id();
+        // The server counts its uptime in whole seconds; the row must be older than that.
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
         server.kill9().unwrap();
         server.restart().await.unwrap();
         // Someone gets the old number, or one beyond it.
@@ -102,6 +109,9 @@ on_both! {
                 break;
             }
         }
+        let url = bench.url.replace("mysql://root@", &format!("mysql://{user}:x@"));
+        let limited = Database::connect(&url, options()).await.unwrap();
+        assert!(matches!(limited.settle(&xid, None).await, Trace::Prepared { .. }));
         let elsewhere = bench.elsewhere().await;
         assert!(matches!(elsewhere.settle(&xid, None).await, Trace::Prepared { .. }));
         assert!(committed(&elsewhere.commit(&xid).await));
