@@ -16,7 +16,9 @@ pub(crate) async fn measure(stage: &mut Stage, in_doubt: usize) -> Result<Vec<Li
     // Until the banks have seen the file.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let client = stage.client()?;
-    let requests: Result<Vec<_>> = (0..in_doubt).map(|_| stage.transfer(Wait::Decided)).collect();
+    // Each on accounts of its own: they hold their locks until the end.
+    let accounts = 1..=u32::try_from(in_doubt)?;
+    let requests: Result<Vec<_>> = accounts.map(|id| stage.transfer([id, id], Wait::Decided)).collect();
     stream::iter(requests?)
         .map(|request| {
             let mut client = client.clone();

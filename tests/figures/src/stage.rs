@@ -107,18 +107,24 @@ impl Stage {
     }
 
     /// A random transfer from one bank to the other.
-    pub(crate) fn transfer(&self, wait: Wait) -> Result<ExecuteRequest> {
+    pub(crate) fn random_transfer(&self) -> Result<ExecuteRequest> {
+        let account = || rand::random_range(1..=ACCOUNTS);
+        self.transfer([account(), account()], Wait::Completed)
+    }
+
+    /// A transfer from an account of one bank to an account of the other.
+    pub(crate) fn transfer(&self, accounts: [u32; 2], wait: Wait) -> Result<ExecuteRequest> {
         let amount = rand::random_range(1..10);
-        let branch = |bank: &Service, amount: i64| -> Result<BranchRequest> {
-            let share = Share { account: rand::random_range(1..=ACCOUNTS), amount };
+        let branch = |bank: usize, amount: i64| -> Result<BranchRequest> {
+            let share = Share { account: accounts[bank], amount };
             Ok(BranchRequest {
                 kind: BranchKind::Xa.into(),
-                participant: bank.address().url(),
+                participant: self.banks[bank].address().url(),
                 action: "book".into(),
                 payload: serde_json::to_vec(&share)?.into(),
             })
         };
-        let branches = vec![branch(&self.banks[0], -amount)?, branch(&self.banks[1], amount)?];
+        let branches = vec![branch(0, -amount)?, branch(1, amount)?];
         Ok(ExecuteRequest { branches, wait: wait.into(), timeout_ms: 60_000, ..ExecuteRequest::default() })
     }
 

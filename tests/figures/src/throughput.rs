@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use concord_proto::v1::{TransactionState, Wait};
+use concord_proto::v1::TransactionState;
 use hdrhistogram::Histogram;
 
 use crate::bare::Client;
@@ -94,7 +94,7 @@ struct Run {
 async fn through(stage: &Stage, concurrency: usize, transfers: usize) -> Result<Run> {
     let left = Arc::new(AtomicUsize::new(transfers));
     let client = stage.client()?;
-    let requests: Result<Vec<_>> = (0..transfers).map(|_| stage.transfer(Wait::Completed)).collect();
+    let requests: Result<Vec<_>> = (0..transfers).map(|_| stage.random_transfer()).collect();
     let requests = Arc::new(requests?);
     let start = Instant::now();
     let workers = (0..concurrency).map(|_| {
