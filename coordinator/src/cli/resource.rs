@@ -18,7 +18,8 @@ pub(super) enum ResourceCommand {
     /// List the branches that were found prepared on the resources, those of others included
     #[command(after_help = "\
 A branch in doubt has voted and waits for the decision. The coordinator ends its own by itself; those of others it \
-never touches. Resources that could not be asked are named below the table (`unreachable` in JSON).
+never touches. Resources that could not be asked are named below the table (`unreachable` in JSON), and the exit \
+code is 1 then.
 
 Examples:
   concord resource in-doubt
@@ -46,7 +47,13 @@ pub(super) async fn run(command: ResourceCommand) -> Result<(), Failure> {
             let request = client.request(v1::ListInDoubtRequest { resource: resource.unwrap_or_default() });
             let answer =
                 client.operator().list_in_doubt(request).await.map_err(|status| client.failure(&status))?;
-            client.output.show(&InDoubtListing::from(answer.into_inner()))?;
+            let answer = answer.into_inner();
+            let unreachable = answer.unreachable.len();
+            client.output.show(&InDoubtListing::from(answer))?;
+            if unreachable > 0 {
+                // A script must not take an incomplete list for a clean one.
+                return Err(Failure::new(format!("{unreachable} resources could not be asked")));
+            }
         }
     }
     Ok(())
