@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use concord_coordinator::config::Config;
-
-use crate::parent;
+use concord_sandbox::parent_gone;
 
 /// The same flags as those of `concord serve`.
 #[derive(Debug, Args)]
@@ -27,6 +26,6 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<()> {
     config.store.data_dir = args.data_dir;
     // It is stopped only when the demo is gone, and then nobody is left to wait for.
     config.shutdown.grace_ms = 0;
-    concord_coordinator::serve::run(config, parent::gone()).await?;
+    concord_coordinator::serve::run(config, parent_gone()).await?;
     Ok(())
 }

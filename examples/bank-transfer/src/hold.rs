@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use concord_participant::ParticipantServer;
+use concord_sandbox::parent_gone;
 use tonic::Status;
 use tonic::codegen::http::Request;
 use tonic::transport::Server;
 use tower::filter::FilterLayer;
-
-use crate::parent;
 
 /// The path under which gRPC calls the method.
 const COMMIT: &str = "/concord.v1.Participant/Commit";
@@ -27,7 +26,7 @@ pub(crate) async fn serve(participant: ParticipantServer, listen: SocketAddr, ho
         .tcp_nodelay(true)
         .layer(FilterLayer::new(turn_commits_away))
         .add_service(participant.service())
-        .serve_with_shutdown(listen, parent::gone())
+        .serve_with_shutdown(listen, parent_gone())
         .await?;
     participant.shutdown().await;
     Ok(())

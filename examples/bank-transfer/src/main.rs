@@ -7,7 +7,6 @@ mod bank;
 mod coordinator;
 mod demo;
 mod hold;
-mod parent;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -45,7 +45,7 @@ pub(crate) async fn coordinator(directory: &std::path::Path) -> Result<Service> 
     let address = Address::reserve()?;
     let arguments = [
         "coordinator".to_owned(),
-        format!("--listen={}", address.socket()),
+        format!("--listen={}", address),
         format!("--data-dir={}", directory.join("concord-data").display()),
     ];
     let log = directory.join("coordinator.log");
@@ -82,9 +82,9 @@ impl Stage {
             let address = Address::reserve()?;
             let arguments = [
                 "bank".to_owned(),
-                format!("--listen={}", address.socket()),
+                format!("--listen={}", address),
                 format!("--database={}", database.url(DATABASE)),
-                format!("--coordinator={}", coordinator.address().url()),
+                format!("--coordinator={}", coordinator.url()),
                 format!("--hold={}", hold.display()),
                 format!("--sessions-max={SESSIONS_MAX}"),
             ];
@@ -98,11 +98,11 @@ impl Stage {
     }
 
     pub(crate) fn client(&self) -> Result<CoordinatorClient<Channel>> {
-        Ok(CoordinatorClient::new(channel(&self.coordinator.address().url())?))
+        Ok(CoordinatorClient::new(channel(&self.coordinator.url())?))
     }
 
     pub(crate) async fn status(&self) -> Result<GetStatusResponse> {
-        let mut operator = OperatorClient::new(channel(&self.coordinator.address().url())?);
+        let mut operator = OperatorClient::new(channel(&self.coordinator.url())?);
         Ok(operator.get_status(GetStatusRequest {}).await?.into_inner())
     }
 
@@ -119,7 +119,7 @@ impl Stage {
             let share = Share { account: accounts[bank], amount };
             Ok(BranchRequest {
                 kind: BranchKind::Xa.into(),
-                participant: self.banks[bank].address().url(),
+                participant: self.banks[bank].url(),
                 action: "book".into(),
                 payload: serde_json::to_vec(&share)?.into(),
             })

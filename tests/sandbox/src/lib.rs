@@ -68,4 +68,4 @@ pub use locate::{External, Located, fetch, locate, locate_cached};
 pub use rundir::{Swept, sweep};
 pub use rustix::process::Signal;
 pub use server::{Server, ServerOptions};
-pub use service::{Address, Service, parent_gone, until};
+pub use service::{Address, PATIENCE, Service, parent_gone, until};

@@ -5,6 +5,7 @@
 //! parent is gone, however that came about.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,8 +22,8 @@ use crate::Environment;
 use crate::error::Result;
 use crate::port::ReservedPort;
 
-/// Far beyond what anything here takes, so that only what never happens runs into it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long [`until`] waits: far beyond what anything here takes, so that only what never happens runs into it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How much of a log a message shows.
@@ -49,6 +50,12 @@ impl Address {
     /// As participants and coordinators are named: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.socket())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket().fmt(f)
     }
 }
 
@@ -82,9 +89,14 @@ impl Service {
         &self.address
     }
 
-    /// Its process id; `None` while it is not running.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// Its address as participants and coordinators are named.
+    pub fn url(&self) -> String {
+        self.address.url()
+    }
+
+    /// Its process id; 0 while it is not running.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Adds an argument for the next start.
@@ -153,7 +165,7 @@ impl Service {
     /// # Errors
     /// When it is not running.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))?;
         Ok(kill_process(pid, signal)?)
     }
@@ -197,7 +209,7 @@ impl Drop for Service {
 /// Looks until there is something to see: never by a fixed sleep.
 ///
 /// # Errors
-/// Those of `look`, and that nothing was seen within a minute.
+/// Those of `look`, and that nothing was seen within [`PATIENCE`].
 pub async fn until<T, E: From<io::Error>>(
     what: &str,
     mut look: impl AsyncFnMut() -> std::result::Result<Option<T>, E>,

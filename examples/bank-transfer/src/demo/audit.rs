@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use concord_proto::v1::TransactionState;
+use concord_sandbox::PATIENCE;
 use serde::Serialize;
 
 use super::account::{Account, Bank};
@@ -11,7 +12,6 @@ use super::books::LedgerRow;
 use super::record::Outcome;
 use super::say::thousands;
 use super::stage::{OPENING_BALANCE, Stage};
-use super::wait::PATIENCE;
 
 /// One thing that must hold.
 #[derive(Debug, Serialize)]

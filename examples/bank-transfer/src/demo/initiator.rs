@@ -10,12 +10,12 @@ use concord_proto::v1::{
     BranchKind, BranchRequest, ExecuteRequest, GetStatusRequest, GetStatusResponse, ListRequest, Transaction,
     TransactionState, Wait, WatchRequest,
 };
+use concord_sandbox::{PATIENCE, until};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::account::{Account, Transfer};
-use super::wait::{PATIENCE, until};
 use crate::bank::Entry;
 
 /// How long one call may take. Past it the outcome is unknown, and the call is repeated with its key.

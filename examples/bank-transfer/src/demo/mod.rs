@@ -7,15 +7,12 @@ pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod books;
 pub(crate) mod initiator;
-pub(crate) mod port;
-pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod say;
 pub(crate) mod scenarios;
 pub(crate) mod stage;
 pub(crate) mod storm;
-pub(crate) mod wait;
 
 use std::fs;
 use std::path::{Path, PathBuf};

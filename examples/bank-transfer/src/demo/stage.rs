@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use concord_sandbox::{Error as SandboxError, Flavor, Server, ServerOptions};
+use concord_sandbox::{Address, Error as SandboxError, Flavor, Server, ServerOptions, Service};
 
 use super::Options;
 use super::account::Bank;
 use super::books::Books;
 use super::initiator::Initiator;
-use super::port::free_addresses;
-use super::process::Process;
 use super::say;
 
 /// What an account holds when it is opened.
@@ -23,7 +21,7 @@ pub(crate) const OPENING_BALANCE: i64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Stage {
     /// The coordinator's process.
-    pub coordinator: Process,
+    pub coordinator: Service,
     /// The banks' services, in the order of [`Bank::ALL`].
     pub banks: [BankService; 2],
     /// The banks' databases, in the same order.
@@ -36,7 +34,7 @@ pub(crate) struct Stage {
 #[derive(Debug)]
 pub(crate) struct BankService {
     /// The process.
-    pub process: Process,
+    pub process: Service,
     /// While this file is there, the bank answers the coordinator's Commit with UNAVAILABLE.
     pub hold: PathBuf,
 }
@@ -67,9 +65,9 @@ impl Stage {
     pub(crate) async fn build(options: &Options, dir: &Path) -> Result<Stage> {
         let (first, second) = servers(options.db).await?;
         let books = [Books::create(Bank::A, first).await?, Books::create(Bank::B, second).await?];
-        let [coordinator, at_a, at_b] = free_addresses()?;
+        let [coordinator, at_a, at_b] = [Address::reserve()?, Address::reserve()?, Address::reserve()?];
         let program = std::env::current_exe().context("find this program's own file")?;
-        let mut coordinator = Process::new(
+        let mut coordinator = Service::new(
             "the coordinator",
             options.concord.clone().unwrap_or_else(|| program.clone()),
             arguments([
@@ -99,7 +97,7 @@ impl Stage {
                 hold.clone().into(),
             ]);
             let log = dir.join(format!("{}.log", bank.slug()));
-            let process = Process::new(format!("bank {bank}"), program.clone(), arguments, address, log);
+            let process = Service::new(&format!("bank {bank}"), program.clone(), arguments, address, log);
             BankService { process, hold }
         });
         for bank in &mut banks {
