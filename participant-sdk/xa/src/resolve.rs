@@ -363,3 +363,30 @@ enum Owner {
     /// The row is older than the server's start, so the id means someone else.
     Older,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: u16) -> XaError {
+        XaError::Server { code, state: "XA100".into(), message: String::new() }
+    }
+
+    #[test]
+    fn rule_16_these_leave_a_commit_undecided() {
+        for code in [1205, 3197, 1290, 1399, 1400, 1053, 1836] {
+            assert_eq!(classify(&server(code)), Answer::Undecided, "{code}");
+        }
+        // 2006 and 2013 are the driver's words for a lost connection: look for evidence.
+        assert_eq!(classify(&XaError::Connection(String::new())), Answer::Unknown);
+        assert_eq!(classify(&XaError::TimedOut { ms: 1 }), Answer::Unknown);
+    }
+
+    #[test]
+    fn rule_17_these_are_heuristic_rollbacks() {
+        for code in [1402, 1614, 1613] {
+            assert_eq!(classify(&server(code)), Answer::RolledBack, "{code}");
+        }
+        assert_eq!(classify(&server(1397)), Answer::Unknown);
+    }
+}

@@ -1,5 +1,7 @@
 //! Answers that never arrive, and servers that go away.
 
+use std::task::Poll;
+
 use crate::on_both;
 use crate::proxy::{Cut, Proxy};
 use crate::support::*;
@@ -110,5 +112,70 @@ on_both! {
                 assert_eq!(taken, 0);
             }
         }
+    }
+}
+
+/// Polls a future so many times, then drops it.
+async fn cut_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut count = 0;
+    std::future::poll_fn(|context| {
+        count += 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if count >= polls => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+on_both! {
+    /// A caller may drop PREPARE or COMMIT at any await. What became of the branch is then found out, nothing
+    /// is torn, and no session is left in a state that reaches another branch.
+    async fn rule_11_and_15_cancelled_anywhere(flavor) {
+        let mut bench = Bench::new(flavor).await;
+        let mut expected = 100;
+        for polls in 1..12 {
+            let xid = xid();
+            let mut branch = bench.begin(xid).await;
+            let id = branch.connection_id();
+            branch.queue("UPDATE account SET balance = balance - 1 WHERE id = 1", (), Some(1)).unwrap();
+            let mut prepared = match cut_after(branch.prepare(b""), polls).await {
+                Some(vote) => yes(vote),
+                None => match bench.db.settle(&xid, Some(id)).await {
+                    Trace::Prepared { .. } => PreparedBranch::found(bench.db.clone(), xid),
+                    Trace::None => {
+                        assert!(rolled_back(&bench.db.fence(&xid, "cut").await));
+                        continue;
+                    }
+                    other => panic!("{other:?}"),
+                },
+            };
+            let mut resolution = cut_after(prepared.commit(), polls).await;
+            while !matches!(resolution, Some(Resolution::Committed { .. })) {
+                assert!(matches!(resolution, None | Some(Resolution::Undecided { .. })), "{resolution:?}");
+                resolution = Some(prepared.commit().await);
+            }
+            expected -= 1;
+            assert_eq!(bench.balance(1).await, expected);
+        }
+        assert_eq!(bench.balance(1).await, expected);
+        assert!(expected < 100, "some got through");
+    }
+
+    /// A branch that wrote nothing and was prepared all the same, by another program: MariaDB forgets it with
+    /// its connection and answers 1402. Whatever is said of it, it is not left undecided for ever.
+    async fn rule_17_a_forgotten_branch_comes_to_an_end(flavor) {
+        let bench = Bench::new(flavor).await;
+        let xid = xid();
+        let name = xid.to_sql();
+        let mut owner = connect(&bench.url).await;
+        owner.query_drop(format!("XA START {name}; SELECT * FROM account; XA END {name}; XA PREPARE {name}")).await.unwrap();
+        let id = owner.id();
+        bench.end_session(id).await;
+        let resolution = bench.db.commit(&xid).await;
+        assert!(!matches!(resolution, Resolution::Undecided { .. }), "{resolution:?}");
+        assert_eq!(committed(&resolution), bench.detaches());
     }
 }

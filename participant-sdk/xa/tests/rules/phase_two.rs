@@ -259,7 +259,9 @@ on_both! {
             other => panic!("{other:?}"),
         };
         assert_eq!(code, Some(1213));
+        let id = victim.connection_id();
         no(victim.prepare(b"").await);
+        assert_ne!(bench.begin(xid()).await.connection_id(), id, "not used again after an XA error");
         assert!(committed(&yes(survivor.prepare(b"").await).commit().await));
         assert_eq!(bench.balance(1).await, bench.balance(2).await);
         assert!(!bench.listed(&first).await && !bench.listed(&second).await);
