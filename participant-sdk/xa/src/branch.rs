@@ -1,7 +1,7 @@
 //! A branch under way: statements, then the vote.
 
 use bytes::Bytes;
-use mysql_async::{Params, Row, from_row_opt};
+use mysql_async::{Params, Row};
 
 use crate::barrier::REPLY_MAX_BYTES;
 use crate::database::Database;
@@ -10,6 +10,7 @@ use crate::prepared::PreparedBranch;
 use crate::resolve::Resolution;
 use crate::session::{Failure, Outcome, Session};
 use crate::statement::{Statement, excerpt};
+use crate::trip::{Part, Queued, Trip, WRITE_COUNTERS, counters, push_guard};
 use crate::xid::Xid;
 
 /// The answer to PREPARE.
@@ -33,18 +34,6 @@ pub enum Vote {
     },
 }
 
-/// The session variable counters that rise with every row written, by triggers and functions too.
-const WRITE_COUNTERS: &str = "SHOW SESSION STATUS WHERE Variable_name IN \
-     ('Handler_write', 'Handler_update', 'Handler_delete', 'Handler_delete_bulk')";
-
-/// Stops a batch unless the statement before it matched the right number of rows. SET and not DO: MariaDB's DO
-/// swallows the error.
-fn push_guard(text: &mut String, rows: u64) {
-    text.push_str(&format!(
-        "SET @concord_rows = IF(ROW_COUNT() = {rows}, 1, (SELECT 1 UNION ALL SELECT 2)); "
-    ));
-}
-
 /// A branch under way, on a session of its own. Dropped, it is rolled back, by the loss of its connection.
 #[derive(Debug)]
 pub struct Branch {
@@ -61,55 +50,6 @@ pub struct Branch {
     reusable: bool,
     failed: Option<String>,
     queue: Vec<Queued>,
-}
-
-#[derive(Debug)]
-struct Queued {
-    text: String,
-    rows: Option<u64>,
-    /// What to say when the number of rows is not met.
-    refusal: Option<String>,
-}
-
-impl Queued {
-    fn wrong_count(&self, actual: u64) -> XaError {
-        match &self.refusal {
-            Some(reason) => XaError::Refused(reason.clone()),
-            None => {
-                let expected = self.rows.unwrap_or_default();
-                XaError::RowCount { statement: excerpt(&self.text), expected, actual }
-            }
-        }
-    }
-}
-
-/// What a statement of a round trip is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    ReadOnly,
-    Start,
-    Counters,
-    Work(usize),
-    Guard(usize),
-    Direct,
-    Marker,
-    End,
-    Last,
-}
-
-/// A round trip in the making.
-#[derive(Debug, Default)]
-struct Trip {
-    text: String,
-    parts: Vec<Part>,
-}
-
-impl Trip {
-    fn add(&mut self, part: Part, statement: &str) {
-        self.parts.push(part);
-        self.text.push_str(statement);
-        self.text.push_str("; ");
-    }
 }
 
 impl Branch {
@@ -515,18 +455,4 @@ impl Branch {
             _ => failure.error.to_string(),
         }
     }
-}
-
-/// The sum of the write counters, where the results contain them.
-fn counters(results: &[Outcome]) -> Option<u64> {
-    let rows = &results.first()?.rows;
-    if rows.is_empty() {
-        return None;
-    }
-    let mut sum = 0;
-    for row in rows {
-        let (_, value) = from_row_opt::<(String, u64)>(row.clone()).ok()?;
-        sum += value;
-    }
-    Some(sum)
 }

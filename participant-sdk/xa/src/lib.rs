@@ -17,6 +17,7 @@ mod resource;
 mod server;
 mod session;
 mod statement;
+mod trip;
 mod xid;
 
 pub use barrier::{BARRIER_TABLE, REPLY_MAX_BYTES};
