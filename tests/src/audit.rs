@@ -1,0 +1,103 @@
+//! What is looked at when everything has settled.
+
+use anyhow::{Result, ensure};
+use concord_proto::v1::{ExecuteResponse, TransactionState};
+use tonic::Status;
+
+use crate::world::World;
+
+/// What its initiator was told about a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed; perhaps still being delivered.
+    Committed,
+    /// Rolled back.
+    RolledBack,
+    /// Nothing that can be relied on.
+    Unknown,
+}
+
+impl Outcome {
+    /// What an answer to Execute says.
+    pub fn of(answer: &Result<ExecuteResponse, Status>) -> Outcome {
+        let Ok(answer) = answer else { return Outcome::Unknown };
+        match answer.transaction.as_ref().map(|transaction| transaction.state()) {
+            Some(TransactionState::Committed | TransactionState::Committing) => Outcome::Committed,
+            Some(TransactionState::RolledBack | TransactionState::RollingBack) => Outcome::RolledBack,
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
+/// A transfer that was tried.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// Its name, unique in the test.
+    pub name: String,
+    /// What its initiator was told.
+    pub outcome: Outcome,
+}
+
+impl World {
+    /// Waits until everything has ended (I8), then checks that every branch of a transfer ended the same way, and
+    /// once (I1, I4), that what was told is true (I2, I3), and that money was neither made nor lost (I7).
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub async fn audit(&self, transfers: &[Transfer]) -> Result<()> {
+        self.settled().await?;
+        let [one, two] = self.banks();
+        let ledgers = [one.ledger().await?, two.ledger().await?];
+        for Transfer { name, outcome } in transfers {
+            let rows = ledgers.each_ref().map(|ledger| ledger.get(name).copied().unwrap_or(0));
+            let expected: &[[u64; 2]] = match outcome {
+                Outcome::Committed => &[[1, 1]],
+                Outcome::RolledBack => &[[0, 0]],
+                Outcome::Unknown => &[[0, 0], [1, 1]],
+            };
+            ensure!(expected.contains(&rows), "{name}, told {outcome:?}, has {rows:?} ledger rows");
+        }
+        let strangers: Vec<_> = ledgers
+            .iter()
+            .flat_map(|ledger| ledger.keys())
+            .filter(|name| !transfers.iter().any(|transfer| transfer.name == **name))
+            .collect();
+        ensure!(strangers.is_empty(), "nobody asked for {strangers:?}");
+        self.conserved().await
+    }
+
+    /// Checks that money was neither made nor lost, and that each bank's accounts agree with its ledger.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub async fn conserved(&self) -> Result<()> {
+        let mut total = 0;
+        for bank in self.banks() {
+            let (gain, booked) = bank.gains().await?;
+            ensure!(gain == booked, "{}: accounts gained {gain}, its ledger says {booked}", bank.url());
+            total += gain;
+        }
+        ensure!(total == 0, "money was made or lost: {total}");
+        Ok(())
+    }
+
+    /// Waits until no transaction is live and nothing of ours is prepared (I8); then nothing may be parked or
+    /// heuristic.
+    ///
+    /// # Errors
+    /// With what does not end.
+    pub async fn settled(&self) -> Result<()> {
+        self.coordinator.drained().await?;
+        let status = self.coordinator.status().await?;
+        ensure!(status.heuristic_branches == 0, "{} heuristic outcomes", status.heuristic_branches);
+        for bank in self.banks() {
+            let what = format!("XA RECOVER on {} is empty", bank.url());
+            crate::until(&what, async || {
+                // A branch of a transaction that the coordinator has no record of is ended by its participant.
+                Ok((bank.in_doubt(status.cluster_id).await? == 0).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
