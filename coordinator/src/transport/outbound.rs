@@ -11,7 +11,7 @@ use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 
 use super::breaker::{Breaker, BreakerSettings};
 use crate::config::AllowList;
@@ -93,7 +93,10 @@ impl Participants for GrpcParticipants {
             let answer =
                 tokio::time::timeout(limit, send(participant.client.clone(), call, cluster_id)).await;
             let answer = answer.unwrap_or_else(|_| {
-                Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis())))
+                let mut status =
+                    Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
+                status.set_source(Arc::new(TimeoutExpired(())));
+                Err(status)
             });
             match &answer {
                 Err(status) if tells_of_absence(status) => participant.breaker.failed(Instant::now()),
@@ -167,9 +170,10 @@ fn outcome(outcome: BranchOutcome) -> Result<Outcome, Status> {
     }
 }
 
-/// Whether a failure says that nobody is there, rather than that somebody did not like the call.
+/// Whether a failure says that nobody is there, rather than that somebody did not like the call: what the
+/// participant itself has answered, UNAVAILABLE included, comes without a cause of ours.
 fn tells_of_absence(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+    status.source().is_some()
 }
 
 /// What the protocol is told about a call without an answer.
@@ -215,3 +219,6 @@ fn name(code: Code) -> String {
         name
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,6 +139,17 @@ impl Stage {
         Ok(count)
     }
 
+    /// Processor time used so far, in seconds: by the databases, and by everything else, this process included.
+    pub(crate) fn cpu_seconds(&self) -> Result<(f64, f64)> {
+        let mut databases = 0.0;
+        for database in &self.databases {
+            databases += cpu_seconds(database.pid().context("a private server")?)?;
+        }
+        let services = self.banks.iter().chain([&self.coordinator]).map(Service::pid);
+        let others: Result<f64> = services.chain([std::process::id()]).map(cpu_seconds).sum();
+        Ok((databases, others?))
+    }
+
     pub(crate) fn urls(&self) -> [String; 2] {
         [self.databases[0].url(DATABASE), self.databases[1].url(DATABASE)]
     }
@@ -165,4 +176,16 @@ async fn database(flavor: Flavor, binlog: bool) -> Result<Server> {
     }
     connection.disconnect().await?;
     Ok(server)
+}
+
+/// Processor time of a process so far, in seconds.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    /// What /proc counts in, on every Linux that Rust runs on.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The program's name is in brackets and may hold spaces; user and system time are fields 14 and 15.
+    let (_, after) = stat.rsplit_once(')').context("no name")?;
+    let fields: Vec<f64> =
+        after.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(fields.iter().sum::<f64>() / TICKS_PER_SECOND)
 }

@@ -34,13 +34,18 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
     run_bare(&mut clients, transfers / 2).await?;
     through(stage, CONCURRENCY, transfers / 2).await?;
     let before = stage.status().await?;
+    let (mut cost_with, mut cost_without) = (Cost::default(), Cost::default());
     for _ in 0..rounds {
+        let started = stage.cpu_seconds()?;
         let with = {
             let run = through(stage, CONCURRENCY, transfers).await?;
             latency.add(&run.latency)?;
             run.per_second
         };
+        let between = stage.cpu_seconds()?;
         let without = run_bare(&mut clients, transfers).await?;
+        cost_with.add(started, between);
+        cost_without.add(between, stage.cpu_seconds()?);
         ratios.push(with / without);
         bare.push(without);
         concord.push(with);
@@ -68,7 +73,41 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
                 ratios.last().unwrap_or(&0.0),
             ),
         ),
+        line(
+            "processor time, bare client / through Concord",
+            cost_without.total() / cost_with.total(),
+            "ratio",
+            None,
+            format!(
+                "per transfer {} bare, {} through Concord",
+                cost_without.per_transfer(count),
+                cost_with.per_transfer(count)
+            ),
+        ),
     ])
+}
+
+/// Processor time, in seconds.
+#[derive(Default)]
+struct Cost {
+    databases: f64,
+    others: f64,
+}
+
+impl Cost {
+    fn add(&mut self, before: (f64, f64), after: (f64, f64)) {
+        self.databases += after.0 - before.0;
+        self.others += after.1 - before.1;
+    }
+
+    fn total(&self) -> f64 {
+        self.databases + self.others
+    }
+
+    fn per_transfer(&self, transfers: f64) -> String {
+        let us = |seconds: f64| seconds * 1e6 / transfers;
+        format!("{:.0} us (of which databases {:.0})", us(self.total()), us(self.databases))
+    }
 }
 
 /// Sorts, and takes the middle.

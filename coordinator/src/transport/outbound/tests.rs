@@ -1,0 +1,165 @@
+//! Calls to participants that answer, do not answer, or are not there.
+
+use std::net::SocketAddr;
+
+use concord_proto::v1::participant_server::{Participant as Service, ParticipantServer};
+use concord_proto::v1::{
+    CancelRequest, CancelResponse, CommitBranchRequest, CommitBranchResponse, ConfirmRequest,
+    ConfirmResponse, PrepareRequest, PrepareResponse, RollbackBranchRequest, RollbackBranchResponse,
+    TryRequest, TryResponse, WorkRequest, WorkResponse,
+};
+use concord_protocol::{BranchId, Epoch, Gtid};
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response};
+
+use super::*;
+
+/// Answers by the action that it is asked for.
+struct Stub;
+
+#[tonic::async_trait]
+impl Service for Stub {
+    async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        let work = request.into_inner().work.unwrap_or_default();
+        let mut answer = PrepareResponse { reply: work.payload, ..Default::default() };
+        match work.action.as_str() {
+            "yes" => answer.set_vote(VoteMessage::Yes),
+            "busy" => return Err(Status::unavailable("busy")),
+            "unknown" => return Err(Status::not_found("no such action")),
+            "garbage" => {}
+            _ => std::future::pending().await,
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn work(&self, _: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn commit(
+        &self,
+        _: Request<CommitBranchRequest>,
+    ) -> Result<Response<CommitBranchResponse>, Status> {
+        Ok(Response::new(CommitBranchResponse::default()))
+    }
+
+    async fn rollback(
+        &self,
+        _: Request<RollbackBranchRequest>,
+    ) -> Result<Response<RollbackBranchResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn r#try(&self, _: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+async fn stub() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().add_service(ParticipantServer::new(Stub));
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+fn participants() -> GrpcParticipants {
+    let settings = OutboundSettings {
+        allow: AllowList::parse(["http://127.0.0.1:*"]).unwrap(),
+        call_timeout: Duration::from_millis(300),
+        connect_timeout: Duration::from_millis(300),
+        breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
+    };
+    GrpcParticipants::new(ClusterId(1), settings)
+}
+
+fn call(address: SocketAddr, verb: Verb, action: &str, repeated: bool) -> BranchCall {
+    BranchCall {
+        gtid: Gtid::compose(1, Epoch(1), 1),
+        branch: BranchId(1),
+        participant: format!("http://{address}").into(),
+        verb,
+        action: action.into(),
+        payload: "payload".into(),
+        repeated,
+        remaining_ms: 1_000,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_back_with_its_payload() {
+    let (participants, address) = (participants(), stub().await);
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
+    assert_eq!(result.reply, Reply::Vote(Vote::Yes));
+    assert_eq!(result.payload, "payload");
+}
+
+#[tokio::test]
+async fn a_participant_that_is_not_there_has_seen_nothing_and_is_soon_left_in_peace() {
+    let participants = participants();
+    // Bound and not listening: nobody else gets it, and connections are refused.
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    for _ in 0..3 {
+        let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
+        assert_eq!(result.reply, Reply::Failed { maybe_arrived: false }, "{}", result.reason);
+    }
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
+    assert!(result.reason.contains("breaker open"), "{}", result.reason);
+}
+
+#[tokio::test]
+async fn a_participant_that_is_busy_is_there_and_keeps_the_breaker_closed() {
+    let (participants, address) = (participants(), stub().await);
+    for _ in 0..10 {
+        let result = participants.call(call(address, Verb::WorkAndPrepare, "busy", false)).await;
+        assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+        assert_eq!(result.reason, "UNAVAILABLE: busy");
+    }
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
+    assert_eq!(result.reply, Reply::Vote(Vote::Yes));
+}
+
+#[tokio::test]
+async fn a_participant_that_never_answers_may_have_been_reached_and_opens_the_breaker() {
+    let (participants, address) = (participants(), stub().await);
+    for _ in 0..3 {
+        let result = participants.call(call(address, Verb::WorkAndPrepare, "hang", false)).await;
+        assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+        assert!(result.reason.contains("no answer within 300 ms"), "{}", result.reason);
+    }
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
+    assert_eq!(result.reply, Reply::Failed { maybe_arrived: false }, "{}", result.reason);
+}
+
+#[tokio::test]
+async fn a_participant_that_cannot_ever_do_it_has_refused_unless_an_earlier_call_may_have_arrived() {
+    let (participants, address) = (participants(), stub().await);
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "unknown", false)).await;
+    assert_eq!(result.reply, Reply::Vote(Vote::No));
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "unknown", true)).await;
+    assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+    // Phase two has no "cannot": it is asked again.
+    let result = participants.call(call(address, Verb::Rollback, "", false)).await;
+    assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+}
+
+#[tokio::test]
+async fn garbage_is_no_answer() {
+    let (participants, address) = (participants(), stub().await);
+    let result = participants.call(call(address, Verb::WorkAndPrepare, "garbage", false)).await;
+    assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+    let result = participants.call(call(address, Verb::Commit, "", false)).await;
+    assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
+    assert!(result.reason.contains("holds no outcome"), "{}", result.reason);
+}
