@@ -326,7 +326,8 @@ impl Database {
         let uptime =
             row().and_then(|row| from_row_opt::<(String, f64)>(row).ok()).map_or(0.0, |(_, value)| value);
         // Connection ids start again when the server does: a row from before names someone else by now.
-        // Uptime counts whole seconds, so a row written in the last second before a restart is not told apart.
+        // Uptime is a difference of whole seconds, off by one either way: a row written in the last two seconds
+        // before a restart is not told apart.
         if entry.age_s > uptime + 1.0 {
             return Ok(Owner::Older);
         }
