@@ -36,9 +36,15 @@ pub(crate) struct Failure {
     pub(crate) error: XaError,
 }
 
-/// Connection ids of the sessions that this process has open on one database.
+/// What the pools of one database share.
 #[derive(Debug, Default)]
-pub(crate) struct OwnSessions(Mutex<HashSet<u32>>);
+pub(crate) struct OwnSessions {
+    /// Connection ids of the sessions that this process has open.
+    ids: Mutex<HashSet<u32>>,
+    /// Raised when a connection breaks, whatever its pool: the server may have restarted. Idle sessions of before
+    /// are asked for a sign of life before they are used, lest a branch is lost with its first round trip.
+    generation: AtomicU64,
+}
 
 impl OwnSessions {
     pub(crate) fn contains(&self, id: u64) -> bool {
@@ -47,7 +53,11 @@ impl OwnSessions {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<u32>> {
         // A set of numbers cannot be left half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 }
 
@@ -176,8 +186,6 @@ pub(crate) struct Pool {
     connect_timeout: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
-    // Raised when a connection breaks: then the others are asked for a sign of life before they are used.
-    generation: AtomicU64,
     own: Arc<OwnSessions>,
 }
 
@@ -191,8 +199,7 @@ impl Pool {
         own: Arc<OwnSessions>,
     ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(max));
-        let (idle, generation) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Pool { opts, setup, max, wait, connect_timeout, permits, idle, generation, own })
+        Arc::new(Pool { opts, setup, max, wait, connect_timeout, permits, idle: Mutex::default(), own })
     }
 
     /// A session with no branch, in autocommit, in the middle of nothing (docs/xa.md rule 12).
@@ -208,7 +215,7 @@ impl Pool {
             },
         };
         while let Some(idle) = self.pop() {
-            let generation = self.generation.load(Ordering::Relaxed);
+            let generation = self.own.generation();
             let (age, known, id) = (idle.since.elapsed(), idle.generation, idle.conn.id());
             let mut session = Session {
                 conn: Some(idle.conn),
@@ -230,9 +237,10 @@ impl Pool {
     }
 
     async fn connect(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Result<Session, XaError> {
-        let generation = self.generation.load(Ordering::Relaxed);
+        let generation = self.own.generation();
         let opened = timeout(self.connect_timeout, Conn::new(self.opts.clone())).await;
-        let conn = opened.map_err(|_| XaError::Connection("no answer in time".into()))??;
+        let opened = opened.map_err(|_| XaError::Connection("no answer in time".into()));
+        let conn = opened.and_then(|opened| Ok(opened?)).inspect_err(|_| self.suspect())?;
         let id = conn.id();
         self.own.lock().insert(id);
         let mut session =
@@ -247,9 +255,9 @@ impl Pool {
         self.lock().pop()
     }
 
-    /// Marks every idle session as doubtful.
+    /// Marks every idle session as doubtful, in the database's other pool too.
     fn suspect(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.own.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
