@@ -26,8 +26,8 @@ pub struct Programs {
     pub participant: &'static str,
 }
 
-/// A process that can be killed and started again. Dropped, it is killed; while a test fails, the end of its log
-/// is printed as well.
+/// A process that can be killed and started again. Dropped, it is killed, and the end of its log is printed: the
+/// test runner shows that of a test that failed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -212,11 +212,9 @@ impl Drop for Process {
             child.kill().ok();
             child.wait().ok();
         }
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-            eprintln!("---- the end of the log of {} ----\n{}", self.name, tail.join("\n"));
-        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        println!("---- the end of the log of {} ----\n{}", self.name, tail.join("\n"));
     }
 }

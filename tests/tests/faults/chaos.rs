@@ -1,0 +1,142 @@
+//! Everything is killed and frozen at random moments while 200 transfers run.
+
+use std::time::Duration;
+
+use concord_tests::CoordinatorOptions;
+use futures_util::StreamExt as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::support::*;
+
+on_both!(two_hundred_transfers);
+
+const TRANSFERS: usize = 200;
+const AT_A_TIME: usize = 8;
+/// Faults are made while transfers run, and no more than this.
+const FAULTS_MAX: usize = 12;
+const ACCOUNTS: u32 = 10;
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Coordinator,
+    Participant(usize),
+    Database(usize),
+    Everything,
+}
+
+const TARGETS: [Target; 6] = [
+    Target::Coordinator,
+    Target::Participant(0),
+    Target::Participant(1),
+    Target::Database(0),
+    Target::Database(1),
+    Target::Everything,
+];
+
+async fn two_hundred_transfers(flavor: Flavor) -> Result<()> {
+    let seed = match std::env::var("CONCORD_TEST_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::random::<u64>(),
+    };
+    println!("replay with CONCORD_TEST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let coordinator =
+        CoordinatorOptions::new().set("calls.timeout_ms", 1_000).set("transaction.timeout_default_ms", 3_000);
+    let mut scene = Scene::set_with(flavor, WorldOptions { coordinator, ..WorldOptions::default() }).await?;
+    let requests: Vec<ExecuteRequest> = (0..TRANSFERS)
+        .map(|number| {
+            let mut both = ["debit", "credit"];
+            if random.random() {
+                both.reverse();
+            }
+            let mut account = || random.random_range(1..=ACCOUNTS);
+            let actions = [(both[0], account()), (both[1], account())];
+            let amount = random.random_range(1..=BALANCE / 2);
+            scene.world.request(&format!("random-{number}"), actions, amount)
+        })
+        .collect();
+    let pauses: Vec<u64> = (0..TRANSFERS).map(|_| random.random_range(0..=250)).collect();
+    let api = scene.world.coordinator.api();
+    let transfers = futures_util::stream::iter(requests.into_iter().zip(pauses))
+        .map(move |(request, pause_ms)| {
+            let mut api = api.clone();
+            let name = request.name.clone();
+            async move {
+                // Spread over the faults, which take longer than transfers do.
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                let answer = api.execute(request).await.map(tonic::Response::into_inner);
+                Transfer { name, outcome: Outcome::of(&answer) }
+            }
+        })
+        .buffer_unordered(AT_A_TIME)
+        .collect::<Vec<Transfer>>();
+    let mut transfers = tokio::spawn(transfers);
+    let mut faults = 0;
+    while faults < FAULTS_MAX && !transfers.is_finished() {
+        let target = *TARGETS.choose(&mut random).expect("there are targets");
+        let (freeze, before, meanwhile) =
+            (random.random(), random.random_range(0..300), random.random_range(0..300));
+        tokio::time::sleep(Duration::from_millis(before)).await;
+        make(&mut scene, target, freeze, Duration::from_millis(meanwhile)).await?;
+        faults += 1;
+    }
+    let transfers = (&mut transfers).await?;
+    let count = |outcome| transfers.iter().filter(|transfer| transfer.outcome == outcome).count();
+    let told = [Outcome::Committed, Outcome::RolledBack, Outcome::Unknown].map(count);
+    println!("{faults} faults; committed, rolled back, not known: {told:?}");
+    // Else nothing has been shown.
+    ensure!(faults >= 3 && told[0] >= 20, "vacuous: {faults} faults, {told:?}");
+    scene.ends_well(transfers).await
+}
+
+/// Kills or freezes the target, and brings it back after a while.
+async fn make(scene: &mut Scene, target: Target, freeze: bool, meanwhile: Duration) -> Result<()> {
+    let pause = tokio::time::sleep(meanwhile);
+    println!("{target:?} {} for {meanwhile:?}", if freeze { "frozen" } else { "killed" });
+    let (servers, world) = (scene.servers().clone(), &mut scene.world);
+    match (target, freeze) {
+        (Target::Coordinator, true) => {
+            world.coordinator.process().pause()?;
+            pause.await;
+            world.coordinator.process().resume()
+        }
+        (Target::Coordinator, false) => {
+            world.coordinator.kill9()?;
+            pause.await;
+            world.coordinator.restart().await
+        }
+        (Target::Participant(number), freeze) => {
+            let participant = if number == 0 { &mut world.one } else { &mut world.two };
+            if freeze {
+                participant.process().pause()?;
+                pause.await;
+                return participant.process().resume();
+            }
+            participant.kill9()?;
+            pause.await;
+            participant.restart().await
+        }
+        (Target::Database(number), true) => {
+            servers[number].pause()?;
+            pause.await;
+            Ok(servers[number].resume()?)
+        }
+        (Target::Database(number), false) => {
+            servers[number].kill9()?;
+            pause.await;
+            Ok(servers[number].restart().await?)
+        }
+        (Target::Everything, _) => {
+            world.coordinator.kill9()?;
+            world.one.kill9()?;
+            world.two.kill9()?;
+            servers.iter().try_for_each(Server::kill9)?;
+            tokio::try_join!(servers[0].restart(), servers[1].restart())?;
+            world.one.restart().await?;
+            world.two.restart().await?;
+            world.coordinator.restart().await
+        }
+    }
+}
