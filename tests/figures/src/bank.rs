@@ -43,8 +43,9 @@ pub(crate) struct Share {
 }
 
 async fn book(mut branch: XaBranch, Json(share): Json<Share>) -> Result<(), HandlerError> {
-    branch.queue(UPDATE, (share.amount, share.account, share.amount), 1)?;
-    branch.queue(LEDGER, (share.account, share.amount), 1)?;
+    branch.queue_any(LEDGER, (share.account, share.amount))?;
+    // Last, so that the number of rows is checked together with the marker row.
+    branch.queue_or_refuse(UPDATE, (share.amount, share.account, share.amount), 1, "insufficient funds")?;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ impl Client {
             let (amount, account) = (Value::from(amount), Value::from(account));
             let update = fill(UPDATE, &[&amount, &account, &amount]);
             let ledger = fill(LEDGER, &[&account, &amount]);
-            format!("XA START {name}; {update}; {ledger}; XA END {name}; XA PREPARE {name}")
+            format!("XA START {name}; {ledger}; {update}; XA END {name}; XA PREPARE {name}")
         };
         let [a, b] = &mut self.connections;
         tokio::try_join!(a.query_drop(work(0, -amount)), b.query_drop(work(1, amount)))?;

@@ -139,15 +139,18 @@ impl Stage {
         Ok(count)
     }
 
-    /// Processor time used so far, in seconds: by the databases, and by everything else, this process included.
-    pub(crate) fn cpu_seconds(&self) -> Result<(f64, f64)> {
+    /// Processor time used so far.
+    pub(crate) fn cost(&self) -> Result<Cost> {
         let mut databases = 0.0;
         for database in &self.databases {
             databases += cpu_seconds(database.pid().context("a private server")?)?;
         }
-        let services = self.banks.iter().chain([&self.coordinator]).map(Service::pid);
-        let others: Result<f64> = services.chain([std::process::id()]).map(cpu_seconds).sum();
-        Ok((databases, others?))
+        Ok(Cost {
+            databases,
+            banks: cpu_seconds(self.banks[0].pid())? + cpu_seconds(self.banks[1].pid())?,
+            coordinator: cpu_seconds(self.coordinator.pid())?,
+            client: cpu_seconds(std::process::id())?,
+        })
     }
 
     pub(crate) fn urls(&self) -> [String; 2] {
@@ -176,6 +179,43 @@ async fn database(flavor: Flavor, binlog: bool) -> Result<Server> {
     }
     connection.disconnect().await?;
     Ok(server)
+}
+
+/// Processor time, in seconds.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Cost {
+    databases: f64,
+    banks: f64,
+    coordinator: f64,
+    /// This process: the initiator, or the bare client.
+    client: f64,
+}
+
+impl Cost {
+    /// Adds what was used between two looks.
+    pub(crate) fn add(&mut self, before: Cost, after: Cost) {
+        self.databases += after.databases - before.databases;
+        self.banks += after.banks - before.banks;
+        self.coordinator += after.coordinator - before.coordinator;
+        self.client += after.client - before.client;
+    }
+
+    pub(crate) fn total(&self) -> f64 {
+        self.databases + self.banks + self.coordinator + self.client
+    }
+
+    pub(crate) fn per_transfer(&self, transfers: f64) -> String {
+        let us = |seconds: f64| format!("{:.0}", seconds * 1e6 / transfers);
+        let parts = [
+            ("databases", self.databases),
+            ("banks", self.banks),
+            ("coordinator", self.coordinator),
+            ("client", self.client),
+        ];
+        let used = parts.iter().filter(|(_, seconds)| *seconds > 0.0005 * self.total());
+        let parts: Vec<String> = used.map(|(name, seconds)| format!("{name} {}", us(*seconds))).collect();
+        format!("{} us ({})", us(self.total()), parts.join(", "))
+    }
 }
 
 /// Processor time of a process so far, in seconds.

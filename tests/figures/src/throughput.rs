@@ -10,7 +10,7 @@ use concord_proto::v1::TransactionState;
 use hdrhistogram::Histogram;
 
 use crate::bare::Client;
-use crate::stage::Stage;
+use crate::stage::{Cost, Stage};
 use crate::{Bound, Line};
 
 const CONCURRENCY: usize = 64;
@@ -36,16 +36,16 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
     let before = stage.status().await?;
     let (mut cost_with, mut cost_without) = (Cost::default(), Cost::default());
     for _ in 0..rounds {
-        let started = stage.cpu_seconds()?;
+        let started = stage.cost()?;
         let with = {
             let run = through(stage, CONCURRENCY, transfers).await?;
             latency.add(&run.latency)?;
             run.per_second
         };
-        let between = stage.cpu_seconds()?;
+        let between = stage.cost()?;
         let without = run_bare(&mut clients, transfers).await?;
         cost_with.add(started, between);
-        cost_without.add(between, stage.cpu_seconds()?);
+        cost_without.add(between, stage.cost()?);
         ratios.push(with / without);
         bare.push(without);
         concord.push(with);
@@ -85,29 +85,6 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
             ),
         ),
     ])
-}
-
-/// Processor time, in seconds.
-#[derive(Default)]
-struct Cost {
-    databases: f64,
-    others: f64,
-}
-
-impl Cost {
-    fn add(&mut self, before: (f64, f64), after: (f64, f64)) {
-        self.databases += after.0 - before.0;
-        self.others += after.1 - before.1;
-    }
-
-    fn total(&self) -> f64 {
-        self.databases + self.others
-    }
-
-    fn per_transfer(&self, transfers: f64) -> String {
-        let us = |seconds: f64| seconds * 1e6 / transfers;
-        format!("{:.0} us (of which databases {:.0})", us(self.total()), us(self.databases))
-    }
 }
 
 /// Sorts, and takes the middle.
