@@ -1,7 +1,7 @@
 //! What is looked at when everything has settled.
 
-use anyhow::{Result, ensure};
-use concord_proto::v1::{ExecuteResponse, TransactionState};
+use anyhow::{Result, bail, ensure};
+use concord_proto::v1::{ExecuteResponse, ListRequest, TransactionState};
 use tonic::Status;
 
 use crate::world::World;
@@ -50,12 +50,17 @@ impl World {
         let ledgers = [one.ledger().await?, two.ledger().await?];
         for Transfer { name, outcome } in transfers {
             let rows = ledgers.each_ref().map(|ledger| ledger.get(name).copied().unwrap_or(0));
-            let expected: &[[u64; 2]] = match outcome {
-                Outcome::Committed => &[[1, 1]],
-                Outcome::RolledBack => &[[0, 0]],
-                Outcome::Unknown => &[[0, 0], [1, 1]],
+            let committed = self.committed_on_record(name).await?;
+            let told = match outcome {
+                Outcome::Committed => true,
+                Outcome::RolledBack => false,
+                Outcome::Unknown => committed == 1,
             };
-            ensure!(expected.contains(&rows), "{name}, told {outcome:?}, has {rows:?} ledger rows");
+            let expected = u64::from(told);
+            ensure!(
+                committed == expected && rows == [expected; 2],
+                "{name}: told {outcome:?}; {committed} on record as committed; {rows:?} ledger rows"
+            );
         }
         let strangers: Vec<_> = ledgers
             .iter()
@@ -64,6 +69,17 @@ impl World {
             .collect();
         ensure!(strangers.is_empty(), "nobody asked for {strangers:?}");
         self.conserved().await
+    }
+
+    /// How many transactions of this name the coordinator has on record as committed: attempts with one
+    /// idempotency key may be several, when a crash has taken the record of the first.
+    async fn committed_on_record(&self, name: &str) -> Result<u64> {
+        let request = ListRequest { name: name.to_owned(), ..ListRequest::default() };
+        let listed = self.coordinator.api().list(request).await?.into_inner().transactions;
+        if let Some(mixed) = listed.iter().find(|one| one.heuristic || one.parked) {
+            bail!("a heuristic outcome, or parked: {mixed:#?}");
+        }
+        Ok(listed.iter().filter(|one| one.state() == TransactionState::Committed).count() as u64)
     }
 
     /// Checks that money was neither made nor lost, and that each bank's accounts agree with its ledger.
