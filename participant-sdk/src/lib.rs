@@ -25,7 +25,7 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     ParticipantServer::builder()
 //!         .database("mysql://bank@127.0.0.1:3306/bank")
-//!         .coordinator("http://127.0.0.1:7100")
+//!         .coordinator("http://127.0.0.1:7600")
 //!         .address("http://127.0.0.1:7101")
 //!         .xa("debit", debit)
 //!         .build()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use concord_proto::v1::{InquireRequest, Outcome};
 use concord_protocol::Gtid;
-use concord_xa::{XaError, Xid};
+use concord_xa::{Holding, XaError, Xid};
 use tonic::Status;
 
 use crate::participant::{Core, Ending};
@@ -24,7 +24,7 @@ pub struct Swept {
     pub committed: usize,
     /// Rolled back, as the coordinator had decided or presumed.
     pub rolled_back: usize,
-    /// Left alone: undecided, or the database could not end them yet.
+    /// Left alone: undecided, too young, another database's, or the database could not end them yet.
     pub left: usize,
 }
 
@@ -45,8 +45,8 @@ pub enum SweepError {
 
 impl Core {
     /// Finds branches of ours that are prepared in the database, and ends them as the coordinator says
-    /// (docs/xa.md rules 4, 10 and 20). Branches that this process prepared less than `safety` ago are left to
-    /// the coordinator's own calls.
+    /// (docs/xa.md rules 4, 10 and 20). Branches that were prepared less than `safety` ago, by this process or
+    /// by another on the same database, are left to the coordinator's own calls.
     pub(crate) async fn sweep(&self, safety: Duration) -> Result<Swept, SweepError> {
         let listed = match self.database.recover().await {
             Ok(listed) => listed,
@@ -67,7 +67,8 @@ impl Core {
         for chunk in ours.chunks(INQUIRE_MAX).chain(ours.is_empty().then_some(&[][..])) {
             let verdicts = self.inquire(chunk).await?;
             for xid in chunk.iter().filter(|xid| Some(xid.cluster) == self.cluster()) {
-                self.carry_out(xid, verdicts.get(&xid.gtid).copied(), &mut swept).await;
+                let verdict = verdicts.get(&xid.gtid).copied();
+                self.carry_out(xid, verdict, safety, &mut swept).await;
             }
         }
         Ok(swept)
@@ -88,8 +89,12 @@ impl Core {
         Ok(gtids.into_iter().zip(answer.outcomes()).collect())
     }
 
-    async fn carry_out(&self, xid: &Xid, verdict: Option<Outcome>, swept: &mut Swept) {
+    async fn carry_out(&self, xid: &Xid, verdict: Option<Outcome>, safety: Duration, swept: &mut Swept) {
         swept.found += 1;
+        if !self.lives_here(xid, safety).await {
+            swept.left += 1;
+            return;
+        }
         let ending = match verdict {
             Some(Outcome::Committed) => self.commit(*xid).await,
             Some(Outcome::RolledBack) => self.rollback(*xid).await,
@@ -111,6 +116,19 @@ impl Core {
             Err(unsettled) => {
                 swept.left += 1;
                 tracing::warn!(%xid, reason = unsettled.0, "recovery could not end a branch yet");
+            }
+        }
+    }
+
+    /// Whether the branch is in this participant's own database, and old enough for recovery. The server also
+    /// lists branches of its other databases: what this one's barrier table says of them proves nothing.
+    async fn lives_here(&self, xid: &Xid, safety: Duration) -> bool {
+        match self.database.holding(xid).await {
+            Ok(Holding::Here(age)) => age >= safety,
+            Ok(Holding::Elsewhere | Holding::NoTable) => false,
+            Err(error) => {
+                tracing::warn!(%xid, %error, "recovery cannot look at a branch yet");
+                false
             }
         }
     }

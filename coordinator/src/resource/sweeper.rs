@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use concord_protocol::{BranchId, Decision, Gtid, Outcome};
-use concord_xa::{Database, InDoubt, Resolution, Xid};
+use concord_xa::{Database, Holding, InDoubt, Resolution, Xid};
 use futures_util::future::join_all;
 
 use super::{Resource, SESSIONS_MAX, Sighting};
@@ -65,7 +65,16 @@ impl Resource {
         let verdict = match decision {
             Some(Decision::Commit) => Ok(Verdict::Committed),
             Some(Decision::Rollback) => Ok(Verdict::RolledBack),
-            None => engine.inquire(xid.gtid).await,
+            // Found listed: it may live in another database of the same server, whose barrier table alone
+            // proves anything about it. Where there is no such table, the server's own answer must do.
+            None => match database.holding(&xid).await {
+                Ok(Holding::Here(_) | Holding::NoTable) => engine.inquire(xid.gtid).await,
+                Ok(Holding::Elsewhere) => return,
+                Err(error) => {
+                    tracing::warn!(%xid, %error, "a branch in doubt cannot be looked at yet");
+                    return;
+                }
+            },
         };
         let resolution = match verdict {
             Ok(Verdict::Committed) => database.commit(&xid).await,

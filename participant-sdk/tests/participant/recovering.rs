@@ -2,6 +2,7 @@
 
 use crate::on_both;
 use crate::support::*;
+use mysql_async::prelude::Queryable as _;
 
 on_both! {
     /// Left prepared by a process that is gone: ended as the coordinator says, and not otherwise.
@@ -47,6 +48,41 @@ on_both! {
         let request = RollbackBranchRequest { branch: foreign };
         cleaner.client.clone().rollback(request).await.unwrap();
         assert_eq!(world.balance().await, 100);
+    }
+
+    /// A server lists the branches of all its databases. A neighbour's is neither ended nor barred here: our
+    /// barrier table says nothing about it.
+    async fn rule_20_a_neighbours_branch_is_left_alone(flavor) {
+        let (mut ours, mut theirs) = (World::new(flavor).await, World::new(flavor).await);
+        let (node, neighbour) = (ours.node().await, theirs.node().await);
+        let gtid = gtid();
+        assert_eq!(neighbour.prepare(prepare(gtid, job("debit", "10"))).await.vote(), Vote::Yes);
+        neighbour.stop().await;
+        for verdict in [Outcome::RolledBack, Outcome::Committed] {
+            ours.says(gtid, verdict);
+            let swept = node.participant.recover().await.unwrap();
+            assert_eq!((swept.committed, swept.rolled_back), (0, 0));
+        }
+        let rows: Option<u32> = ours.plain.query_first("SELECT COUNT(*) FROM concord_barrier").await.unwrap();
+        assert_eq!(rows, Some(0), "no tombstone in the wrong database");
+        let neighbour = theirs.node().await;
+        theirs.says(gtid, Outcome::Committed);
+        assert_eq!(neighbour.participant.recover().await.unwrap().committed, 1);
+        assert_eq!(theirs.balance().await, 90);
+    }
+
+    /// Another process on the same database has just prepared: its coordinator is about to end it.
+    async fn rule_4_a_young_branch_of_another_process_is_not_swept(flavor) {
+        let mut world = World::new(flavor).await;
+        let hour = std::time::Duration::from_secs(3_600);
+        let (replica, node) = (world.node().await, world.node_of(world.builder().recovery(hour, hour)).await);
+        let gtid = gtid();
+        assert_eq!(replica.prepare(prepare(gtid, job("debit", "10"))).await.vote(), Vote::Yes);
+        world.says(gtid, Outcome::RolledBack);
+        let swept = node.participant.recover().await.unwrap();
+        assert!(swept.left >= 1 && swept.rolled_back == 0, "{swept:?}");
+        assert_eq!(replica.commit(commit(gtid)).await.outcome(), BranchOutcome::Committed);
+        assert_eq!(world.balance().await, 90);
     }
 
     /// A branch in flight is the coordinator's business; only an old one is swept.

@@ -28,7 +28,7 @@ pub use mysql_async::{
     FromRowError, Params, Row, Value, from_row, from_row_opt, prelude::FromRow, prelude::FromValue,
 };
 pub use prepared::PreparedBranch;
-pub use resolve::{Resolution, Trace};
+pub use resolve::{Holding, Resolution, Trace};
 pub use resource::ResourceManager;
 pub use server::{Flavor, Leniency, ServerInfo};
 pub use xid::{FORMAT_ID, RawXid, Xid};

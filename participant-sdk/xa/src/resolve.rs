@@ -74,6 +74,18 @@ pub enum Trace {
     },
 }
 
+/// Whether a branch that the server lists as prepared lives in this database: a server lists those of all its
+/// databases, and only the barrier table of the branch's own can prove anything about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Its marker row is here, not committed, and was written so long ago by the server's clock.
+    Here(Duration),
+    /// It has no unfinished row here: it belongs to another database, or has just ended.
+    Elsewhere,
+    /// There is no barrier table here that would tell.
+    NoTable,
+}
+
 /// What an error of XA COMMIT or XA ROLLBACK says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -207,6 +219,18 @@ impl Database {
             Resolution::RolledBack { .. } | Resolution::NoTrace { .. } => Resolution::rolled_back(why),
             other => other,
         }
+    }
+
+    /// Whether an unfinished branch lives in this database. Recovery asks before it ends what it found listed.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn holding(&self, xid: &Xid) -> Result<Holding, XaError> {
+        Ok(match self.look(xid).await? {
+            Evidence::Uncommitted(entry) => Holding::Here(Duration::from_secs_f64(entry.age_s.max(0.0))),
+            Evidence::Committed(_) | Evidence::Absent => Holding::Elsewhere,
+            Evidence::NoTable => Holding::NoTable,
+        })
     }
 
     /// How a branch ended, judging by its committed row alone. None: there is no such row.
