@@ -2,6 +2,10 @@
 
 mod cli;
 
+/// A transaction is many small, short-lived allocations on several threads. Measured in docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -59,3 +59,8 @@ pub use registration::{BranchBuilder, BranchError, gtid_of};
 pub use server::{Builder, Participant, ParticipantServer, StartError};
 pub use service::ParticipantService;
 pub use xa_branch::XaBranch;
+
+/// The service in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -50,29 +50,34 @@ pub(crate) struct Entry {
 }
 
 async fn debit(mut branch: XaBranch, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
-    let Entry { account, amount, .. } = entry;
-    let sql = "UPDATE account SET balance = balance - ? WHERE id = ? AND balance >= ?";
-    if branch.exec(sql, (amount, account, amount)).await? != 1 {
-        return Err(HandlerError::refused(format!("{INSUFFICIENT_FUNDS} in account {account}")));
-    }
-    record(&mut branch, &entry, -amount)
+    record(&mut branch, &entry, -entry.amount)?;
+    // Queued statements travel to the database together with the vote, in one round trip. This one must match
+    // one row, else the whole transaction is rolled back, and its initiator is told why.
+    branch.queue_or_refuse(
+        "UPDATE account SET balance = balance - ? WHERE id = ? AND balance >= ?",
+        (entry.amount, entry.account, entry.amount),
+        1,
+        format!("{INSUFFICIENT_FUNDS} in account {}", entry.account),
+    )?;
+    Ok(())
 }
 
 async fn credit(mut branch: XaBranch, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
-    // Queued statements travel to the database together with the vote; one row must match, else it is a no.
-    branch.queue(
+    record(&mut branch, &entry, entry.amount)?;
+    branch.queue_or_refuse(
         "UPDATE account SET balance = balance + ? WHERE id = ?",
         (entry.amount, entry.account),
         1,
+        format!("there is no account {}", entry.account),
     )?;
-    record(&mut branch, &entry, entry.amount)
+    Ok(())
 }
 
 /// Writes the bank's own ledger, in the same branch.
 fn record(branch: &mut XaBranch, entry: &Entry, amount: i64) -> Result<(), HandlerError> {
     let gtid = branch.gtid().map(|gtid| gtid.to_string());
     let sql = "INSERT INTO transfer (gtid, transfer, account, amount) VALUES (?, ?, ?, ?)";
-    Ok(branch.queue(sql, (gtid, &entry.transfer, entry.account, amount), 1)?)
+    Ok(branch.queue_any(sql, (gtid, &entry.transfer, entry.account, amount))?)
 }
 
 /// Runs the service.

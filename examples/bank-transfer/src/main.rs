@@ -15,6 +15,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// As in the `concord` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Watch money move atomically between two real database servers, whatever is killed meanwhile.
 ///
 /// Starts two private database servers, two bank services and a coordinator, each a process of its own; runs

@@ -16,6 +16,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use concord_sandbox::Flavor;
 use serde::Serialize;
 
+/// As in the `concord` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Concord, and says whether each figure is reached
 #[derive(Debug, Parser)]
 #[command(version)]
