@@ -4,7 +4,13 @@
 pub mod status;
 
 /// The public interface, version 1.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::large_enum_variant, clippy::doc_overindented_list_items)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::large_enum_variant,
+    clippy::doc_overindented_list_items
+)]
 pub mod v1 {
     tonic::include_proto!("concord.v1");
 }

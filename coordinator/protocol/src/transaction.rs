@@ -166,6 +166,11 @@ impl Transaction {
         matches!(self.phase, Phase::Active | Phase::Working | Phase::Preparing | Phase::Delegated)
     }
 
+    /// Whether nothing but the branches' work and votes keeps it from its decision.
+    pub fn awaits_votes(&self) -> bool {
+        matches!(self.phase, Phase::Working | Phase::Preparing)
+    }
+
     /// Why it was rolled back.
     pub fn cause(&self) -> Option<Cause> {
         self.cause

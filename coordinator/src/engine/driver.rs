@@ -2,7 +2,7 @@
 //! [`concord_protocol`]; this is the only place that calls the store and the participants.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_protocol::{
@@ -49,6 +49,8 @@ pub(crate) struct Driver {
     pub(crate) leaving: mpsc::UnboundedSender<Leaving>,
     pub(crate) failed: watch::Sender<Option<StoreError>>,
     pub(crate) counts: Counts,
+    /// Transactions that only wait for votes.
+    pub(crate) voting: AtomicUsize,
 }
 
 impl Driver {
@@ -64,7 +66,9 @@ impl Driver {
         state: &mut LiveState,
         event: Event,
     ) -> Result<(), Refusal> {
+        let awaited = state.transaction.awaits_votes();
         let effects = state.transaction.step(event, self.clock.now())?;
+        self.count_voting(awaited, state.transaction.awaits_votes());
         if effects.is_empty() {
             return Ok(());
         }
@@ -83,6 +87,16 @@ impl Driver {
         }
         live.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Tells the store how many decisions are about to come.
+    fn count_voting(&self, before: bool, after: bool) {
+        let voting = match (before, after) {
+            (false, true) => self.voting.fetch_add(1, Ordering::Relaxed) + 1,
+            (true, false) => self.voting.fetch_sub(1, Ordering::Relaxed) - 1,
+            _ => return,
+        };
+        self.store.expect(voting);
     }
 
     fn append(self: &Arc<Self>, live: &Arc<Live>, state: &LiveState, effects: &[Effect]) {

@@ -21,7 +21,7 @@ mod timers;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -162,6 +162,7 @@ impl Engine {
             leaving,
             failed: failed_in,
             counts: Counts::default(),
+            voting: AtomicUsize::new(0),
             store,
         });
         let tasks = vec![

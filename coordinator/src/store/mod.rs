@@ -12,8 +12,9 @@
 //! 3. **Lazy.** The future of a [`Durability::Lazy`] append resolves to `Ok` once the entries can be read back
 //!    through this store. A crash may lose them, but only as a suffix (rule 1).
 //! 4. **All or nothing.** The entries of one append are durable together or not at all.
-//! 5. **Group commit.** Appends that wait at the same moment share one sync. A store never waits for company:
-//!    it commits what has queued up while the last commit was under way.
+//! 5. **Group commit.** Appends that wait at the same moment share one sync. While it is told that many more
+//!    forced appends are about to come ([`Store::expect`]), a store may hold one back for some of them, a few
+//!    milliseconds at the most; told of none, it never waits for company.
 //! 6. **Failure is final.** After an append has failed (disk full, failed sync), every later append fails with
 //!    [`StoreError::Failed`] and nothing more is written: what a failed sync left on disk is unknown, and a
 //!    second sync may claim success for data that is gone. The coordinator stops, and says why.
@@ -118,6 +119,10 @@ pub trait Store: Send + Sync + 'static {
         entries: Vec<Entry>,
         durability: Durability,
     ) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Tells how many forced appends are likely to come soon: transactions that are only waiting for votes. A
+    /// hint for rule 5; a store may ignore it.
+    fn expect(&self, _forced_soon: usize) {}
 
     /// Every transaction without an `Ended` record, in the order of their gtids.
     fn load_live(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>>;

@@ -1,5 +1,6 @@
-//! The same SQL driven by a bare XA client: no coordinator, no participants, no log, no marker rows, and
-//! nobody to clean up after a crash.
+//! The same SQL driven by a bare XA client: no coordinator, no participants, no log, and nobody to clean up
+//! after a crash. Once with the marker rows that the participants write, which is exactly the same SQL, and once
+//! without.
 
 use anyhow::Result;
 use mysql_async::prelude::Queryable as _;
@@ -23,7 +24,7 @@ impl Client {
 
     /// One transfer: the branches in parallel, each with its work and PREPARE in one round trip, then the
     /// commits in parallel.
-    pub(crate) async fn transfer(&mut self) -> Result<()> {
+    pub(crate) async fn transfer(&mut self, marker: bool) -> Result<()> {
         self.transfers += 1;
         let amount = rand::random_range(1..10);
         let (number, transfers, run) = (self.number, self.transfers, std::process::id());
@@ -33,7 +34,14 @@ impl Client {
             let (amount, account) = (Value::from(amount), Value::from(account));
             let update = fill(UPDATE, &[&amount, &account, &amount]);
             let ledger = fill(LEDGER, &[&account, &amount]);
-            format!("XA START {name}; {ledger}; {update}; XA END {name}; XA PREPARE {name}")
+            let marker = match marker {
+                true => format!(
+                    "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) VALUES \
+                     (X'{run:08x}{number:08x}{transfers:016x}', {bank}, IF(ROW_COUNT() = 1, 1, NULL), 0, X''); "
+                ),
+                false => String::new(),
+            };
+            format!("XA START {name}; {ledger}; {update}; {marker}XA END {name}; XA PREPARE {name}")
         };
         let [a, b] = &mut self.connections;
         tokio::try_join!(a.query_drop(work(0, -amount)), b.query_drop(work(1, amount)))?;

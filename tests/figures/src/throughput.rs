@@ -28,69 +28,98 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
     };
     through(stage, 1, 100).await?; // Everything is warm and connected after this.
     let one = syncs(stage, 1, SEQUENTIAL).await?;
-    let (mut bare, mut concord, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let mut latency = Histogram::<u64>::new(3)?;
     let mut clients = bare_clients(stage).await?;
-    run_bare(&mut clients, transfers / 2).await?;
+    run_bare(&mut clients, transfers / 2, true).await?;
     through(stage, CONCURRENCY, transfers / 2).await?;
     let before = stage.status().await?;
-    let (mut cost_with, mut cost_without) = (Cost::default(), Cost::default());
+    let latency = Histogram::new(3)?;
+    let mut contest = Contest {
+        concord: Contestant::default(),
+        same: Contestant::default(),
+        plain: Contestant::default(),
+        latency,
+    };
     for _ in 0..rounds {
-        let started = stage.cost()?;
-        let with = {
-            let run = through(stage, CONCURRENCY, transfers).await?;
-            latency.add(&run.latency)?;
-            run.per_second
-        };
-        let between = stage.cost()?;
-        let without = run_bare(&mut clients, transfers).await?;
-        cost_with.add(started, between);
-        cost_without.add(between, stage.cost()?);
-        ratios.push(with / without);
-        bare.push(without);
-        concord.push(with);
+        contest.round(stage, &mut clients, transfers).await?;
     }
     let after = stage.status().await?;
     let count = (rounds * transfers) as f64;
     let many = (after.log_syncs - before.log_syncs) as f64 / count;
     ensure!(stage.in_doubt().await? == 0, "branches were left in doubt");
+    let Contest { concord, same, plain, latency } = &contest;
     let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0;
+    let against = |other: &Contestant| {
+        let ratios: Vec<f64> =
+            concord.rates.iter().zip(&other.rates).map(|(with, bare)| with / bare).collect();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        let rates = format!("{:.0}/s against {:.0}/s", median(&concord.rates), median(&other.rates));
+        (median(&ratios), format!("{rates}; rounds {least:.2} … {most:.2}"))
+    };
+    let (ratio_same, detail_same) = against(same);
+    let (ratio_plain, detail_plain) = against(plain);
+    let costs = [("through Concord", concord), ("bare", same), ("without markers", plain)];
+    let costs = costs.map(|(name, one)| format!("{name} {}", one.cost.per_transfer(count)));
     Ok(vec![
         line("log syncs per transfer, 1 at a time", one, "syncs", Some(Bound::AtMost(1.0)), String::new()),
         line("log syncs per transfer, 64 at a time", many, "syncs", Some(Bound::AtMost(0.2)), String::new()),
         line(
-            "transfers, through Concord / bare client",
-            median(&mut ratios),
+            "through Concord / bare client, same SQL",
+            ratio_same,
             "ratio",
             Some(Bound::AtLeast(0.6)),
-            format!(
-                "{:.0}/s against {:.0}/s, 64 at a time; p50 {:.1} ms, p99 {:.1} ms; rounds {:.2} … {:.2}",
-                median(&mut concord),
-                median(&mut bare),
-                ms(0.5),
-                ms(0.99),
-                ratios.first().unwrap_or(&0.0),
-                ratios.last().unwrap_or(&0.0),
-            ),
+            detail_same,
         ),
+        line("through Concord / bare, no marker rows", ratio_plain, "ratio", None, detail_plain),
+        line("p99 latency at 64 at a time", ms(0.99), "ms", None, format!("p50 {:.1} ms", ms(0.5))),
         line(
-            "processor time, bare client / through Concord",
-            cost_without.total() / cost_with.total(),
+            "processor time, bare client / Concord",
+            same.cost.total() / concord.cost.total(),
             "ratio",
             None,
-            format!(
-                "per transfer {} bare, {} through Concord",
-                cost_without.per_transfer(count),
-                cost_with.per_transfer(count)
-            ),
+            format!("per transfer: {}", costs.join("; ")),
         ),
     ])
 }
 
-/// Sorts, and takes the middle.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// What is run in turn, on the same databases.
+struct Contest {
+    concord: Contestant,
+    /// A bare client with the same SQL.
+    same: Contestant,
+    /// A bare client without the marker rows.
+    plain: Contestant,
+    latency: Histogram<u64>,
+}
+
+#[derive(Default)]
+struct Contestant {
+    /// Transfers a second, by round.
+    rates: Vec<f64>,
+    cost: Cost,
+}
+
+impl Contest {
+    async fn round(&mut self, stage: &Stage, clients: &mut Vec<Client>, transfers: usize) -> Result<()> {
+        let started = stage.cost()?;
+        let run = through(stage, CONCURRENCY, transfers).await?;
+        self.latency.add(&run.latency)?;
+        self.concord.rates.push(run.per_second);
+        let second = stage.cost()?;
+        self.same.rates.push(run_bare(clients, transfers, true).await?);
+        let third = stage.cost()?;
+        self.plain.rates.push(run_bare(clients, transfers, false).await?);
+        self.concord.cost.add(started, second);
+        self.same.cost.add(second, third);
+        self.plain.cost.add(third, stage.cost()?);
+        Ok(())
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 async fn syncs(stage: &Stage, concurrency: usize, transfers: usize) -> Result<f64> {
@@ -146,7 +175,7 @@ async fn bare_clients(stage: &Stage) -> Result<Vec<Client>> {
 }
 
 /// Runs transfers by bare clients; answers how many a second.
-async fn run_bare(clients: &mut Vec<Client>, transfers: usize) -> Result<f64> {
+async fn run_bare(clients: &mut Vec<Client>, transfers: usize, marker: bool) -> Result<f64> {
     let left = Arc::new(AtomicUsize::new(transfers));
     let start = Instant::now();
     let workers = clients.drain(..).map(|mut client| {
@@ -154,7 +183,7 @@ async fn run_bare(clients: &mut Vec<Client>, transfers: usize) -> Result<f64> {
         tokio::spawn(async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
             {
-                client.transfer().await?;
+                client.transfer(marker).await?;
             }
             anyhow::Ok(client)
         })

@@ -62,6 +62,8 @@ pub struct SqliteStore {
 struct Options {
     /// How long lazy entries wait for a forced one to be written with.
     lazy_delay: Duration,
+    /// How long a forced entry waits at most for others that are expected.
+    company_delay: Duration,
     /// A checkpoint is made when the log has so many pages of 4 KiB.
     log_pages_max: u32,
     /// Connections for reading.
@@ -73,6 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             lazy_delay: Duration::from_millis(50),
+            company_delay: Duration::from_millis(5),
             log_pages_max: 8_000,
             readers: 2,
             migrations: schema::MIGRATIONS,
@@ -103,7 +106,7 @@ impl SqliteStore {
             Readers::start(connections).map_err(|error| failed(format!("no thread for reading: {error}")))?,
         );
         let (queue, counts, faults) =
-            (Arc::new(Queue::new(options.lazy_delay)), Arc::<Counts>::default(), Arc::<Faults>::default());
+            (Arc::new(Queue::new(&options)), Arc::<Counts>::default(), Arc::<Faults>::default());
         faults.synced(&file);
         let writer = Writer::new(Parts {
             connection: opened.connection,
@@ -151,6 +154,10 @@ impl Store for SqliteStore {
         let rows = entries.into_iter().map(Row::from).collect();
         self.queue.append(Append::new(rows, durability == Durability::Forced, done));
         answer(result)
+    }
+
+    fn expect(&self, forced_soon: usize) {
+        self.queue.expect(forced_soon);
     }
 
     fn load_live(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {

@@ -4,11 +4,13 @@
 //! engine bounds it, by the number of transactions that it has in flight.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Options;
 use super::row::Row;
 use crate::store::{StoreError, UnixMillis};
 
@@ -73,6 +75,9 @@ pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
     lazy_delay: Duration,
+    company_delay: Duration,
+    /// Forced appends that are likely to come soon.
+    expected: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -80,8 +85,12 @@ struct State {
     jobs: VecDeque<Job>,
     rows: usize,
     bytes: usize,
-    /// Jobs that must not wait.
-    urgent: usize,
+    /// Forced appends.
+    forced: usize,
+    /// When the first of them came.
+    forced_since: Option<Instant>,
+    /// Other jobs, none of which waits for anything.
+    others: usize,
     /// Why nothing more is taken.
     over: Option<StoreError>,
     /// Tests stop the writer here, to let a queue build up.
@@ -91,8 +100,23 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(lazy_delay: Duration) -> Self {
-        Queue { state: Mutex::default(), arrived: Condvar::new(), lazy_delay }
+    pub(super) fn new(options: &Options) -> Self {
+        Queue {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            lazy_delay: options.lazy_delay,
+            company_delay: options.company_delay,
+            expected: AtomicUsize::new(0),
+        }
+    }
+
+    /// Tells how many forced appends are likely to come soon.
+    pub(super) fn expect(&self, forced_soon: usize) {
+        self.expected.store(forced_soon, Ordering::Relaxed);
+    }
+
+    fn expected(&self) -> usize {
+        self.expected.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,9 +133,14 @@ impl Queue {
         }
         state.rows += append.rows.len();
         state.bytes += append.bytes;
-        state.urgent += usize::from(append.forced);
         let first = state.jobs.is_empty();
-        let wake = first || append.forced || state.has_enough();
+        let mut wake = first || state.has_enough();
+        if append.forced {
+            state.forced += 1;
+            // The first one sets the writer's clock; the one that completes the company ends its wait.
+            wake |= state.forced == 1 || state.has_company(self.expected());
+            state.forced_since.get_or_insert(append.queued_at);
+        }
         state.jobs.push_back(Job::Append(append));
         drop(state);
         if wake {
@@ -126,7 +155,7 @@ impl Queue {
             let _ = purge.done.send(Err(error.clone()));
             return;
         }
-        state.urgent += 1;
+        state.others += 1;
         state.jobs.push_back(Job::Purge(purge));
         drop(state);
         self.arrived.notify_one();
@@ -150,7 +179,7 @@ impl Queue {
                 state.jobs.push_back(Job::Close(done));
             }
         }
-        state.urgent += 1;
+        state.others += 1;
         state.held = false;
         drop(state);
         self.arrived.notify_one();
@@ -161,7 +190,8 @@ impl Queue {
         let mut state = self.lock();
         state.over = Some(error.clone());
         let jobs = std::mem::take(&mut state.jobs);
-        (state.rows, state.bytes, state.urgent) = (0, 0, 0);
+        (state.rows, state.bytes, state.forced, state.others) = (0, 0, 0, 0);
+        state.forced_since = None;
         for job in jobs {
             match job {
                 Job::Append(append) => drop(append.done.send(Err(error.clone()))),
@@ -170,7 +200,7 @@ impl Queue {
                     let _ = done.send(Err(error.clone()));
                     let (nobody, _) = oneshot::channel();
                     state.jobs.push_back(Job::Close(nobody));
-                    state.urgent += 1;
+                    state.others += 1;
                 }
             }
         }
@@ -181,12 +211,12 @@ impl Queue {
         self.lock().over.clone()
     }
 
-    /// Waits until there is something to do. Forced appends are taken at once with everything that is queued
-    /// before and behind them; lazy ones alone wait for company, a little.
+    /// Waits until there is something to do. Forced appends are taken with everything that is queued before and
+    /// behind them, at once unless many more are expected; lazy ones alone wait for company, a little.
     pub(super) fn take(&self) -> Work {
         let mut state = self.lock();
         loop {
-            let wait = state.wait(self.lazy_delay);
+            let wait = state.wait(self);
             state.idle = !matches!(wait, Wait::No);
             state = match wait {
                 Wait::No => return state.take(),
@@ -227,19 +257,27 @@ impl State {
         self.rows >= LAZY_ROWS_MAX || self.bytes >= LAZY_BYTES_MAX
     }
 
-    fn wait(&self, lazy_delay: Duration) -> Wait {
+    /// Whether those that wait are a quarter of all that could share the sync. Each then waits for a quarter of
+    /// phase one at the most, and with one transaction at a time nobody waits at all.
+    fn has_company(&self, expected: usize) -> bool {
+        self.forced.saturating_mul(3) >= expected
+    }
+
+    fn wait(&self, queue: &Queue) -> Wait {
+        let rest = |delay: Duration, since: Instant| match delay.checked_sub(since.elapsed()) {
+            Some(span) if !span.is_zero() => Wait::For(span),
+            _ => Wait::No,
+        };
         if self.held {
             return Wait::Ever;
         }
-        match self.jobs.front() {
-            None => Wait::Ever,
-            Some(Job::Append(first)) if self.urgent == 0 && !self.has_enough() => {
-                match lazy_delay.checked_sub(first.queued_at.elapsed()) {
-                    Some(span) if !span.is_zero() => Wait::For(span),
-                    _ => Wait::No,
-                }
-            }
-            Some(_) => Wait::No,
+        match (self.jobs.front(), self.forced_since) {
+            (None, _) => Wait::Ever,
+            (Some(_), _) if self.others > 0 || self.has_enough() => Wait::No,
+            (Some(_), Some(_)) if self.has_company(queue.expected()) => Wait::No,
+            (Some(_), Some(since)) => rest(queue.company_delay, since),
+            (Some(Job::Append(first)), None) => rest(queue.lazy_delay, first.queued_at),
+            (Some(_), None) => Wait::No,
         }
     }
 
@@ -258,7 +296,7 @@ impl State {
                     }
                     rows += append.rows.len();
                     bytes += append.bytes;
-                    self.urgent -= usize::from(append.forced);
+                    self.forced -= usize::from(append.forced);
                     batch.push(append);
                 }
                 Some(job) if !batch.is_empty() => {
@@ -266,11 +304,11 @@ impl State {
                     break;
                 }
                 Some(Job::Purge(purge)) => {
-                    self.urgent -= 1;
+                    self.others -= 1;
                     return Work::Purge(purge);
                 }
                 Some(Job::Close(done)) => {
-                    self.urgent -= 1;
+                    self.others -= 1;
                     self.idle = true;
                     return Work::Close(done);
                 }
@@ -279,6 +317,57 @@ impl State {
         }
         self.rows -= rows;
         self.bytes -= bytes;
+        if self.forced == 0 {
+            self.forced_since = None;
+        }
         Work::Commit(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(company_delay: Duration) -> Queue {
+        let never = Duration::from_secs(3_600);
+        Queue::new(&Options { lazy_delay: never, company_delay, ..Options::default() })
+    }
+
+    fn append(queue: &Queue) {
+        queue.append(Append::new(Vec::new(), true, oneshot::channel().0));
+    }
+
+    fn taken(queue: &Queue) -> usize {
+        match queue.take() {
+            Work::Commit(batch) => batch.len(),
+            other => panic!("not a commit: {other:?}"),
+        }
+    }
+
+    /// None of these may wait for the clock: it would never let them go.
+    #[test]
+    fn a_forced_append_waits_for_a_quarter_of_those_that_are_expected() {
+        let queue = queue(Duration::from_secs(3_600));
+        append(&queue);
+        assert_eq!(taken(&queue), 1, "nobody else is expected");
+        queue.expect(9);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| taken(&queue));
+            append(&queue);
+            append(&queue);
+            append(&queue);
+            assert_eq!(writer.join().unwrap(), 3);
+        });
+        append(&queue);
+        queue.purge(Purge { before: UnixMillis(0), limit: 1, deleted: 0, done: oneshot::channel().0 });
+        assert_eq!(taken(&queue), 1, "others are behind it and do not wait");
+    }
+
+    #[test]
+    fn company_that_does_not_come_is_not_waited_for_long() {
+        let queue = queue(Duration::from_millis(1));
+        queue.expect(1_000_000);
+        append(&queue);
+        assert_eq!(taken(&queue), 1);
     }
 }
