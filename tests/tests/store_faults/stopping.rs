@@ -15,7 +15,8 @@ async fn stop_amid(options: CoordinatorOptions, in_phase_two: bool) -> Stopping 
     let mut coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
     let stub = Stub::start().await;
     let mut api = coordinator.api();
-    let request = stub.request();
+    let wait = if in_phase_two { Wait::Decided } else { Wait::Completed };
+    let request = ExecuteRequest { wait: wait.into(), ..stub.request() };
     stub.open(false);
     let running = tokio::spawn(async move {
         api.execute(request).await.map(|answer| answer.into_inner().transaction.unwrap())
@@ -46,14 +47,21 @@ async fn votes_that_are_awaited_are_awaited() {
 #[tokio::test]
 async fn decisions_are_delivered() {
     let mut stopping = stop_amid(CoordinatorOptions::new(), true).await;
-    assert_eq!(stopping.coordinator.process().exited().unwrap(), None);
-    stopping.stub.open(true);
     let transaction = stopping.running.await.unwrap().unwrap();
-    assert_eq!(transaction.state(), TransactionState::Committed);
+    assert_eq!(transaction.state(), TransactionState::Committing, "its initiator does not wait");
+    // No call keeps it: only the participants that have not answered.
+    for _ in 0..50 {
+        let refused = concord_tests::refusal(stopping.coordinator.api().begin(BeginRequest::default()).await);
+        assert_eq!(refused, (tonic::Code::Unavailable, "SHUTTING_DOWN".to_owned()));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    stopping.stub.open(true);
     assert_eq!(stopping.coordinator.process().ended().await.unwrap().code(), Some(0));
     // Nothing is left for the next start.
     stopping.coordinator.restart().await.unwrap();
-    assert_eq!(stopping.coordinator.status().await.unwrap().live_transactions, 0);
+    stopping.coordinator.drained().await.unwrap();
+    let status = stopping.coordinator.status().await.unwrap();
+    assert_eq!((status.committed, status.calls), (0, 0));
 }
 
 #[tokio::test]
@@ -63,10 +71,8 @@ async fn what_takes_too_long_is_left_to_the_next_start() {
     assert_eq!(stopping.coordinator.process().ended().await.unwrap().code(), Some(0));
     let log = stopping.coordinator.process().log();
     assert!(log.contains("leaving unfinished transactions to the next start"), "{log}");
-    // Its initiator was cut off, or told that the decision is taken; never that it failed.
-    if let Ok(transaction) = stopping.running.await.unwrap() {
-        assert_eq!(transaction.state(), TransactionState::Committing);
-    }
+    let transaction = stopping.running.await.unwrap().unwrap();
+    assert_eq!(transaction.state(), TransactionState::Committing);
     stopping.stub.open(true);
     stopping.coordinator.restart().await.unwrap();
     stopping.coordinator.drained().await.unwrap();
