@@ -1,6 +1,8 @@
 //! Random runs of the core against modelled participants, a lossy network, a log that loses its unsynced tail,
 //! and crashes on both sides. First with faults (safety), then without (liveness).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use concord_protocol::{
     BranchId, Decision, Effect, Event, Grade, Milestone, Millis, Options, Outcome, Record, Reply, State,
     Timer, Transaction, Verb, Vote,

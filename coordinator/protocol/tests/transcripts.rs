@@ -1,6 +1,8 @@
 //! Golden transcripts: what the coordinator says in typical conversations. They are specification and test at
 //! once; `cargo insta review` (or INSTA_UPDATE=always) updates them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::fmt::Write as _;
 
 use concord_protocol::{
