@@ -43,7 +43,7 @@ pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
 use self::driver::{Counts, Driver, count};
-use self::live::Live;
+use self::live::{Live, LiveState};
 use self::registry::Registry;
 use self::timers::{TimerKey, Timers};
 use crate::store::{Store, StoreError, UnixMillis};
@@ -223,18 +223,15 @@ impl Engine {
     ) -> Result<Snapshot, EngineError> {
         self.check_branches(&branches)?;
         let header = self.header(request, grade, &branches)?;
-        let live = if header.idempotency_key.is_empty() {
-            self.admit(header, branches)?
-        } else {
-            let _held = self.driver.registry.hold_key(&header.idempotency_key).await;
-            match self.find_first(&header).await? {
-                Some(first) => match self.driver.registry.get(first.gtid) {
-                    Some(live) => live,
-                    None => return Ok(first),
-                },
-                None => self.admit(header, branches)?,
-            }
+        let held = self.driver.registry.hold_key(&header.idempotency_key).await;
+        let live = match self.find_first(&header).await? {
+            Some(first) => match self.driver.registry.get(first.gtid) {
+                Some(live) => live,
+                None => return Ok(first),
+            },
+            None => self.admit(header, branches)?,
         };
+        drop(held);
         self.outcome(&live, wait, until).await
     }
 
@@ -556,19 +553,17 @@ impl Engine {
         wait: Wait,
         until: Option<Instant>,
     ) -> Result<Snapshot, EngineError> {
-        let completed = live.when(|state| state.completed.then_some(()));
         // A parked transaction will not complete by itself: "committed, still delivering" is the answer then.
-        let decided = live.when(|state| {
-            let enough = wait == Wait::Decided || state.transaction.is_parked();
-            (enough && state.told.is_some()).then_some(())
-        });
+        let enough = |state: &LiveState, late: bool| {
+            let decided_will_do = late || wait == Wait::Decided || state.transaction.is_parked();
+            (state.completed || decided_will_do && state.told.is_some()).then_some(())
+        };
         let late = async {
             sleep_until(until).await;
-            live.when(|state| state.told.map(drop)).await;
+            live.when(|state| enough(state, true)).await;
         };
         tokio::select! {
-            () = completed => {}
-            () = decided => {}
+            () = live.when(|state| enough(state, false)) => {}
             () = late => {}
             error = self.store_failed() => return Err(EngineError::Store(error)),
         }

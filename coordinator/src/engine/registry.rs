@@ -66,10 +66,14 @@ impl Registry {
         self.left.notify_waiters();
     }
 
-    /// Holds the key for one caller, from looking it up to inserting its transaction.
-    pub(crate) async fn hold_key(&self, key: &str) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Holds the key for one caller, from looking it up to inserting its transaction. Without a key there is
+    /// nothing to hold.
+    pub(crate) async fn hold_key(&self, key: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if key.is_empty() {
+            return None;
+        }
         let shard = self.hasher.hash_one(key) as usize % KEY_SHARDS;
-        self.keys[shard].lock().await
+        Some(self.keys[shard].lock().await)
     }
 
     pub(crate) fn by_key(&self, key: &str) -> Option<Arc<Live>> {
