@@ -31,6 +31,7 @@
 //! Two branches thus cost one forced write, and so does one branch.
 
 pub mod ids;
+mod phase_two;
 mod recover;
 mod transaction;
 mod types;

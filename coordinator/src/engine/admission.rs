@@ -1,0 +1,153 @@
+//! Whether a new transaction may begin, and whether it has begun before.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use concord_protocol::{Event, Millis, Options, Transaction};
+use sha2::{Digest as _, Sha256};
+
+use super::driver::count;
+use super::live::Live;
+use super::snapshot::{BranchSpec, Grade, Header, Snapshot};
+use super::timers::TimerKey;
+use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
+use crate::store::UnixMillis;
+
+impl Engine {
+    /// Builds the header of a new transaction.
+    pub(super) fn header(
+        &self,
+        request: BeginRequest,
+        grade: Grade,
+        branches: &[BranchRequest],
+    ) -> Result<Header, EngineError> {
+        let settings = &self.driver.settings;
+        let BeginRequest { name, timeout_ms, idempotency_key } = request;
+        let timeout_max = u32::try_from(settings.timeout_max.as_millis()).unwrap_or(u32::MAX);
+        if timeout_ms > timeout_max {
+            return Err(invalid("timeout_ms", format!("{timeout_ms} is over the limit of {timeout_max}")));
+        }
+        let content_hash = match idempotency_key.is_empty() {
+            true => Vec::new(),
+            false => content_hash(&name, timeout_ms, grade, branches),
+        };
+        let timeout_ms = match timeout_ms {
+            0 => u32::try_from(settings.timeout_default.as_millis()).unwrap_or(timeout_max),
+            given => given,
+        };
+        Ok(Header { name, timeout_ms, grade, idempotency_key, content_hash, begun_at: UnixMillis::now() })
+    }
+
+    /// The transaction that the same key began before. The caller holds the key.
+    pub(super) async fn find_first(&self, header: &Header) -> Result<Option<Snapshot>, EngineError> {
+        let key = &header.idempotency_key;
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let first = match self.driver.registry.by_key(key) {
+            Some(live) => live.snapshot(),
+            None => match self.driver.store.find_key(key.clone()).await? {
+                Some(gtid) => match self.find(gtid).await? {
+                    Found::Live(live) => live.snapshot(),
+                    Found::Ended(snapshot) => snapshot,
+                },
+                None => return Ok(None),
+            },
+        };
+        if first.header.content_hash != header.content_hash {
+            return Err(EngineError::KeyReused { key: key.clone(), gtid: first.gtid });
+        }
+        Ok(Some(first))
+    }
+
+    /// Makes a new transaction live; a coordinator-driven one starts at once.
+    pub(super) fn admit(
+        &self,
+        header: Header,
+        branches: Vec<BranchRequest>,
+    ) -> Result<Arc<Live>, EngineError> {
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(EngineError::ShuttingDown);
+        }
+        if let Some(error) = self.failed.borrow().clone() {
+            return Err(EngineError::Store(error));
+        }
+        let driver = &self.driver;
+        let options = Options {
+            coordinator_driven: !branches.is_empty(),
+            grade: header.grade,
+            deadline: driver.clock.now().plus(Millis(header.timeout_ms.into())),
+            park_after_attempts: driver.settings.park_after_attempts,
+        };
+        let driven = options.coordinator_driven;
+        let transaction = match u32::try_from(branches.len()) {
+            Ok(count) if driven => Transaction::with_branches(options, count),
+            _ => Transaction::begin(options),
+        };
+        let branches = branches.into_iter().map(|branch| {
+            let spec = BranchSpec {
+                participant: branch.participant.into(),
+                action: branch.action.into(),
+                registration_key: "".into(),
+            };
+            (spec, branch.payload)
+        });
+        let live = Arc::new(Live::new(self.issuer.issue(), header, transaction, branches.collect()));
+        let limit = driver.settings.live_transactions_max;
+        if !driver.registry.insert(Arc::clone(&live), limit) {
+            return Err(EngineError::TooManyLive(limit));
+        }
+        count(&driver.counts.begun);
+        driver.timers.set((options.deadline, live.gtid, TimerKey::Deadline));
+        if driven {
+            driver.step_or_log(&live, Event::Execute);
+        }
+        Ok(live)
+    }
+
+    pub(super) fn check_participant(&self, participant: &str) -> Result<(), EngineError> {
+        match self.driver.participants.permits(participant) {
+            true => Ok(()),
+            false => Err(EngineError::NotAllowed(participant.to_owned())),
+        }
+    }
+
+    pub(super) fn check_branches(&self, branches: &[BranchRequest]) -> Result<(), EngineError> {
+        let settings = &self.driver.settings;
+        if branches.is_empty() {
+            return Err(invalid("branches", "a transaction needs at least one".into()));
+        }
+        if branches.len() > settings.branches_max {
+            let (count, max) = (branches.len(), settings.branches_max);
+            return Err(invalid("branches", format!("{count} are over the limit of {max}")));
+        }
+        let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
+        if bytes > settings.payload_bytes_max {
+            let max = settings.payload_bytes_max;
+            return Err(invalid(
+                "branches.payload",
+                format!("{bytes} bytes in all are over the limit of {max}"),
+            ));
+        }
+        branches.iter().try_for_each(|branch| self.check_participant(&branch.participant))
+    }
+}
+
+/// What makes two requests the same. Every part is preceded by its length, so no two requests hash alike by
+/// moving bytes from one field to the next.
+fn content_hash(name: &str, timeout_ms: u32, grade: Grade, branches: &[BranchRequest]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(name.as_bytes());
+    part(&timeout_ms.to_be_bytes());
+    part(&[u8::from(grade == Grade::Strict)]);
+    for branch in branches {
+        part(branch.participant.as_bytes());
+        part(branch.action.as_bytes());
+        part(&branch.payload);
+    }
+    hash.finalize().to_vec()
+}

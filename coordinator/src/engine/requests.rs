@@ -1,0 +1,265 @@
+//! What initiators and participants ask for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Refusal, Vote};
+use tokio::time::Instant;
+
+use super::live::{BranchExtra, Live, LiveState};
+use super::snapshot::{BranchSpec, Grade, Snapshot};
+use super::{Engine, EngineError, Found, invalid};
+
+/// When a call that ends a transaction answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// When the decision is durable.
+    Decided,
+    /// When every branch has ended.
+    Completed,
+}
+
+/// How a transaction is begun.
+#[derive(Debug, Clone, Default)]
+pub struct BeginRequest {
+    /// For people.
+    pub name: String,
+    /// Milliseconds; 0: the default.
+    pub timeout_ms: u32,
+    /// Empty: none.
+    pub idempotency_key: String,
+}
+
+/// A branch that the coordinator is to run.
+#[derive(Debug, Clone)]
+pub struct BranchRequest {
+    /// Where the participant listens.
+    pub participant: String,
+    /// The handler's name.
+    pub action: String,
+    /// Its argument.
+    pub payload: Bytes,
+}
+
+/// A participant joins.
+#[derive(Debug, Clone)]
+pub struct RegisterRequest {
+    /// Which transaction.
+    pub gtid: Gtid,
+    /// Where the participant listens.
+    pub participant: String,
+    /// Chosen by the participant: a repeat answers with the same branch.
+    pub registration_key: String,
+}
+
+/// How many milliseconds a transaction has left, and what was begun or joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted<T> {
+    /// What was made.
+    pub id: T,
+    /// Milliseconds until an undecided transaction is rolled back.
+    pub remaining_ms: u32,
+}
+
+impl Engine {
+    /// Begins a transaction that its initiator drives.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing has begun then.
+    pub async fn begin(&self, request: BeginRequest) -> Result<Admitted<Gtid>, EngineError> {
+        let header = self.header(request, Grade::EarlyVote, &[])?;
+        let _held = self.driver.registry.hold_key(&header.idempotency_key).await;
+        if let Some(first) = self.find_first(&header).await? {
+            return Ok(Admitted { id: first.gtid, remaining_ms: self.remaining_ms(first.gtid) });
+        }
+        let remaining_ms = header.timeout_ms;
+        let live = self.admit(header, Vec::new())?;
+        Ok(Admitted { id: live.gtid, remaining_ms })
+    }
+
+    /// Runs a whole transaction. It goes on if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`EngineError`]; a refusal by a branch is an outcome, not an error.
+    pub async fn execute(
+        &self,
+        request: BeginRequest,
+        grade: Grade,
+        branches: Vec<BranchRequest>,
+        wait: Wait,
+        until: Option<Instant>,
+    ) -> Result<Snapshot, EngineError> {
+        self.check_branches(&branches)?;
+        let header = self.header(request, grade, &branches)?;
+        let held = self.driver.registry.hold_key(&header.idempotency_key).await;
+        let live = match self.find_first(&header).await? {
+            Some(first) => match self.driver.registry.get(first.gtid) {
+                Some(live) => live,
+                None => return Ok(first),
+            },
+            None => self.admit(header, branches)?,
+        };
+        drop(held);
+        self.outcome(&live, wait, until).await
+    }
+
+    /// A participant joins.
+    ///
+    /// # Errors
+    /// [`Refusal::NotActive`] once commit or rollback has begun.
+    pub async fn register(&self, request: RegisterRequest) -> Result<Admitted<BranchId>, EngineError> {
+        let RegisterRequest { gtid, participant, registration_key } = request;
+        self.check_participant(&participant)?;
+        let live = self.live_or_why_not(gtid).await?;
+        let mut state = live.lock();
+        let remaining_ms = self.remaining(state.transaction.options().deadline);
+        let known = state.specs.iter().position(|spec| {
+            *spec.registration_key == *registration_key && *spec.participant == *participant
+        });
+        if let Some(id) = known.and_then(|index| u32::try_from(index + 1).ok()) {
+            return Ok(Admitted { id: BranchId(id), remaining_ms });
+        }
+        let limit = self.driver.settings.branches_max;
+        if state.specs.len() >= limit {
+            return Err(invalid("gtid", format!("the transaction has {limit} branches, which is the limit")));
+        }
+        state.specs.push(BranchSpec {
+            participant: participant.into(),
+            action: "".into(),
+            registration_key: registration_key.into(),
+        });
+        state.extras.push(BranchExtra::default());
+        if let Err(refusal) = self.driver.step_locked(&live, &mut state, Event::Register) {
+            state.specs.pop();
+            state.extras.pop();
+            return Err(EngineError::Refused { gtid, refusal });
+        }
+        let id = BranchId(u32::try_from(state.specs.len()).unwrap_or(u32::MAX));
+        Ok(Admitted { id, remaining_ms })
+    }
+
+    /// A participant votes unasked.
+    ///
+    /// # Errors
+    /// [`EngineError::RolledBack`] to a yes that came too late: the participant must roll back.
+    pub async fn vote(
+        &self,
+        gtid: Gtid,
+        branch: BranchId,
+        vote: Vote,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        let live = self.live_or_why_not(gtid).await?;
+        let mut state = live.lock();
+        if let Some(extra) = state.extra(branch)
+            && !reason.is_empty()
+        {
+            extra.last_error = reason.into();
+        }
+        self.driver
+            .step_locked(&live, &mut state, Event::Voted { branch, vote })
+            .map_err(|refusal| refused(gtid, refusal, &state.reason))
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`EngineError::RolledBack`] when that is its outcome.
+    pub async fn commit(
+        &self,
+        gtid: Gtid,
+        wait: Wait,
+        until: Option<Instant>,
+    ) -> Result<Snapshot, EngineError> {
+        let snapshot = match self.find(gtid).await? {
+            Found::Live(live) => {
+                {
+                    let mut state = live.lock();
+                    let step = self.driver.step_locked(&live, &mut state, Event::Commit);
+                    step.map_err(|refusal| refused(gtid, refusal, &state.reason))?;
+                }
+                self.outcome(&live, wait, until).await?
+            }
+            Found::Ended(snapshot) => snapshot,
+        };
+        match snapshot.decision() {
+            Some(Decision::Commit) => Ok(snapshot),
+            _ => Err(EngineError::RolledBack { gtid, reason: snapshot.reason }),
+        }
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyCommitted`] when that is its outcome.
+    pub async fn rollback(
+        &self,
+        gtid: Gtid,
+        reason: String,
+        wait: Wait,
+        until: Option<Instant>,
+    ) -> Result<Snapshot, EngineError> {
+        let snapshot = match self.find(gtid).await? {
+            Found::Live(live) => {
+                {
+                    let mut state = live.lock();
+                    state.request_reason = reason;
+                    let step = self.driver.step_locked(&live, &mut state, Event::Rollback);
+                    step.map_err(|refusal| EngineError::Refused { gtid, refusal })?;
+                }
+                self.outcome(&live, wait, until).await?
+            }
+            Found::Ended(snapshot) => snapshot,
+        };
+        match snapshot.decision() {
+            Some(Decision::Rollback) => Ok(snapshot),
+            _ => Err(EngineError::Refused { gtid, refusal: Refusal::AlreadyCommitted }),
+        }
+    }
+
+    /// Waits for an outcome. At `until` it settles for the decision; before that is taken it waits on.
+    async fn outcome(
+        &self,
+        live: &Arc<Live>,
+        wait: Wait,
+        until: Option<Instant>,
+    ) -> Result<Snapshot, EngineError> {
+        // A parked transaction will not complete by itself: "committed, still delivering" is the answer then.
+        let enough = |state: &LiveState, late: bool| {
+            let decided_will_do = late || wait == Wait::Decided || state.transaction.is_parked();
+            (state.completed || decided_will_do && state.told.is_some()).then_some(())
+        };
+        let late = async {
+            sleep_until(until).await;
+            live.when(|state| enough(state, true)).await;
+        };
+        tokio::select! {
+            () = live.when(|state| enough(state, false)) => {}
+            () = late => {}
+            error = self.store_failed() => return Err(EngineError::Store(error)),
+        }
+        Ok(live.snapshot())
+    }
+
+    fn remaining(&self, deadline: Millis) -> u32 {
+        u32::try_from(self.driver.until(deadline).as_millis()).unwrap_or(u32::MAX)
+    }
+
+    fn remaining_ms(&self, gtid: Gtid) -> u32 {
+        self.driver.registry.get(gtid).map_or(0, |live| self.remaining(live.deadline()))
+    }
+}
+
+fn refused(gtid: Gtid, refusal: Refusal, reason: &str) -> EngineError {
+    match refusal {
+        Refusal::AlreadyRolledBack => EngineError::RolledBack { gtid, reason: reason.to_owned() },
+        refusal => EngineError::Refused { gtid, refusal },
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
