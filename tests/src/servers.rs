@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 use concord_sandbox::{Flavor, Server, ServerOptions};
+use concord_xa::{Database, Options};
+use mysql_async::prelude::Queryable as _;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::bank::Bank;
@@ -57,8 +59,27 @@ pub async fn pair(flavor: Flavor) -> Result<Pair> {
             None => server.restart().await?,
             Some(_) => server.resume()?,
         }
+        forget(server).await?;
     }
     Ok(Pair { servers, _lock: lock })
+}
+
+/// Rolls back what a test that failed has left prepared, lest the next one fails too.
+async fn forget(server: &Server) -> Result<()> {
+    let database = Database::connect(&server.url(""), Options::default()).await?;
+    let mut connection = mysql_async::Conn::from_url(server.url("")).await?;
+    for one in database.recover().await? {
+        let name = one.raw;
+        let (gtrid, bqual) = (hex(&name.gtrid), hex(&name.bqual));
+        let sql = format!("XA ROLLBACK X'{gtrid}',X'{bqual}',{}", name.format_id);
+        // It may end by itself at this very moment.
+        connection.query_drop(sql).await.ok();
+    }
+    Ok(connection.disconnect().await?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Pair {

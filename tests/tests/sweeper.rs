@@ -3,15 +3,19 @@
 
 use anyhow::{Context as _, Result, ensure};
 use concord_proto::v1::*;
+use concord_protocol::{BranchId, ClusterId, Epoch, Gtid};
 use concord_sandbox::Flavor;
 use concord_tests::{
     Bank, CoordinatorOptions, Entry, Fault, Outcome, Pair, ParticipantOptions, Programs, Transfer, Verb,
     World, WorldOptions, until,
 };
+use concord_xa::{Database, Options};
 use mysql_async::prelude::Queryable as _;
 
 const PROGRAMS: Programs = concord_tests::programs!();
 
+/// The first account that foreign branches write to.
+const ACCOUNT: u32 = 10;
 /// Long enough that nothing of this kind happens in a test.
 const NEVER_MS: u64 = 3_600_000;
 
@@ -166,11 +170,16 @@ async fn rolls_back_what_is_on_no_record(flavor: Flavor) -> Result<()> {
     let mut scene = Scene::set(flavor, eager()).await?;
     let cluster = scene.world.coordinator.status().await?.cluster_id;
     let epoch = scene.world.coordinator.status().await?.epoch;
-    let gtid = concord_protocol::Gtid::compose(1_700_000_000_000, concord_protocol::Epoch(epoch), 1);
+    let gtid = Gtid::compose(1_700_000_000_000, Epoch(epoch), 1);
     scene.world.coordinator.kill9()?;
     let bank = scene.world.banks()[0].clone();
-    let name = format!("X'{cluster:016x}{}',X'00000001',{}", hex(&gtid.to_bytes()), concord_xa::FORMAT_ID);
-    prepare(&bank, &name, 1).await?;
+    // By hand, as that life's participant would have.
+    let database = Database::connect(&bank.url(), Options::default()).await?;
+    let mut branch = database.begin(ClusterId(cluster), gtid, BranchId(1)).await?;
+    branch.exec("UPDATE account SET balance = balance + 1 WHERE id = 1", ()).await?;
+    let vote = branch.prepare(b"").await;
+    ensure!(matches!(vote, concord_xa::Vote::Yes(_)), "{vote:?}");
+    drop((vote, database));
     ensure!(bank.in_doubt(cluster).await? == 1);
     scene.world.coordinator.restart().await?;
     scene.world.settled().await?;
@@ -209,7 +218,7 @@ async fn leaves_foreign_branches_alone(flavor: Flavor) -> Result<()> {
     let scene = Scene::set(flavor, CoordinatorOptions::new().set("sweeper.safety_interval_ms", 0)).await?;
     let cluster = scene.world.coordinator.status().await?.cluster_id;
     let bank = &scene.world.banks()[0];
-    let gtid = hex(&concord_protocol::Gtid::compose(1, concord_protocol::Epoch(0), 1).to_bytes());
+    let gtid = hex(&Gtid::compose(1, Epoch(0), 1).to_bytes());
     let other = cluster.wrapping_add(1);
     let format = concord_xa::FORMAT_ID;
     let foreign = [
@@ -222,9 +231,10 @@ async fn leaves_foreign_branches_alone(flavor: Flavor) -> Result<()> {
         "X'fffe00',X'ff',1".to_owned(),
         "'a text','b',7".to_owned(),
     ];
-    for (account, name) in (10..).zip(&foreign) {
+    for (account, name) in (ACCOUNT..).zip(&foreign) {
         bank.run(&format!("INSERT INTO account VALUES ({account}, 0)")).await?;
-        prepare(bank, name, account).await?;
+        // Each with a row in the barrier table, as if it were a branch of ours in this database.
+        prepare(bank, name, account, &gtid).await?;
     }
     scene.swept(3).await?;
     let listed = scene.in_doubt().await?;
@@ -240,7 +250,7 @@ async fn leaves_foreign_branches_alone(flavor: Flavor) -> Result<()> {
     ensure!(resources[0].in_doubt_ours == 0 && resources[0].rolled_back_by_sweeper == 0, "{resources:?}");
     ensure!(resources[1].in_doubt_foreign == 0, "{resources:?}");
     // Each is as its owner left it.
-    for (account, name) in (10..).zip(&foreign) {
+    for (account, name) in (ACCOUNT..).zip(&foreign) {
         bank.run(&format!("XA COMMIT {name}")).await?;
         ensure!(bank.balance(account).await? == 1, "{name}");
     }
@@ -328,11 +338,17 @@ async fn says_what_is_wrong_with_a_resource(flavor: Flavor) -> Result<()> {
 }
 
 /// Prepares a branch that adds 1 to an account, on a session that is then closed.
-async fn prepare(bank: &Bank, name: &str, account: u32) -> Result<()> {
+async fn prepare(bank: &Bank, name: &str, account: u32, gtid: &str) -> Result<()> {
     let mut connection = mysql_async::Conn::from_url(bank.url()).await?;
+    // The foreign names are numbered as their accounts are.
+    let branch = account - ACCOUNT + 1;
     for sql in [
         format!("XA START {name}"),
         format!("UPDATE account SET balance = balance + 1 WHERE id = {account}"),
+        format!(
+            "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) \
+             VALUES (X'{gtid}', {branch}, 1, 0, '')"
+        ),
         format!("XA END {name}"),
         format!("XA PREPARE {name}"),
     ] {
