@@ -302,6 +302,17 @@ impl World {
         Node { client, participant, stop, served }
     }
 
+    /// Waits for the balance: recovery at the start may be at work at the same time as one on demand, and
+    /// which of the two ends a branch is open.
+    pub async fn balance_becomes(&mut self, wanted: i64) {
+        let looking = async {
+            while self.balance().await != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), looking).await.expect("the balance in time");
+    }
+
     pub async fn balance(&mut self) -> i64 {
         let row: Option<i64> =
             self.plain.query_first("SELECT balance FROM account WHERE id = 1").await.unwrap();
