@@ -155,7 +155,7 @@ impl Core {
             ticks.tick().await;
             self.expire().await;
             match self.sweep(safety).await {
-                Ok(swept) if swept.found > 0 => tracing::info!(?swept, "swept the database"),
+                Ok(swept) if swept.found > 0 => tracing::debug!(?swept, "swept the database"),
                 Ok(_) => {}
                 Err(error @ SweepError::NotAllowed) => {
                     if !told.swap(true, Ordering::Relaxed) {
