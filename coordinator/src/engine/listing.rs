@@ -115,7 +115,11 @@ impl Engine {
         &self,
         gtid: Gtid,
     ) -> Result<impl Stream<Item = Snapshot> + Send + 'static + use<>, EngineError> {
-        let first = self.find(gtid).await?;
+        let first = match self.find(gtid).await {
+            // What is presumed is not on record: there is nothing to watch.
+            Err(EngineError::RolledBack { .. }) => return Err(EngineError::UnknownGtid(gtid)),
+            found => found?,
+        };
         Ok(futures_util::stream::unfold(Some((first, None)), |watched| async move {
             let live = match watched? {
                 (Found::Ended(snapshot), _) => return Some((snapshot, None)),

@@ -21,6 +21,10 @@ async fn gtids_that_nobody_issued() {
     let earlier = Gtid::compose(1, Epoch(now.0 - 1), 1);
     let done = world.engine.commit(earlier, Wait::Completed, None).await;
     assert!(matches!(done, Err(EngineError::RolledBack { .. })), "{done:?}");
+    for gtid in [ours, earlier] {
+        assert!(matches!(world.engine.watch(gtid).await.err(), Some(EngineError::UnknownGtid(_))));
+        assert!(matches!(world.engine.get(gtid).await.err(), Some(EngineError::UnknownGtid(_))));
+    }
     // Of an epoch to come, because the store was set back: any doubt wins.
     let later = Gtid::compose(1, Epoch(now.0 + 1), 1);
     assert_eq!(world.engine.inquire(later).await.unwrap(), crate::engine::Verdict::Undecided);
