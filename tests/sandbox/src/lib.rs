@@ -66,6 +66,5 @@ pub use flavor::{Flavor, Version};
 pub use installation::{Installation, Source};
 pub use locate::{External, Located, fetch, locate, locate_cached};
 pub use rundir::{Swept, sweep};
-pub use rustix::process::Signal;
 pub use server::{Server, ServerOptions};
 pub use service::{Address, PATIENCE, Service, parent_gone, until};

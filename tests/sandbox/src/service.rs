@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -99,11 +98,6 @@ impl Service {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Adds an argument for the next start.
-    pub fn push_argument(&mut self, argument: impl Into<OsString>) {
-        self.arguments.push(argument.into());
-    }
-
     /// Starts it, and returns when it accepts connections.
     ///
     /// # Errors
@@ -160,37 +154,13 @@ impl Service {
         child.wait().map(drop)
     }
 
-    /// Sends a signal: SIGTERM, SIGSTOP, SIGCONT.
-    ///
-    /// # Errors
-    /// When it is not running.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))?;
-        Ok(kill_process(pid, signal)?)
-    }
-
-    /// Waits until it has ended by itself.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        let what = format!("{} ends", self.name);
-        let status = until(&what, async || self.exit_status()).await?;
-        self.child = None;
-        Ok(status)
-    }
-
     /// How it ended; `None` while it runs or has not been started.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+    fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
     }
 
     /// The last lines of its log.
-    pub fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]).into_owned()
     }
