@@ -56,3 +56,22 @@ macro_rules! programs {
         }
     };
 }
+
+/// Tests of scenarios (`async fn(Flavor) -> Result<()>`), each on MySQL and on MariaDB.
+#[macro_export]
+macro_rules! on_both {
+    ($($scenario:ident),* $(,)?) => {
+        mod mysql {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(concord_sandbox::Flavor::MySql).await.unwrap();
+            })*
+        }
+        mod mariadb {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(concord_sandbox::Flavor::MariaDb).await.unwrap();
+            })*
+        }
+    };
+}

@@ -19,24 +19,7 @@ const ACCOUNT: u32 = 10;
 /// Long enough that nothing of this kind happens in a test.
 const NEVER_MS: u64 = 3_600_000;
 
-macro_rules! on_both {
-    ($($scenario:ident),* $(,)?) => {
-        mod mysql {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario(concord_sandbox::Flavor::MySql).await.unwrap();
-            })*
-        }
-        mod mariadb {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario(concord_sandbox::Flavor::MariaDb).await.unwrap();
-            })*
-        }
-    };
-}
-
-on_both!(
+concord_tests::on_both!(
     commits_what_a_dead_participant_left,
     rolls_back_what_a_dead_participant_left,
     rolls_back_what_is_on_no_record,

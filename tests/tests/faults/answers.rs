@@ -2,7 +2,7 @@
 
 use super::support::*;
 
-on_both!(garbage, silence, lost_replies, refusals);
+concord_tests::on_both!(garbage, silence, lost_replies, refusals);
 
 async fn garbage(flavor: Flavor) -> Result<()> {
     let mut scene = Scene::set(flavor).await?;

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::support::*;
 
-on_both!(two_hundred_transfers);
+concord_tests::on_both!(two_hundred_transfers);
 
 type Api = CoordinatorClient<tonic::transport::Channel>;
 

@@ -2,7 +2,7 @@
 
 use super::support::*;
 
-on_both!(
+concord_tests::on_both!(
     down_at_prepare,
     down_at_commit,
     restarted_between_prepare_and_commit,

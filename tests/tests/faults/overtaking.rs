@@ -4,7 +4,7 @@ use concord_proto::v1::participant_client::ParticipantClient;
 
 use super::support::*;
 
-on_both!(rollback_overtakes_prepare, prepare_arrives_in_the_next_life);
+concord_tests::on_both!(rollback_overtakes_prepare, prepare_arrives_in_the_next_life);
 
 /// The participant's own memory holds the late call off.
 async fn rollback_overtakes_prepare(flavor: Flavor) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::support::*;
 
-on_both!(
+concord_tests::on_both!(
     participant_dies_around_its_vote,
     participant_dies_around_its_commit,
     participant_dies_around_its_rollback,
