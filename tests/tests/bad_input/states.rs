@@ -55,8 +55,8 @@ async fn a_gtid_of_an_earlier_life() {
     let gtid = stranger(&alone, -1).await;
     for (call, found) in every_call(&alone, &gtid).await {
         let expected = match call {
-            // It asks what is on record, and nothing is.
-            "Get" => refused(Code::NotFound, "UNKNOWN_GTID"),
+            // They ask what is on record, and nothing is.
+            "Get" | "Watch" => refused(Code::NotFound, "UNKNOWN_GTID"),
             _ => refused(Code::Aborted, "ROLLED_BACK"),
         };
         assert_eq!(found, expected, "{call}");
