@@ -78,7 +78,7 @@ impl Engine {
         let history = stored.as_ref().map(record::history).unwrap_or_default();
         let snapshot = match (live, stored) {
             (Some(live), _) => live.snapshot(),
-            (None, Some(stored)) => record::snapshot(&stored, record::rebuild(&stored, None)?),
+            (None, Some(stored)) => record::snapshot(&stored)?,
             (None, None) => return Err(EngineError::UnknownGtid(gtid)),
         };
         Ok((snapshot, history))
@@ -97,7 +97,7 @@ impl Engine {
         if let Some(question) = filter.for_store() {
             for stored in self.driver.store.list_ended(question).await? {
                 if let Entry::Vacant(place) = found.entry(stored.gtid) {
-                    place.insert(record::snapshot(&stored, record::rebuild(&stored, None)?));
+                    place.insert(record::snapshot(&stored)?);
                 }
             }
         }

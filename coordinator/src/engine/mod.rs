@@ -57,6 +57,16 @@ pub enum Verdict {
     RolledBack,
 }
 
+impl From<Option<Decision>> for Verdict {
+    fn from(decision: Option<Decision>) -> Self {
+        match decision {
+            Some(Decision::Commit) => Verdict::Committed,
+            Some(Decision::Rollback) => Verdict::RolledBack,
+            None => Verdict::Undecided,
+        }
+    }
+}
+
 /// Counts since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -148,19 +158,10 @@ impl Engine {
     /// [`EngineError::Store`] when the store cannot be read.
     pub async fn inquire(&self, gtid: Gtid) -> Result<Verdict, EngineError> {
         if let Some(live) = self.driver.registry.get(gtid) {
-            return Ok(match live.lock().told {
-                Some(Decision::Commit) => Verdict::Committed,
-                Some(Decision::Rollback) => Verdict::RolledBack,
-                None => Verdict::Undecided,
-            });
+            return Ok(live.lock().told.into());
         }
         if let Some(stored) = self.driver.store.get(gtid).await? {
-            let ended = record::snapshot(&stored, record::rebuild(&stored, None)?);
-            return Ok(match ended.decision() {
-                Some(Decision::Commit) => Verdict::Committed,
-                Some(Decision::Rollback) => Verdict::RolledBack,
-                None => Verdict::Undecided,
-            });
+            return Ok(record::snapshot(&stored)?.decision().into());
         }
         if gtid.epoch() < self.epoch() {
             return Ok(Verdict::RolledBack);
@@ -254,7 +255,7 @@ impl Engine {
             return Ok(Found::Live(live));
         }
         if let Some(stored) = self.driver.store.get(gtid).await? {
-            return Ok(Found::Ended(record::snapshot(&stored, record::rebuild(&stored, None)?)));
+            return Ok(Found::Ended(record::snapshot(&stored)?));
         }
         Err(match gtid.epoch() < self.epoch() {
             // Presumed abort; and for ever, for nobody can decide it any more.

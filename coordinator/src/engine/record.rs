@@ -268,9 +268,13 @@ fn describe(kind: &Kind) -> (&'static str, String) {
     }
 }
 
-/// How an ended (or not yet resumed) transaction is shown.
-pub(crate) fn snapshot(stored: &Stored, rebuilt: Rebuilt) -> Snapshot {
-    let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } = rebuilt;
+/// How a transaction that is not in memory is shown.
+///
+/// # Errors
+/// As [`rebuild`].
+pub(crate) fn snapshot(stored: &Stored) -> Result<Snapshot, StoreError> {
+    // Nothing is retried any more, so nothing is parked for having been retried too often.
+    let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } = rebuild(stored, None)?;
     let branches = transaction.branches().zip(branches).map(|((id, branch), spec)| BranchSnapshot {
         id,
         spec,
@@ -280,7 +284,7 @@ pub(crate) fn snapshot(stored: &Stored, rebuilt: Rebuilt) -> Snapshot {
         last_error: String::new(),
         reply: bytes::Bytes::new(),
     });
-    Snapshot {
+    Ok(Snapshot {
         gtid: stored.gtid,
         state: transaction.state(),
         parked: transaction.is_parked(),
@@ -290,5 +294,5 @@ pub(crate) fn snapshot(stored: &Stored, rebuilt: Rebuilt) -> Snapshot {
         decided_at,
         ended_at,
         header,
-    }
+    })
 }
