@@ -172,6 +172,8 @@ impl BranchBuilder {
             kind: BranchKind::Xa.into(),
             participant: self.core.address.clone(),
             registration_key: key,
+            action: String::new(),
+            payload: Default::default(),
         };
         let answer = self.core.coordinator.clone().register_branch(request).await;
         let answer = answer.map_err(|status| BranchError::Coordinator(Box::new(status)))?.into_inner();

@@ -57,6 +57,15 @@ pub enum Verdict {
     RolledBack,
 }
 
+/// How a transaction stands, for a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What is to become of a branch found in doubt.
+    pub verdict: Verdict,
+    /// Every branch has ended: nothing more will be asked about it.
+    pub ended: bool,
+}
+
 impl From<Option<Decision>> for Verdict {
     fn from(decision: Option<Decision>) -> Self {
         match decision {
@@ -156,20 +165,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Store`] when the store cannot be read.
-    pub async fn inquire(&self, gtid: Gtid) -> Result<Verdict, EngineError> {
+    pub async fn inquire(&self, gtid: Gtid) -> Result<Standing, EngineError> {
         if let Some(live) = self.driver.registry.get(gtid) {
-            return Ok(live.lock().told.into());
+            // It leaves memory once its end is on record: before that a restart would deliver it again.
+            return Ok(Standing { verdict: live.lock().told.into(), ended: false });
         }
         if let Some(stored) = self.driver.store.get(gtid).await? {
-            return Ok(record::snapshot(&stored)?.decision().into());
+            let snapshot = record::snapshot(&stored)?;
+            return Ok(Standing { verdict: snapshot.decision().into(), ended: snapshot.state.is_terminal() });
         }
         if gtid.epoch() < self.epoch() {
-            return Ok(Verdict::RolledBack);
+            return Ok(Standing { verdict: Verdict::RolledBack, ended: true });
         }
         // Of our own epoch it would be known; of a later one, the store was set back to an older state. Any
         // doubt wins: leave it alone.
         tracing::warn!(%gtid, epoch = %self.epoch(), "asked about a transaction that this coordinator cannot know");
-        Ok(Verdict::Undecided)
+        Ok(Standing { verdict: Verdict::Undecided, ended: false })
     }
 
     /// The identity of the store, as it stands in every XID.

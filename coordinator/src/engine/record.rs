@@ -75,6 +75,7 @@ fn branch(id: BranchId, context: &Context<'_>) -> Option<store::BranchSpec> {
         participant: spec.participant.to_string(),
         action: spec.action.to_string(),
         registration_key: spec.registration_key.to_string(),
+        payload: Default::default(),
     })
 }
 

@@ -68,7 +68,9 @@ impl Resource {
             // Found listed: it may live in another database of the same server, whose barrier table alone
             // proves anything about it. Where there is no such table, the server's own answer must do.
             None => match database.holding(&xid).await {
-                Ok(Holding::Here(_) | Holding::NoTable) => engine.inquire(xid.gtid).await,
+                Ok(Holding::Here(_) | Holding::NoTable) => {
+                    engine.inquire(xid.gtid).await.map(|standing| standing.verdict)
+                }
                 Ok(Holding::Elsewhere) => return,
                 Err(error) => {
                     tracing::warn!(%xid, %error, "a branch in doubt cannot be looked at yet");

@@ -166,12 +166,13 @@ impl Coordinator for CoordinatorService {
             let problem = format!("{} are over the limit of {INQUIRE_MAX}", gtids.len());
             return Err(invalid("gtids", problem));
         }
-        let mut outcomes = Vec::with_capacity(gtids.len());
+        let mut answer = v1::InquireResponse { cluster_id: self.engine.cluster_id().0, ..Default::default() };
         for text in gtids {
-            let verdict = self.engine.inquire(gtid(&text)?).await.map_err(status)?;
-            outcomes.push(convert::verdict(verdict).into());
+            let standing = self.engine.inquire(gtid(&text)?).await.map_err(status)?;
+            answer.outcomes.push(convert::verdict(standing.verdict).into());
+            answer.ended.push(standing.ended);
         }
-        Ok(Response::new(v1::InquireResponse { outcomes, cluster_id: self.engine.cluster_id().0 }))
+        Ok(Response::new(answer))
     }
 }
 

@@ -166,7 +166,9 @@ fn outcome(outcome: BranchOutcome) -> Result<Outcome, Status> {
     match outcome {
         BranchOutcome::Committed => Ok(Outcome::Committed),
         BranchOutcome::RolledBack => Ok(Outcome::RolledBack),
-        BranchOutcome::Unspecified => Err(Status::internal("the participant's answer holds no outcome")),
+        BranchOutcome::Unspecified | BranchOutcome::Refused => {
+            Err(Status::internal("the participant's answer holds no outcome"))
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl Coordinator for Fake {
         let outcomes = self.0.outcomes.lock().unwrap();
         let of = |gtid: &String| outcomes.get(gtid).copied().unwrap_or(Outcome::Undecided).into();
         let outcomes = request.into_inner().gtids.iter().map(of).collect();
-        Ok(Response::new(InquireResponse { outcomes, cluster_id: CLUSTER }))
+        Ok(Response::new(InquireResponse { outcomes, cluster_id: CLUSTER, ended: Vec::new() }))
     }
 
     async fn begin(&self, _: Request<BeginRequest>) -> Result<Response<BeginResponse>, Status> {

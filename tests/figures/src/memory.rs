@@ -45,6 +45,7 @@ async fn begin(client: &CoordinatorClient<tonic::transport::Channel>, count: usi
                         kind: BranchKind::Xa.into(),
                         participant: format!("http://127.0.0.1:710{branch}"),
                         registration_key: format!("registration of branch {branch}"),
+                        ..Default::default()
                     };
                     client.register_branch(request).await?;
                 }

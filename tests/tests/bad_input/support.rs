@@ -95,6 +95,7 @@ pub(super) fn register(gtid: &str, participant: &str, key: &str) -> RegisterBran
         kind: BranchKind::Xa.into(),
         participant: participant.into(),
         registration_key: key.into(),
+        ..Default::default()
     }
 }
 

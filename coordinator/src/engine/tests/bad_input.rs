@@ -27,7 +27,7 @@ async fn gtids_that_nobody_issued() {
     }
     // Of an epoch to come, because the store was set back: any doubt wins.
     let later = Gtid::compose(1, Epoch(now.0 + 1), 1);
-    assert_eq!(world.engine.inquire(later).await.unwrap(), crate::engine::Verdict::Undecided);
+    assert_eq!(world.engine.inquire(later).await.unwrap().verdict, crate::engine::Verdict::Undecided);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,7 +58,7 @@ async fn a_failed_sync_acknowledges_nothing_and_stops_everything() {
     assert!(world.actors.calls(gtid).iter().all(|(_, verb)| *verb == Verb::WorkAndPrepare));
     // After the restart the participants are told to roll back, or find out by inquiry.
     let world = world.crash().await;
-    assert_eq!(world.engine.inquire(gtid).await.unwrap(), crate::engine::Verdict::RolledBack);
+    assert_eq!(world.engine.inquire(gtid).await.unwrap().verdict, crate::engine::Verdict::RolledBack);
 }
 
 #[tokio::test(start_paused = true)]

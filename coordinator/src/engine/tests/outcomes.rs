@@ -26,7 +26,7 @@ async fn nobody_is_told_and_nothing_leaves_before_the_decision_is_on_disk() {
         let commit = world.engine.commit(gtid, Wait::Decided, None);
         tokio::pin!(commit);
         assert!(tokio::time::timeout(Duration::from_secs(20), &mut commit).await.is_err());
-        assert_eq!(world.engine.inquire(gtid).await.unwrap(), Verdict::Undecided);
+        assert_eq!(world.engine.inquire(gtid).await.unwrap().verdict, Verdict::Undecided);
         assert!(world.actors.calls(gtid).iter().all(|(_, verb)| *verb == Verb::Prepare));
         world.store.resume();
         assert_eq!(commit.await.unwrap().decision(), Some(Decision::Commit));
@@ -41,7 +41,7 @@ async fn a_refusal_is_an_outcome_with_its_reason() {
     let done = world.execute(&[A, B]).await.unwrap();
     assert_eq!(done.state, State::RolledBack);
     assert_eq!(done.reason, "branch 2 (work at http://b) refused: insufficient funds");
-    assert_eq!(world.engine.inquire(done.gtid).await.unwrap(), Verdict::RolledBack);
+    assert_eq!(world.engine.inquire(done.gtid).await.unwrap().verdict, Verdict::RolledBack);
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn a_commit_after_a_rollback_is_refused_for_ever() {
     for gtid in [gtid, lost] {
         let refused = world.engine.commit(gtid, Wait::Completed, None).await;
         assert!(matches!(refused, Err(EngineError::RolledBack { .. })), "{refused:?}");
-        assert_eq!(world.engine.inquire(gtid).await.unwrap(), Verdict::RolledBack);
+        assert_eq!(world.engine.inquire(gtid).await.unwrap().verdict, Verdict::RolledBack);
     }
 }
 
