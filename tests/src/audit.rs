@@ -106,6 +106,7 @@ impl World {
         self.coordinator.drained().await?;
         let status = self.coordinator.status().await?;
         ensure!(status.heuristic_branches == 0, "{} heuristic outcomes", status.heuristic_branches);
+        ensure!(status.refused_branches == 0, "{} branches refused phase two", status.refused_branches);
         for bank in self.banks() {
             let what = format!("XA RECOVER on {} is empty", bank.url());
             crate::until(&what, async || {

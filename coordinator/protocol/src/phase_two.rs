@@ -23,7 +23,7 @@ impl Transaction {
         if heuristic || source != Source::Participant {
             out.push(Effect::Append {
                 record: Record::BranchEnded { branch: id_of(index), outcome, source, heuristic },
-                forced: false,
+                forced: None,
             });
         }
         if self.branches[index].parked {
@@ -74,13 +74,9 @@ impl Transaction {
 
     pub(crate) fn retry_now(&mut self, out: &mut Vec<Effect>) {
         if self.is_parked() {
-            out.push(Effect::Append { record: Record::Retried, forced: false });
+            out.push(Effect::Append { record: Record::Retried, forced: None });
         }
-        let fallback = match self.decision() {
-            Some(Decision::Commit) => Some(Verb::Commit),
-            Some(Decision::Rollback) => Some(Verb::Rollback),
-            None => None,
-        };
+        let decision = self.decision();
         for index in 0..self.branches.len() {
             let branch = &mut self.branches[index];
             // A branch that ended against the decision stays parked: calling it again cannot undo that.
@@ -88,9 +84,10 @@ impl Transaction {
                 continue;
             }
             branch.parked = false;
-            match (branch.call, fallback) {
+            let kind = branch.kind;
+            match (branch.call, decision) {
                 (Call::Waiting(verb), _) => self.call_again(index, verb, out),
-                (Call::Idle, Some(verb)) => self.call(index, verb, out),
+                (Call::Idle, Some(decision)) => self.call(index, Verb::phase_two(kind, decision), out),
                 _ => {}
             }
         }
@@ -108,7 +105,7 @@ impl Transaction {
 
     pub(crate) fn park_branch(&mut self, index: usize, out: &mut Vec<Effect>) {
         self.branches[index].parked = true;
-        out.push(Effect::Append { record: Record::BranchParked(id_of(index)), forced: false });
+        out.push(Effect::Append { record: Record::BranchParked(id_of(index)), forced: None });
     }
 
     pub(crate) fn resolve(
@@ -121,7 +118,7 @@ impl Transaction {
         if self.phase == Phase::Delegated {
             let record =
                 Record::BranchEnded { branch: id, outcome, source: Source::Operator, heuristic: false };
-            out.push(Effect::Append { record, forced: false });
+            out.push(Effect::Append { record, forced: None });
             self.delegate_ended(outcome, out);
             return Ok(());
         }
@@ -143,19 +140,14 @@ impl Transaction {
             Phase::Delegated => {
                 self.fence(Cause::Restarted, out);
             }
-            Phase::Committing => self.resume_phase_two(Verb::Commit, out),
-            Phase::RollingBack => self.resume_phase_two(Verb::Rollback, out),
+            Phase::Committing => self.resume_phase_two(Decision::Commit, out),
+            Phase::RollingBack => self.resume_phase_two(Decision::Rollback, out),
             _ => {}
         }
     }
 
-    fn resume_phase_two(&mut self, verb: Verb, out: &mut Vec<Effect>) {
-        for index in 0..self.branches.len() {
-            let branch = &self.branches[index];
-            if !branch.state.has_ended() && !branch.parked {
-                self.call(index, verb, out);
-            }
-        }
+    fn resume_phase_two(&mut self, decision: Decision, out: &mut Vec<Effect>) {
+        self.call_all(decision, out);
         self.end_if_all_ended(out);
     }
 }

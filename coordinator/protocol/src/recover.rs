@@ -2,7 +2,7 @@
 
 use crate::ids::BranchId;
 use crate::transaction::{Branch, Phase, Transaction};
-use crate::types::{BranchState, Decision, Options, Outcome, Record, Source};
+use crate::types::{BranchState, Decision, Kind, Options, Outcome, Record, Source};
 
 /// A log that no run of the protocol can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub struct BadLog {
 }
 
 impl Transaction {
-    /// Rebuilds a transaction from its records, oldest first. `begun_with` branches came with `Begun`.
+    /// Rebuilds a transaction from its records, oldest first. Branches of these kinds came with `Begun`.
     /// [`crate::Event::Resume`] then says what is to be done.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ impl Transaction {
     /// transaction that was rolled back.
     pub fn recover(
         options: Options,
-        begun_with: u32,
+        begun_with: impl IntoIterator<Item = Kind>,
         records: impl IntoIterator<Item = Record>,
     ) -> Result<Self, BadLog> {
         let mut transaction = Transaction::with_branches(options, begun_with);
@@ -33,7 +33,9 @@ impl Transaction {
             }
         }
         // What the calls of the life before this one did is not known.
-        transaction.branches.iter_mut().for_each(|branch| branch.maybe_arrived = true);
+        for branch in &mut transaction.branches {
+            (branch.maybe_arrived, branch.enlisted) = (true, true);
+        }
         Ok(transaction)
     }
 
@@ -44,15 +46,16 @@ impl Transaction {
         }
         match record {
             Record::Begun => return None,
-            Record::Registered(id) => {
+            Record::Registered { branch: id, kind } => {
                 let next = u32::try_from(self.branches.len()).ok()?.checked_add(1)?;
                 if self.phase != Phase::Active || *id != BranchId(next) {
                     return None;
                 }
-                self.branches.push(Branch::new());
+                self.branches.push(Branch::new(*kind));
             }
             Record::Delegated(id) => {
-                if self.phase != Phase::Active || self.branches.len() != 1 || *id != BranchId::FIRST {
+                let delegable = matches!(self.branches.as_slice(), [only] if only.kind == Kind::Xa);
+                if self.phase != Phase::Active || !delegable || *id != BranchId::FIRST {
                     return None;
                 }
                 self.phase = Phase::Delegated;

@@ -7,6 +7,7 @@
 //! Active ──┤ Commit / Execute                                        Ended                │ last ack
 //!          ├──────────────────► Working ──all worked──► Preparing ──all yes──► Deciding ──Logged──► Committing
 //!          │                  (Strict only)                 │
+//!          │   (a TCC branch not on disk yet: Enlisting ──Logged──► from here on as above)
 //!          │ Rollback, deadline, a vote of no               │ a vote of no, Rollback, deadline
 //!          └───────────────────────► RollingBack ◄──────────┘
 //!                                        │ last ack
@@ -16,36 +17,46 @@
 //!
 //! | phase | event | next | effects |
 //! |---|---|---|---|
-//! | Active | Register | Active | append Registered |
+//! | Active | Register XA | Active | append Registered, tell |
+//! | Active | Register TCC | Active | **force** Registered |
+//! | any | Logged (Registered) | same | tell |
 //! | Active | Voted no · Rollback · deadline | RollingBack | append Decided(rollback), tell, call Rollback |
-//! | Active | Commit, several branches | Preparing | call Prepare on those that have not voted |
-//! | Active | Commit / Execute, one branch | Delegating | **force** Delegated |
-//! | Active | Execute | Preparing (Strict: Working) | call WorkAndPrepare (Strict: Work) on all |
-//! | Working | last Worked | Preparing | call Prepare on all |
-//! | Working, Preparing | vote no · Rollback · deadline | RollingBack | append Decided(rollback), tell, call Rollback |
+//! | Active | Commit, several branches | Preparing | call Prepare (TCC: Try) on those that have not voted |
+//! | Active | Commit, a TCC branch not on disk | Enlisting | |
+//! | Active | Commit / Execute, one XA branch | Delegating | **force** Delegated |
+//! | Active | Execute, XA only | Preparing (Strict: Working) | append Begun, call WorkAndPrepare (Strict: Work) on all |
+//! | Active | Execute, a TCC branch | Enlisting | **force** Begun |
+//! | Enlisting | Logged, all TCC branches on disk | Preparing or Working | as Commit or Execute; Try on TCC branches |
+//! | Working | last Worked, last TCC vote | Preparing | call Prepare on those that worked |
+//! | Enlisting, Working, Preparing | vote no · Rollback · deadline | RollingBack | append Decided(rollback), tell, call Rollback |
 //! | Working, Preparing | call failed | same | set a retry timer; then the same call, marked repeated |
 //! | Preparing | last vote, some yes | Deciding | **force** Decided(commit) |
 //! | Preparing | last vote, all read-only | Committed | append Ended, tell |
-//! | Deciding | Logged | Committing | tell, call Commit on those that voted yes |
+//! | Deciding | Logged | Committing | tell, call Commit (TCC: Confirm) on those that voted yes |
 //! | Delegating | Logged | Delegated | call the one-phase commit |
 //! | Delegated | Rollback · deadline | Delegated | call Rollback: the participant says which came first |
 //! | Delegated | ended | Committed or RolledBack | append Ended, tell |
 //! | Committing, RollingBack | last branch ended | Committed / RolledBack | append Ended, tell |
 //! | Committing, RollingBack | a branch ended the other way | same, parked | append BranchEnded(heuristic), alarm |
+//! | Committing, RollingBack | a Confirm or Cancel refused | same, parked | append BranchParked, alarm |
 //! | Committing, RollingBack | call failed | same | set a retry timer |
+//!
+//! Rolling back calls Rollback, or Cancel on TCC branches.
 //!
 //! Deciding can neither be left for RollingBack nor told to anyone: the record is in the log's hands.
 
 use crate::ids::{BranchId, Millis};
 use crate::types::{
-    BranchState, Cause, Decision, Effect, Event, Grade, Milestone, Options, Outcome, Record, Refusal, Reply,
-    Source, State, Timer, Verb, Vote,
+    BranchState, Cause, Decision, Effect, Event, Forced, Grade, Kind, Milestone, Options, Outcome, Record,
+    Refusal, Reply, Source, State, Timer, Verb, Vote,
 };
 
 /// The steps that [`State`] does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     Active,
+    /// Phase one is asked for; TCC branches are on their way to the disk.
+    Enlisting,
     Working,
     Preparing,
     Deciding,
@@ -70,6 +81,9 @@ pub(crate) enum Call {
 /// One branch, as the coordinator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Branch {
+    pub(crate) kind: Kind,
+    /// It may be called: an XA branch always, a TCC branch once it is on disk.
+    pub(crate) enlisted: bool,
     pub(crate) state: BranchState,
     pub(crate) call: Call,
     pub(crate) attempts: u32,
@@ -79,8 +93,10 @@ pub struct Branch {
 }
 
 impl Branch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Branch {
+            kind,
+            enlisted: kind == Kind::Xa,
             state: BranchState::Active,
             call: Call::Idle,
             attempts: 0,
@@ -88,6 +104,16 @@ impl Branch {
             parked: false,
             heuristic: false,
         }
+    }
+
+    /// Which protocol it follows.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether its participant may be told that it has joined.
+    pub fn is_enlisted(&self) -> bool {
+        self.enlisted
     }
 
     /// How far it has come.
@@ -132,9 +158,9 @@ impl Transaction {
         Transaction { options, phase: Phase::Active, branches: Vec::new(), cause: None, begun: false }
     }
 
-    /// A new transaction with `branches` branches that the coordinator will run on [`Event::Execute`].
-    pub fn with_branches(options: Options, branches: u32) -> Self {
-        let branches = (0..branches).map(|_| Branch::new()).collect();
+    /// A new transaction with branches of these kinds that the coordinator will run on [`Event::Execute`].
+    pub fn with_branches(options: Options, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let branches = kinds.into_iter().map(Branch::new).collect();
         Transaction { branches, ..Transaction::begin(options) }
     }
 
@@ -142,9 +168,12 @@ impl Transaction {
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Active => State::Active,
-            Phase::Working | Phase::Preparing | Phase::Deciding | Phase::Delegating | Phase::Delegated => {
-                State::Preparing
-            }
+            Phase::Enlisting
+            | Phase::Working
+            | Phase::Preparing
+            | Phase::Deciding
+            | Phase::Delegating
+            | Phase::Delegated => State::Preparing,
             Phase::Committing => State::Committing,
             Phase::Committed => State::Committed,
             Phase::RollingBack => State::RollingBack,
@@ -163,7 +192,10 @@ impl Transaction {
 
     /// Whether a rollback can still be asked for with effect, or a deadline matters.
     pub fn is_undecided(&self) -> bool {
-        matches!(self.phase, Phase::Active | Phase::Working | Phase::Preparing | Phase::Delegated)
+        matches!(
+            self.phase,
+            Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing | Phase::Delegated
+        )
     }
 
     /// Whether nothing but the branches' work and votes keeps it from its decision.
@@ -209,12 +241,12 @@ impl Transaction {
     pub fn step(&mut self, event: Event, now: Millis) -> Result<Vec<Effect>, Refusal> {
         let mut out = Vec::new();
         match event {
-            Event::Register => self.register(&mut out)?,
+            Event::Register(kind) => self.register(kind, &mut out)?,
             Event::Execute => self.execute(&mut out)?,
             Event::Voted { branch, vote } => self.voted(branch, vote, &mut out)?,
             Event::Commit => self.commit(&mut out)?,
             Event::Rollback => self.rollback(&mut out)?,
-            Event::Logged => self.logged(&mut out),
+            Event::Logged(record) => self.logged(record, &mut out),
             Event::Reply { branch, verb, reply } => self.replied(branch, verb, reply, &mut out)?,
             Event::TimerFired(Timer::Deadline) => self.deadline_passed(now, &mut out),
             Event::TimerFired(Timer::Retry { branch, attempts }) => self.retry(branch, attempts, &mut out)?,
@@ -229,13 +261,20 @@ impl Transaction {
 
     // ---- before the decision ----
 
-    fn register(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+    fn register(&mut self, kind: Kind, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             return Err(Refusal::NotActive);
         }
-        self.branches.push(Branch::new());
-        let id = id_of(self.branches.len() - 1);
-        self.append(Record::Registered(id), out);
+        self.branches.push(Branch::new(kind));
+        let branch = id_of(self.branches.len() - 1);
+        let record = Record::Registered { branch, kind };
+        match kind {
+            Kind::Xa => {
+                self.append(record, out);
+                out.push(Effect::Tell(Milestone::Joined(branch)));
+            }
+            Kind::Tcc => self.force(record, Forced::Registered(branch), out),
+        }
         Ok(())
     }
 
@@ -243,30 +282,48 @@ impl Transaction {
         if self.phase != Phase::Active {
             return Err(Refusal::NotActive);
         }
-        if self.branches.is_empty() {
-            return Err(Refusal::NoBranches);
+        match self.branches.as_slice() {
+            [] => return Err(Refusal::NoBranches),
+            [only] if only.kind == Kind::Xa => self.delegate(out),
+            branches if branches.iter().all(|branch| branch.enlisted) => {
+                // Lazy: an XA branch of a transaction that was lost with its records is rolled back by inquiry.
+                self.append_begun(out);
+                self.start_phase_one(out);
+            }
+            _ => {
+                self.phase = Phase::Enlisting;
+                self.begun = true;
+                out.push(Effect::Append { record: Record::Begun, forced: Some(Forced::Begun) });
+            }
         }
-        if self.branches.len() == 1 {
-            self.delegate(out);
-            return Ok(());
+        Ok(())
+    }
+
+    /// Every branch may be called.
+    fn start_phase_one(&mut self, out: &mut Vec<Effect>) {
+        if !self.options.coordinator_driven {
+            self.phase = Phase::Preparing;
+            self.ask_for_votes(out);
+            self.decide_if_all_voted(out);
+            return;
         }
-        // Lazy: an XA branch of a transaction that was lost with its records is rolled back by inquiry.
-        self.append_begun(out);
-        let (phase, verb) = match self.options.grade {
+        let (phase, xa_verb) = match self.options.grade {
             Grade::EarlyVote => (Phase::Preparing, Verb::WorkAndPrepare),
             Grade::Strict => (Phase::Working, Verb::Work),
         };
         self.phase = phase;
         for index in 0..self.branches.len() {
+            let verb = if self.branches[index].kind == Kind::Tcc { Verb::Try } else { xa_verb };
             self.call(index, verb, out);
         }
-        Ok(())
     }
 
     fn voted(&mut self, id: BranchId, vote: Vote, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         let index = self.index(id)?;
         match (self.phase, self.branches[index].state, vote) {
-            (Phase::Active | Phase::Preparing, BranchState::Active, _) => self.count_vote(index, vote, out),
+            (Phase::Active | Phase::Enlisting | Phase::Preparing, BranchState::Active, _) => {
+                self.count_vote(index, vote, out);
+            }
             // Fenced: whoever votes now is told to roll back (presumed abort).
             (Phase::RollingBack | Phase::RolledBack, _, Vote::Yes) => return Err(Refusal::AlreadyRolledBack),
             (Phase::RollingBack | Phase::RolledBack, ..) => {}
@@ -291,6 +348,8 @@ impl Transaction {
             self.decide_rollback(Cause::Refused(id_of(index)), out);
         } else if self.phase == Phase::Preparing {
             self.decide_if_all_voted(out);
+        } else if self.phase == Phase::Working {
+            self.prepare_if_all_worked(out);
         }
     }
 
@@ -303,19 +362,18 @@ impl Transaction {
         }
         match self.branches.as_slice() {
             [] => return Err(Refusal::NoBranches),
-            [only] if only.state == BranchState::Active => self.delegate(out),
-            _ => {
-                self.phase = Phase::Preparing;
-                self.ask_for_votes(out);
-                self.decide_if_all_voted(out);
-            }
+            [only] if only.kind == Kind::Xa && only.state == BranchState::Active => self.delegate(out),
+            branches if branches.iter().all(|branch| branch.enlisted) => self.start_phase_one(out),
+            _ => self.phase = Phase::Enlisting,
         }
         Ok(())
     }
 
     fn rollback(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         match self.phase {
-            Phase::Active | Phase::Working | Phase::Preparing => self.decide_rollback(Cause::Requested, out),
+            Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing => {
+                self.decide_rollback(Cause::Requested, out);
+            }
             Phase::Delegated => self.fence(Cause::Requested, out),
             Phase::Committing | Phase::Committed => return Err(Refusal::AlreadyCommitted),
             // Deciding, Delegating: in the log's hands; the caller waits for the outcome.
@@ -333,7 +391,9 @@ impl Transaction {
             return;
         }
         match self.phase {
-            Phase::Active | Phase::Working | Phase::Preparing => self.decide_rollback(Cause::TimedOut, out),
+            Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing => {
+                self.decide_rollback(Cause::TimedOut, out);
+            }
             Phase::Delegated => self.fence(Cause::TimedOut, out),
             _ => {}
         }
@@ -342,8 +402,17 @@ impl Transaction {
     fn ask_for_votes(&mut self, out: &mut Vec<Effect>) {
         for index in 0..self.branches.len() {
             if matches!(self.branches[index].state, BranchState::Active | BranchState::Worked) {
-                self.call(index, Verb::Prepare, out);
+                let verb = if self.branches[index].kind == Kind::Tcc { Verb::Try } else { Verb::Prepare };
+                self.call(index, verb, out);
             }
+        }
+    }
+
+    fn prepare_if_all_worked(&mut self, out: &mut Vec<Effect>) {
+        if self.branches.iter().all(|branch| branch.state != BranchState::Active) {
+            self.phase = Phase::Preparing;
+            self.ask_for_votes(out);
+            self.decide_if_all_voted(out);
         }
     }
 
@@ -359,9 +428,8 @@ impl Transaction {
             return;
         }
         self.phase = Phase::Deciding;
-        self.append_begun(out);
         let record = Record::Decided { decision: Decision::Commit, branches: prepared, cause: None };
-        out.push(Effect::Append { record, forced: true });
+        self.force(record, Forced::Decided, out);
     }
 
     pub(crate) fn decide_rollback(&mut self, cause: Cause, out: &mut Vec<Effect>) {
@@ -376,7 +444,7 @@ impl Transaction {
         let branches = self.ids_where(|branch| !branch.state.has_ended());
         self.append(Record::Decided { decision: Decision::Rollback, branches, cause: Some(cause) }, out);
         out.push(Effect::Tell(Milestone::Decided(Decision::Rollback)));
-        self.call_all(Verb::Rollback, out);
+        self.call_all(Decision::Rollback, out);
         self.end_if_all_ended(out);
     }
 
@@ -384,8 +452,7 @@ impl Transaction {
 
     fn delegate(&mut self, out: &mut Vec<Effect>) {
         self.phase = Phase::Delegating;
-        self.append_begun(out);
-        out.push(Effect::Append { record: Record::Delegated(BranchId::FIRST), forced: true });
+        self.force(Record::Delegated(BranchId::FIRST), Forced::Delegated, out);
     }
 
     pub(crate) fn fence(&mut self, cause: Cause, out: &mut Vec<Effect>) {
@@ -409,14 +476,25 @@ impl Transaction {
 
     // ---- the log has answered ----
 
-    fn logged(&mut self, out: &mut Vec<Effect>) {
-        match self.phase {
-            Phase::Deciding => {
+    fn logged(&mut self, record: Forced, out: &mut Vec<Effect>) {
+        match (record, self.phase) {
+            (Forced::Begun, _) => {
+                self.branches.iter_mut().for_each(|branch| branch.enlisted = true);
+                self.start_if_enlisted(out);
+            }
+            (Forced::Registered(id), _) => {
+                if let Ok(index) = self.index(id) {
+                    self.branches[index].enlisted = true;
+                    out.push(Effect::Tell(Milestone::Joined(id)));
+                    self.start_if_enlisted(out);
+                }
+            }
+            (Forced::Decided, Phase::Deciding) => {
                 self.phase = Phase::Committing;
                 out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));
-                self.call_all(Verb::Commit, out);
+                self.call_all(Decision::Commit, out);
             }
-            Phase::Delegating => {
+            (Forced::Delegated, Phase::Delegating) => {
                 self.phase = Phase::Delegated;
                 let verb = match self.options.coordinator_driven {
                     true => Verb::WorkAndCommit,
@@ -427,6 +505,12 @@ impl Transaction {
                 out.push(Effect::SetTimer(Timer::Deadline));
             }
             _ => {}
+        }
+    }
+
+    fn start_if_enlisted(&mut self, out: &mut Vec<Effect>) {
+        if self.phase == Phase::Enlisting && self.branches.iter().all(|branch| branch.enlisted) {
+            self.start_phase_one(out);
         }
     }
 
@@ -458,22 +542,26 @@ impl Transaction {
                 branch.state = BranchState::Worked;
                 branch.call = Call::Idle;
                 branch.attempts = 0;
-                if self.branches.iter().all(|branch| branch.state == BranchState::Worked) {
-                    self.phase = Phase::Preparing;
-                    self.ask_for_votes(out);
-                }
+                self.prepare_if_all_worked(out);
             }
             Reply::Vote(vote) => match (verb, vote) {
-                (Verb::Work, Vote::No) | (Verb::Prepare | Verb::WorkAndPrepare, _) => {
+                (Verb::Work, Vote::No) | (Verb::Prepare | Verb::WorkAndPrepare | Verb::Try, _) => {
                     self.count_vote(index, vote, out);
                 }
                 _ => self.call_failed(index, verb, true, out),
             },
-            Reply::Ended(outcome) if matches!(verb, Verb::Commit | Verb::Rollback) => {
+            Reply::Ended(outcome)
+                if matches!(verb, Verb::Commit | Verb::Rollback | Verb::Confirm | Verb::Cancel) =>
+            {
                 self.branch_ended(index, outcome, Source::Participant, out);
             }
+            Reply::Refused if matches!(verb, Verb::Confirm | Verb::Cancel) => {
+                branch.call = Call::Idle;
+                self.park_branch(index, out);
+                out.push(Effect::Alarm(id));
+            }
             // No answer to what was asked is as good as no answer.
-            Reply::Worked | Reply::Ended(_) => self.call_failed(index, verb, true, out),
+            Reply::Worked | Reply::Ended(_) | Reply::Refused => self.call_failed(index, verb, true, out),
         }
         Ok(())
     }
@@ -517,11 +605,12 @@ impl Transaction {
         out.push(Effect::Call { branch: id_of(index), verb, repeated: branch.maybe_arrived });
     }
 
-    /// Phase two: calls every branch that has not ended.
-    fn call_all(&mut self, verb: Verb, out: &mut Vec<Effect>) {
+    /// Phase two: calls every branch that has not ended and is not parked.
+    pub(crate) fn call_all(&mut self, decision: Decision, out: &mut Vec<Effect>) {
         for index in 0..self.branches.len() {
-            if !self.branches[index].state.has_ended() {
-                self.call(index, verb, out);
+            let branch = &self.branches[index];
+            if !branch.state.has_ended() && !branch.parked {
+                self.call(index, Verb::phase_two(branch.kind, decision), out);
             }
         }
     }
@@ -531,14 +620,20 @@ impl Transaction {
     /// Appends a lazy record, after `Begun` if that is still missing.
     pub(crate) fn append(&mut self, record: Record, out: &mut Vec<Effect>) {
         self.append_begun(out);
-        out.push(Effect::Append { record, forced: false });
+        out.push(Effect::Append { record, forced: None });
+    }
+
+    /// Appends a record that something waits for.
+    fn force(&mut self, record: Record, forced: Forced, out: &mut Vec<Effect>) {
+        self.append_begun(out);
+        out.push(Effect::Append { record, forced: Some(forced) });
     }
 
     /// Begin itself writes nothing: a transaction that nobody joins leaves no trace until it ends.
     pub(crate) fn append_begun(&mut self, out: &mut Vec<Effect>) {
         if !self.begun {
             self.begun = true;
-            out.push(Effect::Append { record: Record::Begun, forced: false });
+            out.push(Effect::Append { record: Record::Begun, forced: None });
         }
     }
 

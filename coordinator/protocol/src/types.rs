@@ -15,6 +15,16 @@ pub struct Options {
     pub park_after_attempts: Option<u32>,
 }
 
+/// Which protocol a branch follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// X/Open XA: prepare, then commit or rollback. Its resource holds locks from the work on.
+    Xa,
+    /// Try, then confirm or cancel. What Try reserved nobody else gives back: so the branch is on disk before
+    /// Try leaves.
+    Tcc,
+}
+
 /// How phase one of a coordinator-driven transaction is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grade {
@@ -163,6 +173,33 @@ pub enum Verb {
     Commit,
     /// Roll back, whether or not the branch has arrived.
     Rollback,
+    /// TCC: reserve, and vote.
+    Try,
+    /// TCC: use up what was reserved.
+    Confirm,
+    /// TCC: give back what was reserved, whether or not Try has arrived.
+    Cancel,
+}
+
+impl Verb {
+    /// Whether the participant is told what to do: it gets the action and its payload.
+    pub fn takes_payload(self) -> bool {
+        use Verb::{Cancel, Commit, CommitOnePhase, Confirm, Prepare, Rollback, Try, Work};
+        match self {
+            Work | Verb::WorkAndPrepare | Verb::WorkAndCommit | Try | Confirm | Cancel => true,
+            Prepare | CommitOnePhase | Commit | Rollback => false,
+        }
+    }
+
+    /// What is asked of a branch once the decision is taken.
+    pub(crate) fn phase_two(kind: Kind, decision: Decision) -> Self {
+        match (kind, decision) {
+            (Kind::Xa, Decision::Commit) => Verb::Commit,
+            (Kind::Xa, Decision::Rollback) => Verb::Rollback,
+            (Kind::Tcc, Decision::Commit) => Verb::Confirm,
+            (Kind::Tcc, Decision::Rollback) => Verb::Cancel,
+        }
+    }
 }
 
 /// What came of a call.
@@ -174,6 +211,8 @@ pub enum Reply {
     Vote(Vote),
     /// To a verb that ends the branch.
     Ended(Outcome),
+    /// To [`Verb::Confirm`] or [`Verb::Cancel`]: no, and asking again is of no use. Nothing has changed.
+    Refused,
     /// No answer, or an answer that says nothing about the branch.
     Failed {
         /// Whether the call may have reached the participant.
@@ -198,8 +237,8 @@ pub enum Timer {
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A participant joins. The new branch is the last one.
-    Register,
+    /// A participant joins with a branch of this kind. The new branch is the last one.
+    Register(Kind),
     /// The first step of a coordinator-driven transaction.
     Execute,
     /// A branch reports its vote unasked.
@@ -213,8 +252,8 @@ pub enum Event {
     Commit,
     /// The initiator, or an operator, asks to roll back.
     Rollback,
-    /// The forced record is durable.
-    Logged,
+    /// A forced record is durable.
+    Logged(Forced),
     /// A call has ended, one way or the other.
     Reply {
         /// Which branch.
@@ -248,9 +287,24 @@ pub enum Event {
     Resume,
 }
 
-/// What initiators wait for.
+/// A record that something waits for. Others may be appended meanwhile, so its acknowledgement says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forced {
+    /// [`Record::Begun`], with TCC branches.
+    Begun,
+    /// [`Record::Registered`] of a TCC branch.
+    Registered(BranchId),
+    /// [`Record::Delegated`].
+    Delegated,
+    /// [`Record::Decided`], to commit.
+    Decided,
+}
+
+/// What callers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Milestone {
+    /// The participant can be told that its branch has joined: it may start its work.
+    Joined(BranchId),
     /// The decision can be told: it will never change.
     Decided(Decision),
     /// Every branch has ended.
@@ -264,8 +318,8 @@ pub enum Effect {
     Append {
         /// What.
         record: Record,
-        /// Whether to step with [`Event::Logged`] once it is durable.
-        forced: bool,
+        /// Step with [`Event::Logged`] of this once the record is durable.
+        forced: Option<Forced>,
     },
     /// Call a branch.
     Call {
@@ -280,7 +334,7 @@ pub enum Effect {
     SetTimer(Timer),
     /// Answer those who wait for this.
     Tell(Milestone),
-    /// A branch has ended against the decision: people must know.
+    /// A branch has ended against the decision, or refuses to be confirmed or cancelled: people must know.
     Alarm(BranchId),
 }
 
@@ -290,7 +344,12 @@ pub enum Record {
     /// The transaction exists; with its branches when coordinator-driven.
     Begun,
     /// A participant joined.
-    Registered(BranchId),
+    Registered {
+        /// The new branch.
+        branch: BranchId,
+        /// Its protocol.
+        kind: Kind,
+    },
     /// The only branch is about to be asked to commit in one phase.
     Delegated(BranchId),
     /// The decision.

@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use concord_protocol::{
-    BranchId, Decision, Effect, Event, Grade, Milestone, Millis, Options, Outcome, Record, Reply, State,
-    Timer, Transaction, Verb, Vote,
+    BranchId, Decision, Effect, Event, Forced, Grade, Kind, Milestone, Millis, Options, Outcome, Record,
+    Reply, State, Timer, Transaction, Verb, Vote,
 };
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const DEADLINE: Millis = Millis(1_000);
 
@@ -17,6 +18,7 @@ enum Rm {
     /// Nothing of it is known here.
     Fresh,
     Worked,
+    /// TCC: tried.
     Prepared,
     ReadOnly,
     Committed,
@@ -26,6 +28,7 @@ enum Rm {
 
 #[derive(Debug, Clone, Copy)]
 struct Participant {
+    kind: Kind,
     rm: Rm,
     /// What it will vote when it is first asked.
     vote: Vote,
@@ -35,13 +38,24 @@ struct Participant {
 /// A call or a reply on its way.
 #[derive(Debug, Clone, Copy)]
 enum Message {
-    Call { branch: usize, verb: Verb, repeated: bool },
-    Reply { branch: usize, verb: Verb, reply: Reply },
+    Call {
+        branch: usize,
+        verb: Verb,
+        repeated: bool,
+    },
+    Reply {
+        branch: usize,
+        verb: Verb,
+        reply: Reply,
+    },
+    /// Initiator-driven: the participant may start its work, and will report its vote.
+    Start {
+        branch: usize,
+    },
 }
 
 struct World {
     options: Options,
-    count: u32,
     transaction: Transaction,
     participants: Vec<Participant>,
     network: Vec<Message>,
@@ -49,33 +63,37 @@ struct World {
     log: Vec<Record>,
     /// How much of the log is synced for certain.
     synced: usize,
-    /// A forced record waits for the log.
-    waiting_for_log: bool,
+    /// Forced records that wait for the log, each with the length of the log that makes it durable.
+    in_log: VecDeque<(usize, Forced)>,
     told: Option<Decision>,
     now: Millis,
 }
 
 impl World {
-    fn new(grade: Grade, votes: &[Vote]) -> Self {
-        let options =
-            Options { coordinator_driven: true, grade, deadline: DEADLINE, park_after_attempts: None };
-        let count = u32::try_from(votes.len()).unwrap();
-        let participants =
-            votes.iter().map(|vote| Participant { rm: Rm::Fresh, vote: *vote, commits: 0 }).collect();
+    fn new(coordinator_driven: bool, grade: Grade, branches: &[(Kind, Vote)]) -> Self {
+        let options = Options { coordinator_driven, grade, deadline: DEADLINE, park_after_attempts: None };
+        let participant = |&(kind, vote): &(Kind, Vote)| {
+            // A Try reserves or refuses: there is nothing that it could only read.
+            let vote = if kind == Kind::Tcc && vote == Vote::ReadOnly { Vote::Yes } else { vote };
+            Participant { kind, rm: Rm::Fresh, vote, commits: 0 }
+        };
+        let kinds = branches.iter().map(|(kind, _)| *kind);
         let mut world = World {
             options,
-            count,
-            transaction: Transaction::with_branches(options, count),
-            participants,
+            transaction: Transaction::with_branches(options, kinds.clone().filter(|_| coordinator_driven)),
+            participants: branches.iter().map(participant).collect(),
             network: Vec::new(),
             timers: vec![Timer::Deadline],
             log: Vec::new(),
             synced: 0,
-            waiting_for_log: false,
+            in_log: VecDeque::new(),
             told: None,
             now: Millis(0),
         };
-        world.step(Event::Execute);
+        match coordinator_driven {
+            true => world.step(Event::Execute),
+            false => kinds.for_each(|kind| world.step(Event::Register(kind))),
+        }
         world
     }
 
@@ -94,19 +112,19 @@ impl World {
         match effect {
             Effect::Append { record, forced } => {
                 self.log.push(record);
-                self.waiting_for_log |= forced;
+                self.in_log.extend(forced.map(|forced| (self.log.len(), forced)));
             }
             Effect::Call { branch, verb, repeated } => {
-                if verb == Verb::Commit {
+                if matches!(verb, Verb::Commit | Verb::Confirm) {
                     let decided = |record: &Record| {
                         matches!(record, Record::Decided { decision: Decision::Commit, .. })
                     };
-                    assert!(
-                        self.log[..self.synced].iter().any(decided),
-                        "commit left before its decision was durable"
-                    );
+                    assert!(self.is_durable(decided), "commit left before its decision was durable");
                 }
-                self.network.push(Message::Call { branch: branch.0 as usize - 1, verb, repeated });
+                if verb == Verb::Try {
+                    self.assert_enlisted(branch);
+                }
+                self.network.push(Message::Call { branch: index(branch), verb, repeated });
             }
             Effect::SetTimer(timer) => self.timers.push(timer),
             Effect::Tell(Milestone::Decided(decision)) => {
@@ -116,15 +134,39 @@ impl World {
                 }
                 self.told = Some(decision);
             }
+            Effect::Tell(Milestone::Joined(branch)) => {
+                if self.participants[index(branch)].kind == Kind::Tcc {
+                    self.assert_enlisted(branch);
+                }
+                self.network.push(Message::Start { branch: index(branch) });
+            }
             Effect::Tell(Milestone::Completed) => {}
             Effect::Alarm(branch) => panic!("branch {branch} ended against the decision"),
         }
     }
 
+    fn is_durable(&self, wanted: impl Fn(&Record) -> bool) -> bool {
+        self.log[..self.synced].iter().any(wanted)
+    }
+
+    /// Whatever a Try reserves must be cancelled even if everything else dies.
+    fn assert_enlisted(&self, id: BranchId) {
+        let enlisted = self.is_durable(|record| match record {
+            Record::Begun => self.options.coordinator_driven,
+            Record::Registered { branch, .. } => *branch == id,
+            _ => false,
+        });
+        assert!(enlisted, "branch {id} may be tried before it is on disk");
+    }
+
+    /// The oldest forced record becomes durable; without one, everything does.
     fn log_answers(&mut self) {
-        self.synced = self.log.len();
-        if std::mem::take(&mut self.waiting_for_log) {
-            self.step(Event::Logged);
+        match self.in_log.pop_front() {
+            Some((length, record)) => {
+                self.synced = self.synced.max(length);
+                self.step(Event::Logged(record));
+            }
+            None => self.synced = self.log.len(),
         }
     }
 
@@ -135,6 +177,21 @@ impl World {
                 self.network.push(Message::Reply { branch, verb, reply });
             }
             Message::Reply { branch, verb, reply } => self.reply(branch, verb, reply),
+            Message::Start { branch } => self.start(branch),
+        }
+    }
+
+    /// Initiator-driven: the participant works, votes, and reports it.
+    fn start(&mut self, branch: usize) {
+        let verb = match self.participants[branch].kind {
+            Kind::Xa => Verb::WorkAndPrepare,
+            Kind::Tcc => Verb::Try,
+        };
+        let Reply::Vote(vote) = self.participants[branch].answer(verb, false) else { return };
+        let id = BranchId(branch as u32 + 1);
+        // A refusal means that the coordinator knows better; it, or inquiry, ends the branch.
+        if let Ok(effects) = self.transaction.step(Event::Voted { branch: id, vote }, self.now) {
+            effects.into_iter().for_each(|effect| self.perform(effect));
         }
     }
 
@@ -144,8 +201,9 @@ impl World {
 
     /// A lost message is seen by the coordinator as a failed call; whether it arrived it cannot know.
     fn lose(&mut self, message: Message) {
-        let (Message::Call { branch, verb, .. } | Message::Reply { branch, verb, .. }) = message;
-        self.reply(branch, verb, Reply::Failed { maybe_arrived: true });
+        if let Message::Call { branch, verb, .. } | Message::Reply { branch, verb, .. } = message {
+            self.reply(branch, verb, Reply::Failed { maybe_arrived: true });
+        }
     }
 
     /// kill -9 of the coordinator: the unsynced tail is lost from some point on; calls under way go on.
@@ -153,8 +211,8 @@ impl World {
         let lost = self.log.len() - self.synced;
         self.log.truncate(self.synced + keep % (lost + 1));
         self.synced = self.log.len();
-        self.waiting_for_log = false;
-        self.network.retain(|message| matches!(message, Message::Call { .. }));
+        self.in_log.clear();
+        self.network.retain(|message| !matches!(message, Message::Reply { .. }));
         self.timers.clear();
         if self.log.is_empty() {
             // Unknown, of an epoch that has ended: rolled back, for ever. Nobody may have been told otherwise.
@@ -163,8 +221,8 @@ impl World {
             self.log.push(Record::Begun);
             self.synced = 1;
         }
-        self.transaction =
-            Transaction::recover(self.options, self.count, self.log.clone()).expect("our own log");
+        let kinds = self.participants.iter().map(|one| one.kind).filter(|_| self.options.coordinator_driven);
+        self.transaction = Transaction::recover(self.options, kinds, self.log.clone()).expect("our own log");
         if let (Some(told), Some(decision)) = (self.told_a_write(), self.transaction.decision()) {
             assert_eq!(told, decision, "recovery contradicts what was told");
         }
@@ -178,9 +236,12 @@ impl World {
 
     /// Faults stop: everything must end.
     fn settle(&mut self) {
+        if !self.options.coordinator_driven {
+            self.step(Event::Commit);
+        }
         self.now = DEADLINE;
         for _ in 0..10_000 {
-            if self.waiting_for_log {
+            if !self.in_log.is_empty() {
                 self.log_answers();
             } else if let Some(message) = self.network.pop() {
                 self.deliver(message);
@@ -194,6 +255,7 @@ impl World {
         // Inquiry by the participants (and the sweeper) ends what a late duplicate has left behind.
         let committed = self.transaction.state() == State::Committed;
         for participant in self.participants.iter_mut().filter(|one| one.rm == Rm::Prepared) {
+            assert_eq!(participant.kind, Kind::Xa, "something stays reserved, and nobody knows of it");
             participant.rm = if committed { Rm::Committed } else { Rm::RolledBack };
         }
         self.check_agreement();
@@ -248,6 +310,16 @@ impl Participant {
                 }
                 Reply::Ended(if self.rm == Rm::Committed { Outcome::Committed } else { Outcome::RolledBack })
             }
+            Verb::Try => {
+                if self.rm == Rm::Fresh {
+                    // A refusal is remembered: nobody cancels it, and a late duplicate must find it.
+                    self.rm = if self.vote == Vote::No { Rm::RolledBack } else { Rm::Prepared };
+                }
+                Reply::Vote(if self.rm == Rm::RolledBack { Vote::No } else { Vote::Yes })
+            }
+            Verb::Confirm if self.rm == Rm::Fresh => Reply::Refused,
+            Verb::Confirm => self.answer(Verb::Commit, false),
+            Verb::Cancel => self.answer(Verb::Rollback, false),
         }
     }
 
@@ -286,7 +358,12 @@ enum Action {
     Crash(usize),
     CrashParticipant(usize),
     Rollback,
+    Commit,
     Retry,
+}
+
+fn index(branch: BranchId) -> usize {
+    branch.0 as usize - 1
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -301,17 +378,22 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any.clone().prop_map(Action::Crash),
         1 => any.prop_map(Action::CrashParticipant),
         1 => Just(Action::Rollback),
+        1 => Just(Action::Commit),
         1 => Just(Action::Retry),
     ]
 }
 
-fn votes() -> impl Strategy<Value = Vec<Vote>> {
-    let vote = prop_oneof![6 => Just(Vote::Yes), 1 => Just(Vote::ReadOnly), 1 => Just(Vote::No)];
-    prop::collection::vec(vote, 1..=4)
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Xa), Just(Kind::Tcc)]
 }
 
-fn run(grade: Grade, votes: &[Vote], actions: &[Action]) -> World {
-    let mut world = World::new(grade, votes);
+fn branches() -> impl Strategy<Value = Vec<(Kind, Vote)>> {
+    let vote = prop_oneof![6 => Just(Vote::Yes), 1 => Just(Vote::ReadOnly), 1 => Just(Vote::No)];
+    prop::collection::vec((kind(), vote), 1..=4)
+}
+
+fn run(driven: bool, grade: Grade, branches: &[(Kind, Vote)], actions: &[Action]) -> World {
+    let mut world = World::new(driven, grade, branches);
     for action in actions {
         let pick = |index: usize, length: usize| (length > 0).then(|| index % length);
         match *action {
@@ -346,6 +428,8 @@ fn run(grade: Grade, votes: &[Vote], actions: &[Action]) -> World {
                 world.participants[at].crash();
             }
             Action::Rollback => world.step(Event::Rollback),
+            // Of a coordinator-driven transaction it changes nothing: Execute is under way.
+            Action::Commit => world.step(Event::Commit),
             Action::Retry => world.step(Event::RetryNow),
         }
     }
@@ -357,19 +441,21 @@ proptest! {
 
     #[test]
     fn branches_agree_and_everything_ends(
+        driven in any::<bool>(),
         strict in any::<bool>(),
-        votes in votes(),
+        branches in branches(),
         actions in prop::collection::vec(action(), 0..60),
     ) {
         let grade = if strict { Grade::Strict } else { Grade::EarlyVote };
-        run(grade, &votes, &actions).settle();
+        run(driven, grade, &branches, &actions).settle();
     }
 
     #[test]
-    fn any_log_is_recovered_or_refused(records in prop::collection::vec(any_record(), 0..8), branches in 0u32..4) {
+    fn any_log_is_recovered_or_refused(records in prop::collection::vec(any_record(), 0..8), kinds in prop::collection::vec(kind(), 0..4)) {
+        let coordinator_driven = !kinds.is_empty();
         let options =
-            Options { coordinator_driven: branches > 0, grade: Grade::EarlyVote, deadline: DEADLINE, park_after_attempts: None };
-        if let Ok(mut transaction) = Transaction::recover(options, branches, records) {
+            Options { coordinator_driven, grade: Grade::EarlyVote, deadline: DEADLINE, park_after_attempts: None };
+        if let Ok(mut transaction) = Transaction::recover(options, kinds, records) {
             let _ = transaction.step(Event::Resume, DEADLINE);
         }
     }
@@ -380,7 +466,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     let outcome = prop_oneof![Just(Outcome::Committed), Just(Outcome::RolledBack)];
     prop_oneof![
         3 => Just(Record::Begun),
-        1 => branch.clone().prop_map(Record::Registered),
+        1 => (branch.clone(), kind()).prop_map(|(branch, kind)| Record::Registered { branch, kind }),
         1 => branch.clone().prop_map(Record::Delegated),
         2 => (any::<bool>(), prop::collection::vec(branch.clone(), 0..4)).prop_map(|(commit, branches)| Record::Decided {
             decision: if commit { Decision::Commit } else { Decision::Rollback },

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use concord_protocol::{
-    BranchId, Effect, Event, Grade, Millis, Options, Outcome, Record, Reply, Timer, Transaction, Verb, Vote,
+    BranchId, Effect, Event, Forced, Grade, Kind, Millis, Options, Outcome, Record, Reply, Timer,
+    Transaction, Verb, Vote,
 };
 
 const DEADLINE: Millis = Millis(30_000);
@@ -16,6 +18,8 @@ struct Conversation {
     transaction: Transaction,
     text: String,
     now: Millis,
+    /// Forced records that the log has not acknowledged, oldest first.
+    in_log: VecDeque<Forced>,
 }
 
 impl Conversation {
@@ -23,16 +27,25 @@ impl Conversation {
         Conversation::with(Transaction::begin(options(false, Grade::EarlyVote)))
     }
 
-    fn executed(branches: u32, grade: Grade) -> Self {
-        let mut conversation = Conversation::with(Transaction::with_branches(options(true, grade), branches));
+    fn executed(branches: usize, grade: Grade) -> Self {
+        Conversation::executed_as(&vec![Xa; branches], grade)
+    }
+
+    fn executed_as(kinds: &[Kind], grade: Grade) -> Self {
+        let transaction = Transaction::with_branches(options(true, grade), kinds.iter().copied());
+        let mut conversation = Conversation::with(transaction);
         conversation.event("initiator: execute", Event::Execute);
         conversation
     }
 
-    fn recovered(branches: u32, records: impl IntoIterator<Item = Record>) -> Self {
+    fn recovered(branches: usize, records: impl IntoIterator<Item = Record>) -> Self {
+        Conversation::recovered_as(&vec![Xa; branches], records)
+    }
+
+    fn recovered_as(kinds: &[Kind], records: impl IntoIterator<Item = Record>) -> Self {
         let records: Vec<Record> = records.into_iter().collect();
-        let transaction =
-            Transaction::recover(options(true, Grade::EarlyVote), branches, records.clone()).unwrap();
+        let options = options(true, Grade::EarlyVote);
+        let transaction = Transaction::recover(options, kinds.iter().copied(), records.clone()).unwrap();
         let mut conversation = Conversation::with(transaction);
         for record in records {
             writeln!(conversation.text, "log holds: {record:?}").unwrap();
@@ -42,7 +55,7 @@ impl Conversation {
     }
 
     fn with(transaction: Transaction) -> Self {
-        Conversation { transaction, text: String::new(), now: Millis(0) }
+        Conversation { transaction, text: String::new(), now: Millis(0), in_log: VecDeque::new() }
     }
 
     fn event(&mut self, said: &str, event: Event) -> &mut Self {
@@ -57,8 +70,11 @@ impl Conversation {
 
     fn effect(&mut self, effect: &Effect) {
         let line = match effect {
-            Effect::Append { record, forced: true } => format!("log, forced: {record:?}"),
-            Effect::Append { record, forced: false } => format!("log: {record:?}"),
+            Effect::Append { record, forced: Some(forced) } => {
+                self.in_log.push_back(*forced);
+                format!("log, forced: {record:?}")
+            }
+            Effect::Append { record, forced: None } => format!("log: {record:?}"),
             Effect::Call { branch, verb, repeated: false } => format!("to branch {branch}: {verb:?}"),
             Effect::Call { branch, verb, repeated: true } => {
                 format!("to branch {branch}: {verb:?}, repeated")
@@ -71,7 +87,8 @@ impl Conversation {
     }
 
     fn logged(&mut self) -> &mut Self {
-        self.event("log: durable", Event::Logged)
+        let record = self.in_log.pop_front().expect("nothing waits for the log");
+        self.event(&format!("log: durable: {record:?}"), Event::Logged(record))
     }
 
     fn replied(&mut self, branch: u32, verb: Verb, reply: Reply) -> &mut Self {
@@ -116,8 +133,11 @@ fn options(coordinator_driven: bool, grade: Grade) -> Options {
 
 const LOST: Reply = Reply::Failed { maybe_arrived: true };
 const NOT_SENT: Reply = Reply::Failed { maybe_arrived: false };
+use Kind::{Tcc, Xa};
 use Outcome::{Committed, RolledBack};
-use Verb::{Commit, CommitOnePhase, Prepare, Rollback, Work, WorkAndCommit, WorkAndPrepare};
+use Verb::{
+    Cancel, Commit, CommitOnePhase, Confirm, Prepare, Rollback, Try, Work, WorkAndCommit, WorkAndPrepare,
+};
 
 #[test]
 fn two_branches_commit_with_one_forced_write() {
@@ -195,8 +215,8 @@ fn a_one_phase_commit_that_never_left_ends_at_the_deadline() {
 #[test]
 fn an_initiator_drives_two_branches_one_of_which_votes_early() {
     Conversation::initiator_driven()
-        .event("a participant joins", Event::Register)
-        .event("a participant joins", Event::Register)
+        .event("a participant joins", Event::Register(Xa))
+        .event("a participant joins", Event::Register(Xa))
         .reported(1, Vote::Yes)
         .reported(1, Vote::Yes)
         .event("initiator: commit", Event::Commit)
@@ -213,9 +233,9 @@ fn an_initiator_drives_two_branches_one_of_which_votes_early() {
 #[test]
 fn an_initiator_with_one_branch() {
     Conversation::initiator_driven()
-        .event("a participant joins", Event::Register)
+        .event("a participant joins", Event::Register(Xa))
         .event("initiator: commit", Event::Commit)
-        .event("a participant joins, too late", Event::Register)
+        .event("a participant joins, too late", Event::Register(Xa))
         .logged()
         .ended(1, CommitOnePhase, Committed)
         .check("initiator_driven_one_phase");
@@ -233,7 +253,7 @@ fn a_commit_without_branches_is_refused() {
 #[test]
 fn a_vote_that_comes_after_the_rollback_is_fenced() {
     Conversation::initiator_driven()
-        .event("a participant joins", Event::Register)
+        .event("a participant joins", Event::Register(Xa))
         .deadline()
         .reported(1, Vote::Yes)
         .ended(1, Rollback, RolledBack)
@@ -315,4 +335,166 @@ fn an_operator_parks_and_retries_and_the_sweeper_helps() {
         .event("sweeper: branch 1 committed", Event::Swept { branch: BranchId(1), outcome: Committed })
         .ended(2, Commit, Committed)
         .check("parked_and_swept");
+}
+
+#[test]
+fn tcc_branches_are_on_disk_before_the_first_try_leaves() {
+    Conversation::executed_as(&[Tcc, Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, Try, Vote::Yes)
+        .voted(2, Try, Vote::Yes)
+        .logged()
+        .ended(2, Confirm, Committed)
+        .ended(1, Confirm, Committed)
+        .check("tcc_confirm");
+}
+
+#[test]
+fn a_refused_try_cancels_all_even_those_still_trying() {
+    Conversation::executed_as(&[Tcc, Tcc, Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, Try, Vote::Yes)
+        .voted(2, Try, Vote::No)
+        .ended(3, Cancel, RolledBack)
+        .voted(3, Try, Vote::Yes)
+        .replied(1, Cancel, LOST)
+        .retry(1, 1)
+        .ended(1, Cancel, RolledBack)
+        .check("tcc_refused");
+}
+
+#[test]
+fn a_try_without_an_answer_is_repeated_until_the_deadline_cancels_it() {
+    Conversation::executed_as(&[Tcc, Tcc], Grade::EarlyVote)
+        .logged()
+        .replied(1, Try, LOST)
+        .voted(2, Try, Vote::Yes)
+        .retry(1, 1)
+        .deadline()
+        .voted(1, Try, Vote::Yes)
+        .ended(1, Cancel, RolledBack)
+        .ended(2, Cancel, RolledBack)
+        .check("tcc_timeout");
+}
+
+#[test]
+fn a_deadline_before_the_branches_are_on_disk_ends_a_transaction_that_called_nobody() {
+    Conversation::executed_as(&[Tcc, Tcc], Grade::EarlyVote).deadline().logged().check("tcc_never_called");
+}
+
+#[test]
+fn a_refused_confirm_parks_the_branch_and_is_never_cancelled() {
+    Conversation::executed_as(&[Tcc, Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, Try, Vote::Yes)
+        .voted(2, Try, Vote::Yes)
+        .logged()
+        .ended(1, Confirm, Committed)
+        .replied(2, Confirm, Reply::Refused)
+        .event("initiator: roll back", Event::Rollback)
+        .deadline()
+        .event("operator: retry now", Event::RetryNow)
+        .replied(2, Confirm, Reply::Refused)
+        .event("operator: retry now", Event::RetryNow)
+        .ended(2, Confirm, Committed)
+        .check("tcc_confirm_refused");
+}
+
+#[test]
+fn a_cancel_that_finds_the_branch_confirmed_is_a_heuristic_outcome() {
+    Conversation::executed_as(&[Tcc, Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, Try, Vote::Yes)
+        .voted(2, Try, Vote::No)
+        .ended(1, Cancel, Committed)
+        .event("operator: seen", Event::Resolve { branch: BranchId(1), outcome: Committed })
+        .check("tcc_heuristic");
+}
+
+#[test]
+fn a_single_tcc_branch_is_not_committed_in_one_phase() {
+    Conversation::executed_as(&[Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, Try, Vote::Yes)
+        .logged()
+        .ended(1, Confirm, Committed)
+        .check("tcc_single");
+}
+
+#[test]
+fn an_order_row_by_xa_and_stock_by_tcc_share_one_decision() {
+    Conversation::executed_as(&[Xa, Tcc], Grade::EarlyVote)
+        .logged()
+        .voted(1, WorkAndPrepare, Vote::Yes)
+        .voted(2, Try, Vote::Yes)
+        .logged()
+        .ended(1, Commit, Committed)
+        .ended(2, Confirm, Committed)
+        .check("mixed");
+}
+
+#[test]
+fn strict_mixed_prepares_when_all_have_worked_and_tried() {
+    Conversation::executed_as(&[Xa, Tcc], Grade::Strict)
+        .logged()
+        .replied(1, Work, Reply::Worked)
+        .voted(2, Try, Vote::Yes)
+        .voted(1, Prepare, Vote::No)
+        .ended(2, Cancel, RolledBack)
+        .check("mixed_strict");
+}
+
+#[test]
+fn tcc_driven_by_its_initiator_joins_on_disk_and_is_tried_at_commit_if_it_has_not_voted() {
+    Conversation::initiator_driven()
+        .event("a TCC participant joins", Event::Register(Tcc))
+        .event("an XA participant joins", Event::Register(Xa))
+        .event("a TCC participant joins", Event::Register(Tcc))
+        .logged()
+        .reported(1, Vote::Yes)
+        .reported(2, Vote::Yes)
+        .event("initiator: commit", Event::Commit)
+        .logged()
+        .voted(3, Try, Vote::Yes)
+        .logged()
+        .ended(1, Confirm, Committed)
+        .ended(2, Commit, Committed)
+        .ended(3, Confirm, Committed)
+        .check("tcc_initiator_driven");
+}
+
+#[test]
+fn a_registration_on_its_way_to_the_disk_is_not_taken_for_the_decision() {
+    Conversation::initiator_driven()
+        .event("an XA participant joins", Event::Register(Xa))
+        .reported(1, Vote::Yes)
+        .event("a TCC participant joins", Event::Register(Tcc))
+        .reported(2, Vote::Yes)
+        .event("initiator: roll back", Event::Rollback)
+        .logged()
+        .ended(1, Rollback, RolledBack)
+        .ended(2, Cancel, RolledBack)
+        .check("tcc_late_registration");
+}
+
+#[test]
+fn recovery_without_a_decision_cancels_every_tcc_branch() {
+    Conversation::recovered_as(&[Tcc, Xa], [Record::Begun])
+        .ended(1, Cancel, RolledBack)
+        .ended(2, Rollback, RolledBack)
+        .check("tcc_recovery_undecided");
+}
+
+#[test]
+fn recovery_with_a_decision_confirms_and_leaves_what_is_parked() {
+    let decided = Record::Decided {
+        decision: concord_protocol::Decision::Commit,
+        branches: vec![BranchId(1), BranchId(2)],
+        cause: None,
+    };
+    Conversation::recovered_as(&[Tcc, Tcc], [Record::Begun, decided, Record::BranchParked(BranchId(2))])
+        .ended(1, Confirm, Committed)
+        .event("operator: retry now", Event::RetryNow)
+        .ended(2, Confirm, Committed)
+        .check("tcc_recovery_decided");
 }

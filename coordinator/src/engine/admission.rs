@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::driver::count;
 use super::live::Live;
-use super::snapshot::{BranchSpec, Grade, Header, Snapshot};
+use super::snapshot::{BranchSpec, Grade, Header, Kind, Snapshot};
 use super::timers::TimerKey;
 use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
 use crate::store::UnixMillis;
@@ -80,12 +80,11 @@ impl Engine {
             park_after_attempts: driver.settings.park_after_attempts,
         };
         let driven = options.coordinator_driven;
-        let transaction = match u32::try_from(branches.len()) {
-            Ok(count) if driven => Transaction::with_branches(options, count),
-            _ => Transaction::begin(options),
-        };
+        let kinds = branches.iter().map(|branch| branch.kind);
+        let transaction = Transaction::with_branches(options, kinds);
         let branches = branches.into_iter().map(|branch| {
             let spec = BranchSpec {
+                kind: branch.kind,
                 participant: branch.participant.into(),
                 action: branch.action.into(),
                 registration_key: "".into(),
@@ -122,14 +121,17 @@ impl Engine {
             return Err(invalid("branches", format!("{count} are over the limit of {max}")));
         }
         let bytes: usize = branches.iter().map(|branch| branch.payload.len()).sum();
-        if bytes > settings.payload_bytes_max {
-            let max = settings.payload_bytes_max;
-            return Err(invalid(
-                "branches.payload",
-                format!("{bytes} bytes in all are over the limit of {max}"),
-            ));
-        }
+        self.check_payload("branches.payload", bytes)?;
         branches.iter().try_for_each(|branch| self.check_participant(&branch.participant))
+    }
+
+    /// `bytes`: of all payloads of one transaction.
+    pub(super) fn check_payload(&self, field: &'static str, bytes: usize) -> Result<(), EngineError> {
+        let max = self.driver.settings.payload_bytes_max;
+        match bytes > max {
+            true => Err(invalid(field, format!("{bytes} bytes in all are over the limit of {max}"))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -145,6 +147,7 @@ fn content_hash(name: &str, timeout_ms: u32, grade: Grade, branches: &[BranchReq
     part(&timeout_ms.to_be_bytes());
     part(&[u8::from(grade == Grade::Strict)]);
     for branch in branches {
+        part(&[u8::from(branch.kind == Kind::Tcc)]);
         part(branch.participant.as_bytes());
         part(branch.action.as_bytes());
         part(&branch.payload);

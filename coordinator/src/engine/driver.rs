@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_protocol::{
-    BranchId, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal, Reply, Timer, Verb,
+    BranchId, BranchState, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal, Reply,
+    Timer, Verb,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +31,7 @@ pub(crate) struct Counts {
     pub(crate) committed: AtomicU64,
     pub(crate) rolled_back: AtomicU64,
     pub(crate) heuristic: AtomicU64,
+    pub(crate) refused: AtomicU64,
     pub(crate) calls: AtomicU64,
     pub(crate) calls_failed: AtomicU64,
 }
@@ -101,28 +103,29 @@ impl Driver {
 
     fn append(self: &Arc<Self>, live: &Arc<Live>, state: &LiveState, effects: &[Effect]) {
         let (at, context) = (UnixMillis::now(), state.context(&live.header));
-        let (mut entries, mut forced, mut ended) = (Vec::new(), false, false);
+        let (mut entries, mut forced, mut ended) = (Vec::new(), None, false);
         for effect in effects {
             if let Effect::Append { record, forced: this } = effect {
                 entries.push(Entry { gtid: live.gtid, at, record: to_store(record, &context) });
-                forced |= this;
+                // A step forces one record at the most.
+                forced = forced.or(*this);
                 ended |= matches!(record, Record::Ended(_));
             }
         }
         if entries.is_empty() {
             return;
         }
-        let durability = if forced { Durability::Forced } else { Durability::Lazy };
+        let durability = if forced.is_some() { Durability::Forced } else { Durability::Lazy };
         // Queued here, under the transaction's lock: the log keeps the order of the steps.
         let written = self.store.append(entries, durability);
         if ended {
             // The receiver lives as long as the engine.
             let _ = self.leaving.send((live.gtid, written));
-        } else if forced {
+        } else if let Some(record) = forced {
             let (driver, live) = (Arc::clone(self), Arc::clone(live));
             tokio::spawn(async move {
                 match written.await {
-                    Ok(()) => driver.step_or_log(&live, Event::Logged),
+                    Ok(()) => driver.step_or_log(&live, Event::Logged(record)),
                     Err(error) => driver.fail(error),
                 }
             });
@@ -150,10 +153,9 @@ impl Driver {
         repeated: bool,
     ) {
         let Some(spec) = state.spec(id).cloned() else { return };
-        let works = matches!(verb, Verb::Work | Verb::WorkAndPrepare | Verb::WorkAndCommit);
         let payload = match state.extra(id) {
-            Some(extra) if works => extra.payload.clone(),
-            // From phase two on nobody asks for the payload again.
+            Some(extra) if verb.takes_payload() => extra.payload.clone(),
+            // From phase two of XA on nobody asks for the payload again.
             Some(extra) if matches!(verb, Verb::Commit | Verb::Rollback) => {
                 extra.payload = Default::default();
                 Default::default()
@@ -214,6 +216,8 @@ impl Driver {
 
     fn tell(&self, live: &Live, state: &mut LiveState, milestone: Milestone) {
         match milestone {
+            // Whoever waits looks at the branch itself.
+            Milestone::Joined(_) => {}
             Milestone::Decided(decision) => {
                 state.told = Some(decision);
                 state.decided_at = Some(UnixMillis::now());
@@ -231,10 +235,19 @@ impl Driver {
         }
     }
 
-    fn alarm(&self, live: &Live, state: &LiveState, branch: BranchId) {
-        count(&self.counts.heuristic);
+    fn alarm(&self, live: &Live, state: &mut LiveState, branch: BranchId) {
         let outcome = state.transaction.branch(branch).map(|branch| branch.state());
         let participant = state.spec(branch).map(|spec| spec.participant.to_string());
+        if !outcome.is_some_and(BranchState::has_ended) {
+            count(&self.counts.refused);
+            let reason = state.extra(branch).map(|extra| extra.last_error.to_string());
+            tracing::error!(
+                gtid = %live.gtid, %branch, ?participant, decision = ?state.told, ?reason,
+                "REFUSED: a TCC branch will not do what was decided and waits for an operator (concord tx retry, concord tx resolve)"
+            );
+            return;
+        }
+        count(&self.counts.heuristic);
         tracing::error!(
             gtid = %live.gtid, %branch, ?participant, ?outcome, decision = ?state.told,
             "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"

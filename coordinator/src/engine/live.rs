@@ -81,7 +81,6 @@ impl Live {
     pub(crate) fn recovered(gtid: Gtid, rebuilt: Rebuilt) -> Self {
         let Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at } = rebuilt;
         let told = transaction.decision();
-        let branches = branches.into_iter().map(|spec| (spec, Bytes::new())).collect();
         let live = Live::new(gtid, header, transaction, branches);
         let mut state = live.lock();
         state.begun_with = begun_with;
@@ -151,6 +150,7 @@ impl LiveState {
         Context {
             header,
             branches: &self.specs,
+            extras: &self.extras,
             begun_with: self.begun_with,
             reason: &self.reason,
             operator: (&self.operator.0, &self.operator.1),

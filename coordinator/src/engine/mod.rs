@@ -37,7 +37,7 @@ pub use participants::{BranchCall, CallResult, Participants};
 pub use record::HistoryEvent;
 pub use requests::{Admitted, BeginRequest, BranchRequest, RegisterRequest, Wait};
 pub use settings::{Backoff, Settings};
-pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Snapshot};
+pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Kind, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
 use self::driver::{Counts, Driver};
@@ -86,6 +86,7 @@ pub struct Statistics {
     pub committed: u64,
     pub rolled_back: u64,
     pub heuristic: u64,
+    pub refused: u64,
     pub calls: u64,
     pub calls_failed: u64,
     pub log: crate::store::Counters,
@@ -205,6 +206,7 @@ impl Engine {
             committed: read(&counts.committed),
             rolled_back: read(&counts.rolled_back),
             heuristic: read(&counts.heuristic),
+            refused: read(&counts.refused),
             calls: read(&counts.calls),
             calls_failed: read(&counts.calls_failed),
             log: self.driver.store.counters(),

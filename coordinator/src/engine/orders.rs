@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome};
 
-use super::{Engine, EngineError, Snapshot};
+use super::{Engine, EngineError, Kind, Snapshot};
 use crate::store::UnixMillis;
 
 /// Who gives an order, and why; kept in the history.
@@ -84,7 +84,7 @@ impl Engine {
         Ok(live.snapshot())
     }
 
-    /// Unended branches of transactions that were decided at least `since` ago: their participants do not
+    /// Unended XA branches of transactions that were decided at least `since` ago: their participants do not
     /// answer. Parked ones wait for an operator and are left out.
     pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
         let before = UnixMillis::now().0.saturating_sub(Millis::from(since).0);
@@ -96,7 +96,7 @@ impl Engine {
                 continue;
             }
             for ((branch, one), spec) in state.transaction.branches().zip(&state.specs) {
-                if !one.state().has_ended() && !one.is_parked() {
+                if spec.kind == Kind::Xa && !one.state().has_ended() && !one.is_parked() {
                     let participant = Arc::clone(&spec.participant);
                     found.push(Stuck { gtid: live.gtid, branch, participant, decision });
                 }

@@ -1,11 +1,13 @@
 //! Between the protocol's records and the stored ones, in both directions.
 
-use concord_proto::store::{self, record::Kind};
+use bytes::Bytes;
+use concord_proto::store::{self, record::Kind as RecordKind};
 use concord_proto::v1::BranchKind;
 use concord_protocol::{
-    BadLog, BranchId, Decision, Grade, Millis, Options, Outcome, Record, Source, Transaction,
+    BadLog, BranchId, Decision, Grade, Kind, Millis, Options, Outcome, Record, Source, Transaction,
 };
 
+use super::live::BranchExtra;
 use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
 use crate::store::{StoreError, Stored, UnixMillis};
 
@@ -14,6 +16,8 @@ pub(crate) struct Context<'a> {
     pub(crate) header: &'a Header,
     /// All of the transaction's branches, in the order of their ids.
     pub(crate) branches: &'a [BranchSpec],
+    /// What else is known of them, in the same order.
+    pub(crate) extras: &'a [BranchExtra],
     /// How many of them came with the request.
     pub(crate) begun_with: usize,
     /// Why it is rolled back.
@@ -26,27 +30,34 @@ pub(crate) struct Context<'a> {
 pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record {
     let (operator, why) = (context.operator.0.to_owned(), context.operator.1.to_owned());
     let kind = match record {
-        Record::Begun => Kind::Begun(begun(context)),
-        Record::Registered(id) => Kind::Registered(store::Registered { branch: branch(*id, context) }),
-        Record::Delegated(id) => Kind::Delegated(store::Delegated { branch_id: id.0 }),
-        Record::Decided { decision, branches, cause: _ } => Kind::Decided(store::Decided {
+        Record::Begun => RecordKind::Begun(begun(context)),
+        Record::Registered { branch: id, kind: _ } => {
+            RecordKind::Registered(store::Registered { branch: branch(*id, context) })
+        }
+        Record::Delegated(id) => RecordKind::Delegated(store::Delegated { branch_id: id.0 }),
+        Record::Decided { decision, branches, cause: _ } => RecordKind::Decided(store::Decided {
             commit: *decision == Decision::Commit,
             branches: branches.iter().map(|id| id.0).collect(),
             reason: context.reason.to_owned(),
         }),
-        Record::BranchEnded { branch, outcome, source, heuristic } => Kind::BranchEnded(store::BranchEnded {
-            branch_id: branch.0,
-            committed: *outcome == Outcome::Committed,
-            source: source_to_store(*source).into(),
-            heuristic: *heuristic,
-            operator,
-            reason: why,
-        }),
-        Record::BranchParked(id) => {
-            Kind::BranchParked(store::BranchParked { branch_id: id.0, operator, reason: why })
+        Record::BranchEnded { branch, outcome, source, heuristic } => {
+            RecordKind::BranchEnded(store::BranchEnded {
+                branch_id: branch.0,
+                committed: *outcome == Outcome::Committed,
+                source: source_to_store(*source).into(),
+                heuristic: *heuristic,
+                operator,
+                reason: why,
+            })
         }
-        Record::Retried => Kind::Retried(store::Retried { operator }),
-        Record::Ended(outcome) => Kind::Ended(store::Ended {
+        // Parked by nobody's order: its last answer says why.
+        Record::BranchParked(id) => RecordKind::BranchParked(store::BranchParked {
+            branch_id: id.0,
+            reason: if operator.is_empty() { context.last_error(*id) } else { why },
+            operator,
+        }),
+        Record::Retried => RecordKind::Retried(store::Retried { operator }),
+        Record::Ended(outcome) => RecordKind::Ended(store::Ended {
             committed: *outcome == Outcome::Committed,
             reason: context.reason.to_owned(),
         }),
@@ -67,15 +78,31 @@ fn begun(context: &Context<'_>) -> store::Begun {
     }
 }
 
+impl Context<'_> {
+    fn last_error(&self, id: BranchId) -> String {
+        let extra = index(id).and_then(|index| self.extras.get(index));
+        extra.map(|extra| extra.last_error.to_string()).unwrap_or_default()
+    }
+}
+
+fn index(id: BranchId) -> Option<usize> {
+    usize::try_from(id.0.checked_sub(1)?).ok()
+}
+
 fn branch(id: BranchId, context: &Context<'_>) -> Option<store::BranchSpec> {
-    let spec = context.branches.get(usize::try_from(id.0.checked_sub(1)?).ok()?)?;
+    let spec = context.branches.get(index(id)?)?;
+    let (kind, payload) = match spec.kind {
+        Kind::Xa => (BranchKind::Xa, Bytes::new()),
+        // Confirm and Cancel are called with it, after a restart too.
+        Kind::Tcc => (BranchKind::Tcc, context.extras.get(index(id)?)?.payload.clone()),
+    };
     Some(store::BranchSpec {
         branch_id: id.0,
-        kind: BranchKind::Xa.into(),
+        kind: kind.into(),
         participant: spec.participant.to_string(),
         action: spec.action.to_string(),
         registration_key: spec.registration_key.to_string(),
-        payload: Default::default(),
+        payload,
     })
 }
 
@@ -97,7 +124,8 @@ fn source_to_store(source: Source) -> store::Source {
 /// A transaction rebuilt from its stored records.
 pub(crate) struct Rebuilt {
     pub(crate) header: Header,
-    pub(crate) branches: Vec<BranchSpec>,
+    /// With the payloads of TCC branches.
+    pub(crate) branches: Vec<(BranchSpec, Bytes)>,
     pub(crate) begun_with: usize,
     pub(crate) transaction: Transaction,
     pub(crate) reason: String,
@@ -111,22 +139,27 @@ pub(crate) struct Rebuilt {
 /// [`StoreError::Corrupt`] when the records contradict each other or cannot be understood.
 pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Result<Rebuilt, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { gtid: stored.gtid, reason: reason.into() };
-    let Some((begun_at, store::Record { kind: Some(Kind::Begun(begun)) })) = stored.records.first() else {
+    let Some((begun_at, store::Record { kind: Some(RecordKind::Begun(begun)) })) = stored.records.first()
+    else {
         return Err(corrupt("its first record is not its beginning".into()));
     };
-    let mut branches = begun.branches.iter().map(spec).collect::<Vec<_>>();
+    let unknown = || corrupt("a branch of a kind not known here".into());
+    let read = |branch: &store::BranchSpec| spec(branch).ok_or_else(unknown);
+    let mut branches = begun.branches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let begun_with = branches.len();
     let (mut reason, mut decided_at, mut ended_at) = (String::new(), None, None);
     let mut records = Vec::with_capacity(stored.records.len());
     for (at, record) in &stored.records {
         let kind = record.kind.as_ref().ok_or_else(|| corrupt("a record of a kind not known here".into()))?;
         match kind {
-            Kind::Registered(store::Registered { branch: Some(branch) }) => branches.push(spec(branch)),
-            Kind::Decided(decided) => {
+            RecordKind::Registered(store::Registered { branch: Some(branch) }) => {
+                branches.push(read(branch)?)
+            }
+            RecordKind::Decided(decided) => {
                 decided_at = Some(*at);
                 reason.clone_from(&decided.reason);
             }
-            Kind::Ended(ended) => {
+            RecordKind::Ended(ended) => {
                 ended_at = Some(*at);
                 decided_at = decided_at.or(Some(*at));
                 if !ended.reason.is_empty() {
@@ -148,9 +181,9 @@ pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Resu
         deadline: Millis(0),
         park_after_attempts,
     };
-    let count = u32::try_from(begun_with).map_err(|_| corrupt("too many branches".into()))?;
+    let kinds: Vec<Kind> = branches[..begun_with].iter().map(|(spec, _)| spec.kind).collect();
     let transaction =
-        Transaction::recover(options, count, records).map_err(|bad: BadLog| corrupt(bad.to_string()))?;
+        Transaction::recover(options, kinds, records).map_err(|bad: BadLog| corrupt(bad.to_string()))?;
     let header = Header {
         name: begun.name.clone(),
         timeout_ms: begun.timeout_ms,
@@ -162,26 +195,39 @@ pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Resu
     Ok(Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at })
 }
 
-fn spec(branch: &store::BranchSpec) -> BranchSpec {
-    BranchSpec {
+fn spec(branch: &store::BranchSpec) -> Option<(BranchSpec, Bytes)> {
+    let spec = BranchSpec {
+        kind: kind_from_store(branch)?,
         participant: branch.participant.as_str().into(),
         action: branch.action.as_str().into(),
         registration_key: branch.registration_key.as_str().into(),
+    };
+    Some((spec, branch.payload.clone()))
+}
+
+fn kind_from_store(branch: &store::BranchSpec) -> Option<Kind> {
+    match BranchKind::try_from(branch.kind).ok()? {
+        BranchKind::Unspecified => None,
+        BranchKind::Xa => Some(Kind::Xa),
+        BranchKind::Tcc => Some(Kind::Tcc),
     }
 }
 
-fn from_store(kind: &Kind) -> Option<Record> {
+fn from_store(kind: &RecordKind) -> Option<Record> {
     let outcome = |committed| if committed { Outcome::Committed } else { Outcome::RolledBack };
     Some(match kind {
-        Kind::Begun(_) => Record::Begun,
-        Kind::Registered(registered) => Record::Registered(BranchId(registered.branch.as_ref()?.branch_id)),
-        Kind::Delegated(delegated) => Record::Delegated(BranchId(delegated.branch_id)),
-        Kind::Decided(decided) => Record::Decided {
+        RecordKind::Begun(_) => Record::Begun,
+        RecordKind::Registered(registered) => {
+            let branch = registered.branch.as_ref()?;
+            Record::Registered { branch: BranchId(branch.branch_id), kind: kind_from_store(branch)? }
+        }
+        RecordKind::Delegated(delegated) => Record::Delegated(BranchId(delegated.branch_id)),
+        RecordKind::Decided(decided) => Record::Decided {
             decision: if decided.commit { Decision::Commit } else { Decision::Rollback },
             branches: decided.branches.iter().copied().map(BranchId).collect(),
             cause: None,
         },
-        Kind::BranchEnded(ended) => Record::BranchEnded {
+        RecordKind::BranchEnded(ended) => Record::BranchEnded {
             branch: BranchId(ended.branch_id),
             outcome: outcome(ended.committed),
             source: match store::Source::try_from(ended.source).ok()? {
@@ -191,9 +237,9 @@ fn from_store(kind: &Kind) -> Option<Record> {
             },
             heuristic: ended.heuristic,
         },
-        Kind::BranchParked(parked) => Record::BranchParked(BranchId(parked.branch_id)),
-        Kind::Retried(_) => Record::Retried,
-        Kind::Ended(ended) => Record::Ended(outcome(ended.committed)),
+        RecordKind::BranchParked(parked) => Record::BranchParked(BranchId(parked.branch_id)),
+        RecordKind::Retried(_) => Record::Retried,
+        RecordKind::Ended(ended) => Record::Ended(outcome(ended.committed)),
     })
 }
 
@@ -217,27 +263,29 @@ pub(crate) fn history(stored: &Stored) -> Vec<HistoryEvent> {
     stored.records.iter().filter_map(event).collect()
 }
 
-fn describe(kind: &Kind) -> (&'static str, String) {
+fn describe(kind: &RecordKind) -> (&'static str, String) {
     let ended = |committed| if committed { "committed" } else { "rolled back" };
     let by = |operator: &str| if operator.is_empty() { String::new() } else { format!(" by {operator}") };
     let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
     match kind {
-        Kind::Begun(begun) if begun.branches.is_empty() => ("begun", "begun by its initiator".into()),
-        Kind::Begun(begun) => ("begun", format!("begun with {} branches", begun.branches.len())),
-        Kind::Registered(registered) => match &registered.branch {
+        RecordKind::Begun(begun) if begun.branches.is_empty() => ("begun", "begun by its initiator".into()),
+        RecordKind::Begun(begun) => ("begun", format!("begun with {} branches", begun.branches.len())),
+        RecordKind::Registered(registered) => match &registered.branch {
             Some(spec) => {
                 ("registered", format!("branch {} joined from {}", spec.branch_id, spec.participant))
             }
             None => ("registered", "a branch joined".into()),
         },
-        Kind::Delegated(delegated) => {
+        RecordKind::Delegated(delegated) => {
             ("delegated", format!("branch {}, the only one, commits in one phase", delegated.branch_id))
         }
-        Kind::Decided(decided) if decided.commit => {
+        RecordKind::Decided(decided) if decided.commit => {
             ("decided", format!("decided: commit, {} branches to tell", decided.branches.len()))
         }
-        Kind::Decided(decided) => ("decided", format!("decided: roll back{}", because(&decided.reason))),
-        Kind::BranchEnded(branch) => {
+        RecordKind::Decided(decided) => {
+            ("decided", format!("decided: roll back{}", because(&decided.reason)))
+        }
+        RecordKind::BranchEnded(branch) => {
             let source = match store::Source::try_from(branch.source) {
                 Ok(store::Source::Sweeper) => "; the sweeper ended it on its resource",
                 Ok(store::Source::Operator) => "; an operator said so",
@@ -253,7 +301,7 @@ fn describe(kind: &Kind) -> (&'static str, String) {
             );
             ("branch_ended", text)
         }
-        Kind::BranchParked(parked) => {
+        RecordKind::BranchParked(parked) => {
             let text = format!(
                 "branch {} parked{}{}",
                 parked.branch_id,
@@ -262,10 +310,10 @@ fn describe(kind: &Kind) -> (&'static str, String) {
             );
             ("parked", text)
         }
-        Kind::Retried(retried) => {
+        RecordKind::Retried(retried) => {
             ("retried", format!("every unfinished branch retried{}", by(&retried.operator)))
         }
-        Kind::Ended(end) => ("ended", format!("{}{}", ended(end.committed), because(&end.reason))),
+        RecordKind::Ended(end) => ("ended", format!("{}{}", ended(end.committed), because(&end.reason))),
     }
 }
 
@@ -276,14 +324,14 @@ fn describe(kind: &Kind) -> (&'static str, String) {
 pub(crate) fn snapshot(stored: &Stored) -> Result<Snapshot, StoreError> {
     // Nothing is retried any more, so nothing is parked for having been retried too often.
     let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } = rebuild(stored, None)?;
-    let branches = transaction.branches().zip(branches).map(|((id, branch), spec)| BranchSnapshot {
+    let branches = transaction.branches().zip(branches).map(|((id, branch), (spec, _))| BranchSnapshot {
         id,
         spec,
         state: branch.state(),
         parked: branch.is_parked(),
         attempts: 0,
         last_error: String::new(),
-        reply: bytes::Bytes::new(),
+        reply: Bytes::new(),
     });
     Ok(Snapshot {
         gtid: stored.gtid,

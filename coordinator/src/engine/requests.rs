@@ -7,7 +7,7 @@ use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Refusal, Vote};
 use tokio::time::Instant;
 
 use super::live::{BranchExtra, Live, LiveState};
-use super::snapshot::{BranchSpec, Grade, Snapshot};
+use super::snapshot::{BranchSpec, Grade, Kind, Snapshot};
 use super::{Engine, EngineError, Found, invalid};
 
 /// When a call that ends a transaction answers.
@@ -33,6 +33,8 @@ pub struct BeginRequest {
 /// A branch that the coordinator is to run.
 #[derive(Debug, Clone)]
 pub struct BranchRequest {
+    /// Which protocol it follows.
+    pub kind: Kind,
     /// Where the participant listens.
     pub participant: String,
     /// The handler's name.
@@ -46,8 +48,14 @@ pub struct BranchRequest {
 pub struct RegisterRequest {
     /// Which transaction.
     pub gtid: Gtid,
+    /// Which protocol the branch follows.
+    pub kind: Kind,
     /// Where the participant listens.
     pub participant: String,
+    /// The handlers' name; TCC only.
+    pub action: String,
+    /// Their argument; TCC only.
+    pub payload: Bytes,
     /// Chosen by the participant: a repeat answers with the same branch.
     pub registration_key: String,
 }
@@ -103,33 +111,61 @@ impl Engine {
         self.outcome(&live, wait, until).await
     }
 
-    /// A participant joins.
+    /// A participant joins. A TCC branch has joined when it is on disk.
     ///
     /// # Errors
     /// [`Refusal::NotActive`] once commit or rollback has begun.
     pub async fn register(&self, request: RegisterRequest) -> Result<Admitted<BranchId>, EngineError> {
-        let RegisterRequest { gtid, participant, registration_key } = request;
-        self.check_participant(&participant)?;
+        let gtid = request.gtid;
+        self.check_participant(&request.participant)?;
         let live = self.live_or_why_not(gtid).await?;
+        let joined = self.join(&live, request)?;
+        let enlisted = live.when(|state| {
+            let known = state.transaction.branch(joined.id)?;
+            known.is_enlisted().then(|| state.transaction.decision())
+        });
+        let decision = tokio::select! {
+            decision = enlisted => decision,
+            error = self.store_failed() => return Err(EngineError::Store(error)),
+        };
+        match decision {
+            Some(Decision::Rollback) => {
+                Err(EngineError::RolledBack { gtid, reason: live.lock().reason.clone() })
+            }
+            _ => Ok(joined),
+        }
+    }
+
+    fn join(&self, live: &Arc<Live>, request: RegisterRequest) -> Result<Admitted<BranchId>, EngineError> {
+        let RegisterRequest { gtid, kind, participant, action, payload, registration_key } = request;
+        let spec = BranchSpec {
+            kind,
+            participant: participant.into(),
+            action: action.into(),
+            registration_key: registration_key.into(),
+        };
         let mut state = live.lock();
         let remaining_ms = self.remaining(state.transaction.options().deadline);
-        let known = state.specs.iter().position(|spec| {
-            *spec.registration_key == *registration_key && *spec.participant == *participant
-        });
-        if let Some(id) = known.and_then(|index| u32::try_from(index + 1).ok()) {
-            return Ok(Admitted { id: BranchId(id), remaining_ms });
+        let same = |known: &BranchSpec| {
+            known.registration_key == spec.registration_key && known.participant == spec.participant
+        };
+        if let Some(index) = state.specs.iter().position(same) {
+            if state.specs[index] != spec || state.extras[index].payload != payload {
+                let problem = "has been used in this transaction for another branch".into();
+                return Err(invalid("registration_key", problem));
+            }
+            let id = BranchId(u32::try_from(index + 1).unwrap_or(u32::MAX));
+            return Ok(Admitted { id, remaining_ms });
         }
         let limit = self.driver.settings.branches_max;
         if state.specs.len() >= limit {
             return Err(invalid("gtid", format!("the transaction has {limit} branches, which is the limit")));
         }
-        state.specs.push(BranchSpec {
-            participant: participant.into(),
-            action: "".into(),
-            registration_key: registration_key.into(),
-        });
-        state.extras.push(BranchExtra::default());
-        if let Err(refusal) = self.driver.step_locked(&live, &mut state, Event::Register) {
+        let bytes: usize = state.extras.iter().map(|extra| extra.payload.len()).sum();
+        self.check_payload("payload", bytes + payload.len())?;
+        state.specs.push(spec);
+        state.extras.push(BranchExtra { payload, ..BranchExtra::default() });
+        if let Err(refusal) = self.driver.step_locked(live, &mut state, Event::Register(kind)) {
             state.specs.pop();
             state.extras.pop();
             return Err(EngineError::Refused { gtid, refusal });

@@ -8,7 +8,7 @@ use concord_protocol::{BranchId, BranchState, Gtid, State};
 use crate::store::UnixMillis;
 
 /// How phase one is asked for; shown and recorded, decided in the protocol.
-pub use concord_protocol::Grade;
+pub use concord_protocol::{Grade, Kind};
 
 /// What the initiator said when it began.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +30,11 @@ pub struct Header {
 /// What identifies a branch to its participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BranchSpec {
+    /// Which protocol it follows.
+    pub kind: Kind,
     /// Where the participant listens.
     pub participant: Arc<str>,
-    /// The handler's name; empty when the participant registered by itself.
+    /// The handler's name; empty for an XA branch that the participant registered by itself.
     pub action: Arc<str>,
     /// Chosen by the participant when it registered by itself; else empty.
     pub registration_key: Box<str>,

@@ -8,7 +8,7 @@ use concord_protocol::{BranchState, Gtid, Outcome, Refusal, State};
 use prost_types::Timestamp;
 use tonic::{Code, Status};
 
-use crate::engine::{BranchSnapshot, EngineError, Grade, HistoryEvent, Snapshot, Verdict};
+use crate::engine::{BranchSnapshot, EngineError, Grade, HistoryEvent, Kind, Snapshot, Verdict};
 use crate::store::UnixMillis;
 
 pub(crate) fn timestamp(at: UnixMillis) -> Timestamp {
@@ -40,6 +40,10 @@ pub(crate) fn transaction(snapshot: Snapshot, history: Vec<HistoryEvent>) -> v1:
 }
 
 fn branch(branch: BranchSnapshot) -> v1::Branch {
+    let kind = match branch.spec.kind {
+        Kind::Xa => v1::BranchKind::Xa,
+        Kind::Tcc => v1::BranchKind::Tcc,
+    };
     let state = match branch.state {
         _ if branch.parked => v1::BranchState::Parked,
         BranchState::Active | BranchState::Worked => v1::BranchState::Active,
@@ -51,7 +55,7 @@ fn branch(branch: BranchSnapshot) -> v1::Branch {
     };
     v1::Branch {
         branch_id: branch.id.0,
-        kind: v1::BranchKind::Xa.into(),
+        kind: kind.into(),
         participant: branch.spec.participant.to_string(),
         action: branch.spec.action.to_string(),
         state: state.into(),

@@ -10,10 +10,12 @@ use concord_protocol::{BranchId, Gtid, Vote};
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
-use crate::engine::{BeginRequest, BranchRequest, Engine, Grade, RegisterRequest, TransactionFilter, Wait};
+use crate::engine::{
+    BeginRequest, BranchRequest, Engine, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
+};
 
 /// Limits of strings, in bytes, as the .proto comments give them.
 pub(crate) mod bytes_max {
@@ -56,9 +58,17 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RegisterBranchRequest>,
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         let request = request.into_inner();
-        only_xa("kind", request.kind())?;
+        let kind = kind("kind", request.kind())?;
+        let (action, payload) = match kind {
+            Kind::Tcc => (required("action", request.action, bytes_max::ACTION)?, request.payload),
+            Kind::Xa if request.action.is_empty() && request.payload.is_empty() => Default::default(),
+            Kind::Xa => return Err(invalid("action", "and payload are for TCC branches only")),
+        };
         let joined = RegisterRequest {
             gtid: gtid(&request.gtid)?,
+            kind,
+            action,
+            payload,
             participant: required("participant", request.participant, bytes_max::PARTICIPANT)?,
             registration_key: required(
                 "registration_key",
@@ -214,22 +224,19 @@ fn begin(name: String, timeout_ms: u32, idempotency_key: String) -> Result<Begin
 }
 
 fn branch_request(branch: v1::BranchRequest) -> Result<BranchRequest, Status> {
-    only_xa("branches.kind", branch.kind())?;
     Ok(BranchRequest {
+        kind: kind("branches.kind", branch.kind())?,
         participant: required("branches.participant", branch.participant, bytes_max::PARTICIPANT)?,
         action: required("branches.action", branch.action, bytes_max::ACTION)?,
         payload: branch.payload,
     })
 }
 
-fn only_xa(field: &'static str, kind: BranchKind) -> Result<(), Status> {
+fn kind(field: &'static str, kind: BranchKind) -> Result<Kind, Status> {
     match kind {
-        BranchKind::Xa => Ok(()),
-        BranchKind::Unspecified => Err(invalid(field, "must be XA")),
-        BranchKind::Tcc => {
-            let message = format!("{field}: TCC branches are not supported by this version");
-            Err(concord_proto::status::with_reason(Code::Unimplemented, "TCC_NOT_SUPPORTED", message))
-        }
+        BranchKind::Xa => Ok(Kind::Xa),
+        BranchKind::Tcc => Ok(Kind::Tcc),
+        BranchKind::Unspecified => Err(invalid(field, "must be XA or TCC")),
     }
 }
 

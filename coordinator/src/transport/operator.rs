@@ -94,6 +94,7 @@ impl Operator for OperatorService {
             committed: counts.committed,
             rolled_back: counts.rolled_back,
             heuristic_branches: counts.heuristic,
+            refused_branches: counts.refused,
             log_syncs: counts.log.syncs,
             log_records: counts.log.records,
             calls: counts.calls,

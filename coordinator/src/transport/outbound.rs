@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::{self, BranchOutcome, Vote as VoteMessage};
 use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
@@ -141,14 +142,27 @@ async fn send(
             let work = if verb == Verb::WorkAndCommit { work } else { none };
             let request = v1::CommitBranchRequest { branch, one_phase, work, remaining_ms };
             let answer = client.commit(request).await?.into_inner();
-            let reply = Reply::Ended(outcome(answer.outcome())?);
-            Ok(CallResult { reply, reason: answer.reason, payload: answer.reply })
+            Ok(CallResult { reply: ending(answer.outcome())?, reason: answer.reason, payload: answer.reply })
         }
         Verb::Rollback => {
-            let request = v1::RollbackBranchRequest { branch };
-            let answer = client.rollback(request).await?.into_inner();
-            let reply = Reply::Ended(outcome(answer.outcome())?);
+            let answer = client.rollback(v1::RollbackBranchRequest { branch }).await?.into_inner();
+            let reply = ending(answer.outcome())?;
             Ok(CallResult { reply, reason: String::new(), payload: answer.reply })
+        }
+        Verb::Try => {
+            let answer = client.r#try(v1::TryRequest { branch, work, remaining_ms }).await?.into_inner();
+            let reply = Reply::Vote(if answer.reserved { Vote::Yes } else { Vote::No });
+            Ok(CallResult { reply, reason: answer.reason, payload: answer.reply })
+        }
+        Verb::Confirm => {
+            let answer = client.confirm(v1::ConfirmRequest { branch, work }).await?.into_inner();
+            let reply = ending(answer.outcome())?;
+            Ok(CallResult { reply, reason: answer.reason, payload: answer.reply })
+        }
+        Verb::Cancel => {
+            let answer = client.cancel(v1::CancelRequest { branch, work }).await?.into_inner();
+            let reply = ending(answer.outcome())?;
+            Ok(CallResult { reply, reason: answer.reason, payload: Bytes::new() })
         }
     }
 }
@@ -162,13 +176,13 @@ fn vote(vote: VoteMessage) -> Result<Vote, Status> {
     }
 }
 
-fn outcome(outcome: BranchOutcome) -> Result<Outcome, Status> {
+/// The protocol takes a refusal from TCC branches only.
+fn ending(outcome: BranchOutcome) -> Result<Reply, Status> {
     match outcome {
-        BranchOutcome::Committed => Ok(Outcome::Committed),
-        BranchOutcome::RolledBack => Ok(Outcome::RolledBack),
-        BranchOutcome::Unspecified | BranchOutcome::Refused => {
-            Err(Status::internal("the participant's answer holds no outcome"))
-        }
+        BranchOutcome::Committed => Ok(Reply::Ended(Outcome::Committed)),
+        BranchOutcome::RolledBack => Ok(Reply::Ended(Outcome::RolledBack)),
+        BranchOutcome::Refused => Ok(Reply::Refused),
+        BranchOutcome::Unspecified => Err(Status::internal("the participant's answer holds no outcome")),
     }
 }
 
@@ -192,7 +206,7 @@ fn failure(verb: Verb, repeated: bool, status: &Status) -> CallResult {
             | Code::Unauthenticated
     );
     let reply = match verb {
-        Verb::Work | Verb::WorkAndPrepare if never && !repeated => Reply::Vote(Vote::No),
+        Verb::Work | Verb::WorkAndPrepare | Verb::Try if never && !repeated => Reply::Vote(Vote::No),
         Verb::WorkAndCommit if never && !repeated => Reply::Ended(Outcome::RolledBack),
         _ => Reply::Failed { maybe_arrived: !never_left(status) },
     };

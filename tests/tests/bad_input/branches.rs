@@ -59,10 +59,11 @@ async fn branches_of_the_wrong_kind() {
     let gtid = alone.begin().await;
     let of = |kind: i32| BranchRequest { kind, ..branch() };
     let join = |kind: i32| RegisterBranchRequest { kind, ..register(&gtid, ABSENT, "key") };
+    // A TCC branch that its participant registers must say whom to confirm or cancel; an XA branch must not.
     let tcc = BranchKind::Tcc.into();
-    let unsupported = refused(Code::Unimplemented, "TCC_NOT_SUPPORTED");
-    assert_eq!(refusal(alone.execute(execute(vec![branch(), of(tcc)])).await), unsupported);
-    assert_eq!(refusal(alone.coordinator.api().register_branch(join(tcc)).await), unsupported);
+    assert_eq!(refusal(alone.coordinator.api().register_branch(join(tcc)).await), invalid());
+    let told = RegisterBranchRequest { action: "reserve".into(), ..join(BranchKind::Xa.into()) };
+    assert_eq!(refusal(alone.coordinator.api().register_branch(told).await), invalid());
     for kind in [0, 17, -1] {
         assert_eq!(refusal(alone.execute(execute(vec![branch(), of(kind)])).await), invalid());
         assert_eq!(refusal(alone.coordinator.api().register_branch(join(kind)).await), invalid());

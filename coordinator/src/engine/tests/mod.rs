@@ -3,6 +3,7 @@
 mod bad_input;
 mod faults;
 mod outcomes;
+mod tcc;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::{
-    Backoff, BeginRequest, BranchCall, BranchRequest, CallResult, Engine, EngineError, Grade, Participants,
-    RegisterRequest, Settings, Snapshot, Wait,
+    Backoff, BeginRequest, BranchCall, BranchRequest, CallResult, Engine, EngineError, Grade, Kind,
+    Participants, RegisterRequest, Settings, Snapshot, Wait,
 };
 use crate::store::{MemoryStore, Store};
 
@@ -33,6 +34,8 @@ enum Script {
     HangOn(Verb),
     /// Says that it has rolled back when asked to commit.
     BreakPromise,
+    /// Will not confirm.
+    RefuseConfirm,
 }
 
 /// Participants by address; those without a script agree.
@@ -40,6 +43,8 @@ enum Script {
 struct Actors {
     scripts: Mutex<HashMap<String, Script>>,
     calls: Mutex<Vec<(Gtid, BranchId, Verb)>>,
+    /// What came with the calls that take a payload.
+    work: Mutex<Vec<(Verb, String, Bytes)>>,
     changed: Notify,
 }
 
@@ -65,6 +70,10 @@ impl Participants for Stage {
     fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult> {
         let actors = Arc::clone(&self.0);
         actors.calls.lock().unwrap().push((call.gtid, call.branch, call.verb));
+        if call.verb.takes_payload() {
+            let work = (call.verb, call.action.to_string(), call.payload.clone());
+            actors.work.lock().unwrap().push(work);
+        }
         async move {
             let script = loop {
                 let changed = actors.changed.notified();
@@ -76,19 +85,25 @@ impl Participants for Stage {
             let reply = match (call.verb, script) {
                 (Verb::Work, Script::Refuse) => Reply::Vote(Vote::No),
                 (Verb::Work, _) => Reply::Worked,
-                (Verb::WorkAndPrepare | Verb::Prepare, Script::Refuse) => Reply::Vote(Vote::No),
+                (Verb::WorkAndPrepare | Verb::Prepare | Verb::Try, Script::Refuse) => Reply::Vote(Vote::No),
                 (Verb::WorkAndPrepare | Verb::Prepare, Script::ReadOnly) => Reply::Vote(Vote::ReadOnly),
-                (Verb::WorkAndPrepare | Verb::Prepare, _) => Reply::Vote(Vote::Yes),
+                (Verb::WorkAndPrepare | Verb::Prepare | Verb::Try, _) => Reply::Vote(Vote::Yes),
                 (Verb::WorkAndCommit | Verb::CommitOnePhase, Script::Refuse) => {
                     Reply::Ended(Outcome::RolledBack)
                 }
                 (Verb::Commit, Script::BreakPromise) => Reply::Ended(Outcome::RolledBack),
-                (Verb::WorkAndCommit | Verb::CommitOnePhase | Verb::Commit, _) => {
+                (Verb::Confirm, Script::RefuseConfirm) => Reply::Refused,
+                (Verb::WorkAndCommit | Verb::CommitOnePhase | Verb::Commit | Verb::Confirm, _) => {
                     Reply::Ended(Outcome::Committed)
                 }
-                (Verb::Rollback, _) => Reply::Ended(Outcome::RolledBack),
+                (Verb::Rollback | Verb::Cancel, _) => Reply::Ended(Outcome::RolledBack),
             };
-            let reason = if script == Script::Refuse { "insufficient funds".into() } else { String::new() };
+            let reason = match script {
+                Script::Refuse => "insufficient funds",
+                Script::RefuseConfirm => "the warehouse has burnt down",
+                _ => "",
+            };
+            let reason = reason.to_owned();
             CallResult { reply, reason, payload: call.payload }
         }
         .boxed()
@@ -162,12 +177,7 @@ impl World {
     }
 
     async fn register(&self, gtid: Gtid, participant: &str) -> Result<BranchId, EngineError> {
-        let request = RegisterRequest {
-            gtid,
-            participant: participant.to_owned(),
-            registration_key: format!("key of {participant}"),
-        };
-        Ok(self.engine.register(request).await?.id)
+        Ok(self.engine.register(joining(gtid, participant)).await?.id)
     }
 
     /// Waits until a transaction is in this state; memory and history may both answer.
@@ -183,8 +193,24 @@ impl World {
     }
 }
 
+/// The participants of TCC branches say so in their address.
+fn kind_of(participant: &str) -> Kind {
+    if participant.starts_with("http://tcc") { Kind::Tcc } else { Kind::Xa }
+}
+
+fn joining(gtid: Gtid, participant: &str) -> RegisterRequest {
+    let kind = kind_of(participant);
+    let (action, payload) = match kind {
+        Kind::Xa => Default::default(),
+        Kind::Tcc => ("reserve".into(), Bytes::from_static(b"payload")),
+    };
+    let registration_key = format!("key of {participant}");
+    RegisterRequest { gtid, kind, participant: participant.to_owned(), action, payload, registration_key }
+}
+
 fn branches(participants: &[&str]) -> Vec<BranchRequest> {
     let branch = |participant: &&str| BranchRequest {
+        kind: kind_of(participant),
         participant: (*participant).to_owned(),
         action: "work".into(),
         payload: Bytes::from_static(b"payload"),
@@ -194,3 +220,5 @@ fn branches(participants: &[&str]) -> Vec<BranchRequest> {
 
 const A: &str = "http://a";
 const B: &str = "http://b";
+const T: &str = "http://tcc-1";
+const U: &str = "http://tcc-2";
