@@ -40,13 +40,16 @@
 //! [`BranchBuilder::run`].
 
 mod handler;
+mod local;
 mod participant;
 mod phase_two;
 mod recovery;
 mod registration;
+pub mod reservations;
 mod server;
 mod service;
 mod slots;
+mod tcc;
 mod xa_branch;
 
 pub use concord_protocol::{BranchId, ClusterId, Gtid};
@@ -54,10 +57,14 @@ pub use concord_xa::{
     Database, FromRow, FromValue, Isolation, Leniency, Options, Params, Row, Value, XaError,
 };
 pub use handler::{FromPayload, HandlerError, Json, Proto, Reply};
+#[cfg(feature = "sqlx")]
+pub use local::SqlxTransaction;
+pub use local::{LocalDatabase, LocalError, LocalTransaction, MySql, MySqlTransaction, SqlValue};
 pub use recovery::{SweepError, Swept};
 pub use registration::{BranchBuilder, BranchError, gtid_of};
 pub use server::{Builder, Participant, ParticipantServer, StartError};
 pub use service::ParticipantService;
+pub use tcc::TccBranch;
 pub use xa_branch::XaBranch;
 
 /// The service in the README compiles.

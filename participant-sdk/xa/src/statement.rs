@@ -9,6 +9,15 @@ use mysql_async::{Params, Value};
 
 use crate::{error::XaError, xid::push_hex};
 
+/// Writes `params` for the question marks in `sql`, the same in every sql_mode: for statements that share a
+/// round trip, which only text can.
+///
+/// # Errors
+/// [`XaError::Statement`] when the text or the parameters cannot be used.
+pub fn inline(sql: &str, params: Params) -> Result<String, XaError> {
+    Statement::new(sql, params).map(|statement| statement.text)
+}
+
 /// One statement, checked and ready to send.
 #[derive(Debug)]
 pub(crate) struct Statement {

@@ -1,0 +1,5 @@
+//! Try, Confirm and Cancel.
+
+mod branch;
+
+pub use branch::TccBranch;
