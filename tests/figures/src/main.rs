@@ -4,7 +4,9 @@
 
 mod bank;
 mod bare;
+mod load;
 mod memory;
+mod noop;
 mod recovery;
 mod stage;
 mod throughput;
@@ -38,6 +40,9 @@ struct Arguments {
     /// Rounds of the throughput figure; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Transactions in one round of the no-op figure
+    #[arg(long, default_value_t = 20_000)]
+    noops: usize,
     /// Transactions held between decision and commit for the recovery figure
     #[arg(long, default_value_t = 1_000)]
     in_doubt: usize,
@@ -67,6 +72,8 @@ enum Figure {
     Recovery,
     /// Memory per live transaction
     Memory,
+    /// TCC with participants that do nothing
+    Noop,
 }
 
 /// The processes that are measured are this program again.
@@ -74,6 +81,8 @@ enum Figure {
 enum Service {
     #[command(hide = true)]
     Bank(bank::BankArgs),
+    #[command(hide = true)]
+    Noop(noop::NoopArgs),
     #[command(hide = true)]
     Coordinator(stage::CoordinatorArgs),
 }
@@ -130,6 +139,7 @@ async fn main() -> Result<()> {
         .init();
     match arguments.service {
         Some(Service::Bank(bank)) => return bank::serve(bank).await,
+        Some(Service::Noop(noop)) => return noop::serve(noop).await,
         Some(Service::Coordinator(coordinator)) => return stage::coordinate(coordinator).await,
         None => {}
     }
@@ -154,6 +164,9 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Line>> {
         new.iter().for_each(Line::print);
         lines.extend(new);
     };
+    if wants(Figure::Noop) {
+        add(noop::measure(arguments.noops, arguments.rounds).await?);
+    }
     if wants(Figure::Memory) {
         add(memory::measure(arguments.live).await?);
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use concord_proto::v1::TransactionState;
 use hdrhistogram::Histogram;
 
 use crate::bare::Client;
+use crate::load::{self, Run, median};
 use crate::stage::{Cost, Stage};
 use crate::{Bound, Line};
 
@@ -116,12 +116,6 @@ impl Contest {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 async fn syncs(stage: &Stage, concurrency: usize, transfers: usize) -> Result<f64> {
     let before = stage.status().await?;
     through(stage, concurrency, transfers).await?;
@@ -129,40 +123,10 @@ async fn syncs(stage: &Stage, concurrency: usize, transfers: usize) -> Result<f6
     Ok((after.log_syncs - before.log_syncs) as f64 / transfers as f64)
 }
 
-struct Run {
-    per_second: f64,
-    /// Of each transfer, in microseconds.
-    latency: Histogram<u64>,
-}
-
-/// Runs transfers through the coordinator. All must commit.
+/// Runs transfers through the coordinator.
 async fn through(stage: &Stage, concurrency: usize, transfers: usize) -> Result<Run> {
-    let left = Arc::new(AtomicUsize::new(transfers));
-    let client = stage.client()?;
     let requests: Result<Vec<_>> = (0..transfers).map(|_| stage.random_transfer()).collect();
-    let requests = Arc::new(requests?);
-    let start = Instant::now();
-    let workers = (0..concurrency).map(|_| {
-        let (left, requests, mut client) = (Arc::clone(&left), Arc::clone(&requests), client.clone());
-        tokio::spawn(async move {
-            let mut latency = Histogram::<u64>::new(3)?;
-            while let Ok(number) =
-                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            {
-                let sent = Instant::now();
-                let done = client.execute(requests[number - 1].clone()).await?.into_inner();
-                latency.record(u64::try_from(sent.elapsed().as_micros())?)?;
-                let transaction = done.transaction.unwrap_or_default();
-                ensure!(transaction.state() == TransactionState::Committed, "not committed: {transaction:?}");
-            }
-            Ok(latency)
-        })
-    });
-    let mut latency = Histogram::<u64>::new(3)?;
-    for worker in workers.collect::<Vec<_>>() {
-        latency.add(worker.await??)?;
-    }
-    Ok(Run { per_second: transfers as f64 / start.elapsed().as_secs_f64(), latency })
+    load::execute(&stage.client()?, concurrency, requests?).await
 }
 
 async fn bare_clients(stage: &Stage) -> Result<Vec<Client>> {
