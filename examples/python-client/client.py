@@ -246,10 +246,11 @@ def kind(name: str) -> int:
 
 def show(transaction: model.Transaction):
     state = model.TransactionState.Name(transaction.state).removeprefix("TRANSACTION_STATE_")
-    print(transaction.gtid, state, transaction.reason)
+    print(f"{transaction.gtid} {state} {transaction.reason}".rstrip())
     for branch in transaction.branches:
         state = model.BranchState.Name(branch.state).removeprefix("BRANCH_STATE_")
-        print(f"   {branch.branch_id}  {branch.action} at {branch.participant}: {state} {branch.last_error}")
+        line = f"   {branch.branch_id}  {branch.action} at {branch.participant}: {state} {branch.last_error}"
+        print(line.rstrip())
     sys.stdout.flush()
 
 

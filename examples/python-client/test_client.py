@@ -201,6 +201,25 @@ def test_begins_watches_and_rolls_back(stage: Stage):
     assert late.stderr.startswith("ABORTED / ROLLED_BACK: ")
 
 
+def test_branches_of_both_kinds_share_one_outcome(stage: Stage):
+    before = stage.balances(7)
+    # A bank has handlers for XA branches only, and refuses.
+    both = stage.client(*stage.transfer("mixed", 7, 100), "--branch", "tcc", stage.banks[0], "reserve", "{}")
+    assert both.returncode == 1, both
+    assert f"branch 3 (reserve at {stage.banks[0]}) refused" in both.stdout
+    assert stage.balances(7) == before
+
+
+def test_registers_a_branch_which_is_tried_at_commit(stage: Stage):
+    begun = gtid(stage.client("begin"))
+    register = ["register", begun, "tcc", stage.banks[1], "reserve", "{}", "--key", "one"]
+    assert stage.client(*register).stdout == "branch 1\n"
+    assert stage.client(*register).stdout == "branch 1\n", "the same key is the same branch"
+    refused = stage.client("commit", begun)
+    assert refused.returncode == 1, refused
+    assert f"branch 1 (reserve at {stage.banks[1]}) refused" in refused.stderr
+
+
 def test_errors_have_a_reason(stage: Stage):
     unknown = stage.client("get", "00000000-0000-8000-8000-000000000000")
     assert unknown.returncode == 2
