@@ -204,7 +204,7 @@ def test_begins_watches_and_rolls_back(stage: Stage):
 def test_branches_of_both_kinds_share_one_outcome(stage: Stage):
     before = stage.balances(7)
     # A bank's handlers are for XA branches only: a TCC branch of the same name is refused.
-    bonus = ["tcc", stage.banks[1], "credit", '{"transfer": "bonus", "account": 7, "amount": 1}']
+    bonus = ["tcc", stage.banks[1], "credit", '{"transfer": "bonus", "account": 8, "amount": 1}']
     both = stage.client(*stage.transfer("mixed", 7, 100), "--branch", *bonus)
     assert both.returncode == 1, both
     assert f"branch 3 (credit at {stage.banks[1]}) refused" in both.stdout
