@@ -40,6 +40,7 @@
 //! [`BranchBuilder::run`].
 
 mod handler;
+mod link;
 mod local;
 mod participant;
 mod phase_two;
@@ -64,7 +65,7 @@ pub use recovery::{SweepError, Swept};
 pub use registration::{BranchBuilder, BranchError, gtid_of};
 pub use server::{Builder, Participant, ParticipantServer, StartError};
 pub use service::ParticipantService;
-pub use tcc::TccBranch;
+pub use tcc::{TccBranch, TccHandler};
 pub use xa_branch::XaBranch;
 
 /// The service in the README compiles.

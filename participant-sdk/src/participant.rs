@@ -3,34 +3,29 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_protocol::ClusterId;
 use concord_xa::{Database, PreparedBranch, Resolution, Trace, Vote, Xid};
 use futures_util::FutureExt as _;
-use tonic::transport::Channel;
 
 use crate::handler::{Action, HandlerError, Reply};
+use crate::link::Link;
 use crate::slots::{End, Slot, Slots, State};
+use crate::tcc::words_of;
 use crate::xa_branch::XaBranch;
 
 /// Kept open for this long past the transaction's own time-out, a branch that was never asked for its vote is
 /// rolled back: its coordinator has given up or is gone.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Everything that one participant is made of.
-pub(crate) struct Core {
+/// Everything that the XA part of a participant is made of.
+pub(crate) struct Xa {
     pub(crate) database: Database,
-    pub(crate) coordinator: CoordinatorClient<Channel>,
-    /// Where this participant answers, as the coordinator knows it.
-    pub(crate) address: String,
+    pub(crate) link: Arc<Link>,
     pub(crate) actions: HashMap<String, Arc<Action>>,
     pub(crate) slots: Slots,
-    /// Of the coordinator; 0 until it has told.
-    pub(crate) cluster: AtomicU64,
 }
 
 /// The outcome is not known; the caller repeats the call.
@@ -60,14 +55,7 @@ pub(crate) struct Job {
     pub(crate) remaining: Duration,
 }
 
-impl Core {
-    pub(crate) fn cluster(&self) -> Option<ClusterId> {
-        match self.cluster.load(Ordering::Relaxed) {
-            0 => None,
-            id => Some(ClusterId(id)),
-        }
-    }
-
+impl Xa {
     /// Runs a branch's statements and keeps it open (grade STRICT). `Ok`: done, with the reply.
     pub(crate) async fn work(&self, xid: Xid, job: Job, repeated: bool) -> Result<Answer, Unsettled> {
         let slot = self.slots.get(&xid);
@@ -277,9 +265,4 @@ pub(crate) struct Kind {
     pub(crate) read_only: bool,
     /// Find out whether it wrote anything.
     pub(crate) watch: bool,
-}
-
-fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -2,10 +2,10 @@
 
 use concord_xa::{PreparedBranch, Resolution, Xid};
 
-use crate::participant::{Core, Ending, Job, Unsettled};
+use crate::participant::{Ending, Job, Unsettled, Xa};
 use crate::slots::{End, Slot, State};
 
-impl Core {
+impl Xa {
     /// Commits a branch that voted yes. Only evidence makes it a success (docs/xa.md rule 8).
     pub(crate) async fn commit(&self, xid: Xid) -> Result<Ending, Unsettled> {
         let slot = self.slots.get(&xid);

@@ -4,16 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use concord_proto::v1::{InquireRequest, Outcome};
+use concord_proto::v1::Outcome;
 use concord_protocol::Gtid;
 use concord_xa::{Holding, XaError, Xid};
 use tonic::Status;
 
-use crate::participant::{Core, Ending};
+use crate::link::INQUIRE_MAX;
+use crate::participant::{Ending, Xa};
 use crate::slots::State;
-
-/// Gtids in one question to the coordinator.
-const INQUIRE_MAX: usize = 1_000;
 
 /// What one sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,7 +41,7 @@ pub enum SweepError {
     Coordinator(Box<Status>),
 }
 
-impl Core {
+impl Xa {
     /// Finds branches of ours that are prepared in the database, and ends them as the coordinator says
     /// (docs/xa.md rules 4, 10 and 20). Branches that were prepared less than `safety` ago, by this process or
     /// by another on the same database, are left to the coordinator's own calls.
@@ -55,18 +53,18 @@ impl Core {
         };
         // By format id first (that makes an `xid`), then by cluster, before anything else is looked at.
         let mut ours: Vec<Xid> = listed.into_iter().filter_map(|branch| branch.xid).collect();
-        if self.cluster().is_none() || !ours.is_empty() {
-            let known = self.cluster();
+        if self.link.cluster().is_none() || !ours.is_empty() {
+            let known = self.link.cluster();
             ours.retain(|xid| known.is_none_or(|cluster| cluster == xid.cluster));
             ours.retain(|xid| !self.in_flight(xid, safety));
         }
         let mut swept = Swept::default();
-        if ours.is_empty() && self.cluster().is_some() {
+        if ours.is_empty() && self.link.cluster().is_some() {
             return Ok(swept);
         }
         for chunk in ours.chunks(INQUIRE_MAX).chain(ours.is_empty().then_some(&[][..])) {
             let verdicts = self.inquire(chunk).await?;
-            for xid in chunk.iter().filter(|xid| Some(xid.cluster) == self.cluster()) {
+            for xid in chunk.iter().filter(|xid| Some(xid.cluster) == self.link.cluster()) {
                 let verdict = verdicts.get(&xid.gtid).copied();
                 self.carry_out(xid, verdict, safety, &mut swept).await;
             }
@@ -74,19 +72,11 @@ impl Core {
         Ok(swept)
     }
 
-    /// What the coordinator says of each transaction. Also learns which cluster it is.
     async fn inquire(&self, xids: &[Xid]) -> Result<HashMap<Gtid, Outcome>, SweepError> {
         let gtids: Vec<Gtid> = xids.iter().map(|xid| xid.gtid).collect();
-        let request = InquireRequest { gtids: gtids.iter().map(Gtid::to_string).collect() };
-        let answer = self.coordinator.clone().inquire(request).await;
-        let answer = answer.map_err(|status| SweepError::Coordinator(Box::new(status)))?.into_inner();
-        self.cluster.store(answer.cluster_id, Ordering::Relaxed);
-        // An answer of another length is an answer to something else.
-        if answer.outcomes.len() != gtids.len() {
-            let status = Status::internal("Inquire answered with another number of outcomes than asked for");
-            return Err(SweepError::Coordinator(Box::new(status)));
-        }
-        Ok(gtids.into_iter().zip(answer.outcomes()).collect())
+        let verdicts = self.link.inquire(&gtids).await;
+        let verdicts = verdicts.map_err(|status| SweepError::Coordinator(Box::new(status)))?;
+        Ok(gtids.into_iter().zip(verdicts.iter().map(|verdict| verdict.outcome)).collect())
     }
 
     async fn carry_out(&self, xid: &Xid, verdict: Option<Outcome>, safety: Duration, swept: &mut Swept) {

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use concord_proto::GTID_METADATA;
 use concord_proto::status::{reason, with_reason};
-use concord_proto::v1::{BranchKind, RegisterBranchRequest, ReportVoteRequest, Vote};
-use concord_protocol::{BranchId, ClusterId, Gtid};
+use concord_proto::v1::Vote;
+use concord_protocol::Gtid;
 use concord_xa::Xid;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::handler::{HandlerError, Reply};
-use crate::participant::{Answer, Core, Kind};
+use crate::link::Registration;
+use crate::participant::{Answer, Kind, Xa};
+use crate::service::NO_XA;
 use crate::slots::State;
 use crate::xa_branch::XaBranch;
 
@@ -66,7 +68,7 @@ impl From<BranchError> for Status {
 /// A branch about to be joined to a transaction.
 #[must_use]
 pub struct BranchBuilder {
-    core: Arc<Core>,
+    xa: Option<Arc<Xa>>,
     gtid: Gtid,
     key: Option<String>,
     strict: bool,
@@ -74,8 +76,8 @@ pub struct BranchBuilder {
 }
 
 impl BranchBuilder {
-    pub(crate) fn new(core: Arc<Core>, gtid: Gtid) -> Self {
-        BranchBuilder { core, gtid, key: None, strict: false, read_only: false }
+    pub(crate) fn new(xa: Option<Arc<Xa>>, gtid: Gtid) -> Self {
+        BranchBuilder { xa, gtid, key: None, strict: false, read_only: false }
     }
 
     /// A name for this branch, unique in the transaction, from 1 to 64 bytes. With one, a repeated request
@@ -109,21 +111,22 @@ impl BranchBuilder {
         F: FnOnce(XaBranch) -> Fut,
         Fut: Future<Output = Result<T, HandlerError>>,
     {
-        let (xid, remaining) = self.register().await?;
-        let slot = self.core.slots.get(&xid);
+        let Some(xa) = &self.xa else { return Err(BranchError::Failed(NO_XA.into())) };
+        let (xid, remaining) = self.register(xa).await?;
+        let slot = xa.slots.get(&xid);
         // Should this call be cancelled, nothing else would.
-        self.core.slots.may_forget(&xid);
+        xa.slots.may_forget(&xid);
         let mut state = slot.state.lock().await;
         if !matches!(*state, State::New) || slot.is_fenced() {
             return Err(BranchError::Refused("this branch has run already, or was rolled back".into()));
         }
         let kind = Kind { read_only: self.read_only, watch: true };
         let work = |branch| async { work(branch).await.map(|value| (value, Reply::empty())) };
-        let value = match self.core.run_in_branch(&xid, &slot, &mut state, kind, remaining, work).await {
+        let value = match xa.run_in_branch(&xid, &slot, &mut state, kind, remaining, work).await {
             Ok(value) => value,
             Err(error) => {
                 drop(state);
-                self.report(&xid, Vote::No, &error.reason()).await.ok();
+                xa.link.report(&xid, Vote::No, &error.reason()).await.ok();
                 let reason = error.reason();
                 let refused = error.is_refusal();
                 return Err(if refused { BranchError::Refused(reason) } else { BranchError::Failed(reason) });
@@ -132,65 +135,49 @@ impl BranchBuilder {
         if self.strict {
             return Ok(value);
         }
-        self.core.vote(&xid, &slot, &mut state).await;
-        let answer = self.core.standing(&xid, &slot, &mut state).await;
+        xa.vote(&xid, &slot, &mut state).await;
+        let answer = xa.standing(&xid, &slot, &mut state).await;
         drop(state);
-        self.conclude(&xid, answer.map_err(|unsettled| BranchError::Unknown(unsettled.0))?)
+        conclude(xa, &xid, answer.map_err(|unsettled| BranchError::Unknown(unsettled.0))?)
             .await
             .map(|()| value)
     }
 
-    async fn conclude(&self, xid: &Xid, answer: Answer) -> Result<(), BranchError> {
-        let (vote, why) = match answer {
-            Answer::Yes { .. } => (Vote::Yes, String::new()),
-            Answer::ReadOnly { .. } => (Vote::ReadOnly, String::new()),
-            Answer::No { reason } => (Vote::No, reason),
-        };
-        let reported = self.report(xid, vote, &why).await;
-        if vote == Vote::No {
-            return Err(BranchError::Refused(why));
-        }
-        match reported {
-            Err(status) if reason(&status).is_some_and(|reason| GONE.contains(&reason.as_str())) => {
-                // It was rolled back in the meantime: do not wait for the coordinator to say so again.
-                let _ = self.core.rollback(*xid).await;
-                Err(BranchError::Coordinator(Box::new(status)))
-            }
-            // The coordinator will ask for the vote itself.
-            Err(status) => {
-                tracing::warn!(%xid, %status, "the vote could not be reported");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+    async fn register(&self, xa: &Xa) -> Result<(Xid, Duration), BranchError> {
+        let key = self.key.clone().unwrap_or_else(random_key);
+        let registered = xa.link.register(self.gtid, key, Registration::Xa).await;
+        registered.map_err(|status| BranchError::Coordinator(Box::new(status)))
     }
+}
 
-    async fn register(&self) -> Result<(Xid, Duration), BranchError> {
-        let key = self.key.clone().unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-        let request = RegisterBranchRequest {
-            gtid: self.gtid.to_string(),
-            kind: BranchKind::Xa.into(),
-            participant: self.core.address.clone(),
-            registration_key: key,
-            action: String::new(),
-            payload: Default::default(),
-        };
-        let answer = self.core.coordinator.clone().register_branch(request).await;
-        let answer = answer.map_err(|status| BranchError::Coordinator(Box::new(status)))?.into_inner();
-        let cluster = ClusterId(answer.cluster_id);
-        let xid = Xid { cluster, gtid: self.gtid, branch: BranchId(answer.branch_id) };
-        Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
+async fn conclude(xa: &Xa, xid: &Xid, answer: Answer) -> Result<(), BranchError> {
+    let (vote, why) = match answer {
+        Answer::Yes { .. } => (Vote::Yes, String::new()),
+        Answer::ReadOnly { .. } => (Vote::ReadOnly, String::new()),
+        Answer::No { reason } => (Vote::No, reason),
+    };
+    let reported = xa.link.report(xid, vote, &why).await;
+    if vote == Vote::No {
+        return Err(BranchError::Refused(why));
     }
+    match reported {
+        Err(status) if reason(&status).is_some_and(|reason| GONE.contains(&reason.as_str())) => {
+            // It was rolled back in the meantime: do not wait for the coordinator to say so again.
+            let _ = xa.rollback(*xid).await;
+            Err(BranchError::Coordinator(Box::new(status)))
+        }
+        // The coordinator will ask for the vote itself.
+        Err(status) => {
+            tracing::warn!(%xid, %status, "the vote could not be reported");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
 
-    async fn report(&self, xid: &Xid, vote: Vote, why: &str) -> Result<(), Status> {
-        let request = ReportVoteRequest {
-            gtid: xid.gtid.to_string(),
-            branch_id: xid.branch.0,
-            vote: vote.into(),
-            reason: crate::service::cut(why.to_owned()),
-        };
-        self.core.coordinator.clone().report_vote(request).await.map(|_| ())
-    }
+/// The key of a branch that nobody will repeat.
+fn random_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// Reasons of a coordinator for which the transaction has no use for a yes any more.

@@ -1,23 +1,24 @@
 //! Putting a participant together and serving it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_xa::{Database, Isolation, Options, ServerInfo, XaError};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
 
 use crate::handler::{Action, FromPayload, HandlerError, Reply};
-use crate::participant::Core;
+use crate::link::Link;
+use crate::local::{LocalDatabase, MySql};
+use crate::participant::Xa;
 use crate::recovery::{SweepError, Swept};
 use crate::registration::BranchBuilder;
 use crate::service::ParticipantService;
 use crate::slots::Slots;
+use crate::tcc::{Handlers, OpenError, Pending, Tcc, TccHandler, pending};
 use crate::xa_branch::XaBranch;
 use concord_protocol::Gtid;
 
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The database cannot be reached or used.
     #[error(transparent)]
     Database(#[from] XaError),
+    /// The pool of a TCC action cannot be used.
+    #[error("the database of a TCC action: {0}")]
+    Tcc(String),
     /// The port cannot be served.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -48,6 +52,9 @@ pub struct Builder {
     channel: Option<Channel>,
     address: String,
     actions: HashMap<String, Arc<Action>>,
+    tcc: Vec<(String, Handlers<MySql>)>,
+    tcc_on: Vec<Box<dyn Pending>>,
+    tcc_names: HashSet<String>,
     twice: Option<String>,
     payload_max_bytes: usize,
     recovery_interval: Duration,
@@ -55,7 +62,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The participant's own database: `mysql://user:password@host:port/database`.
+    /// The participant's own database: `mysql://user:password@host:port/database`. Needed for [`Builder::xa`] and
+    /// [`Builder::tcc`]; not for [`Builder::tcc_on`].
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.database = url.into();
         self
@@ -140,6 +148,47 @@ impl Builder {
         self
     }
 
+    /// Registers the three handlers of a TCC action, which work in a local transaction of the participant's own
+    /// database, as does the barrier: each takes effect at most once.
+    ///
+    /// Try reserves, and refuses with [`HandlerError::refused`] where it cannot; any other error is a failure, and
+    /// Try is called again until the transaction times out. Confirm and Cancel are called with the same payload,
+    /// and again until they succeed; what they refuse waits for an operator.
+    pub fn tcc<P, Q, S>(
+        mut self,
+        name: &str,
+        attempt: impl TccHandler<MySql, P>,
+        confirm: impl TccHandler<MySql, Q>,
+        cancel: impl TccHandler<MySql, S>,
+    ) -> Self {
+        self.note_tcc(name);
+        self.tcc.push((name.to_owned(), Handlers::new(attempt, confirm, cancel)));
+        self
+    }
+
+    /// As [`Builder::tcc`], in a database of which the service has a pool: an `mysql_async::Pool`, or with the
+    /// feature `sqlx` an `sqlx::MySqlPool`. The pool's connections must have a default database; the barrier table
+    /// is created in it.
+    pub fn tcc_on<D: LocalDatabase, P, Q, S>(
+        mut self,
+        pool: D,
+        name: &str,
+        attempt: impl TccHandler<D, P>,
+        confirm: impl TccHandler<D, Q>,
+        cancel: impl TccHandler<D, S>,
+    ) -> Self {
+        self.note_tcc(name);
+        let handlers = Handlers::new(attempt, confirm, cancel);
+        self.tcc_on.push(pending(pool, Some((name.to_owned(), handlers))));
+        self
+    }
+
+    fn note_tcc(&mut self, name: &str) {
+        if !self.tcc_names.insert(name.to_owned()) {
+            self.twice = Some(name.to_owned());
+        }
+    }
+
     /// The largest payload taken, in bytes (default 1 MiB).
     pub fn payload_max_bytes(mut self, bytes: usize) -> Self {
         self.payload_max_bytes = bytes;
@@ -163,11 +212,20 @@ impl Builder {
         if let Some(name) = self.twice {
             return setting(format!("two handlers are called {name:?}"));
         }
-        if let Some(name) = self.actions.keys().find(|name| name.is_empty() || name.len() > 128) {
+        let mut names = self.actions.keys().chain(&self.tcc_names);
+        if let Some(name) = names.find(|name| name.is_empty() || name.len() > 128) {
             return setting(format!("a handler's name has from 1 to 128 bytes: {name:?}"));
         }
         if self.address.is_empty() || self.address.len() > 256 {
             return setting("address() must say where the coordinator reaches this participant".into());
+        }
+        if self.database.is_empty() && !(self.actions.is_empty() && self.tcc.is_empty()) {
+            return setting("database() is needed for the handlers of xa() and tcc()".into());
+        }
+        if self.database.is_empty() && self.tcc_on.is_empty() {
+            return setting(
+                "neither database() nor tcc_on() was called: there is nothing to take part with".into(),
+            );
         }
         let channel = match self.channel {
             Some(channel) => channel,
@@ -177,31 +235,46 @@ impl Builder {
                 .tcp_nodelay(true)
                 .connect_lazy(),
         };
-        let database = Database::connect(&self.database, self.options).await?;
-        if database.server_info().database.is_none() {
-            return setting("the database URL must name a database: .../name".into());
+        let link = Arc::new(Link::new(channel, self.address));
+        let mut databases = self.tcc_on;
+        let mut xa = None;
+        if !self.database.is_empty() {
+            let own = MySql::connect(&self.database, &self.options)?;
+            let database = open_xa(&self.database, self.options).await?;
+            let (link, actions, slots) = (Arc::clone(&link), self.actions, Slots::default());
+            xa = Some(Arc::new(Xa { database, link, actions, slots }));
+            // Ready for TCC even without handlers, so that what they are asked for by mistake can be refused.
+            databases.push(pending(own.clone(), None));
+            databases.extend(self.tcc.into_iter().map(|action| pending(own.clone(), Some(action))));
         }
-        database.migrate().await?;
-        let core = Arc::new(Core {
-            database,
-            coordinator: CoordinatorClient::new(channel),
-            address: self.address,
-            actions: self.actions,
-            slots: Slots::default(),
-            cluster: AtomicU64::new(0),
-        });
+        let tcc = Arc::new(Tcc::open(databases).await?);
         let (every, safety) = (self.recovery_interval, self.safety_interval);
+        let participant = Participant { xa, tcc, link, safety };
         let recovery = tokio::spawn({
-            let core = Arc::clone(&core);
-            async move { core.recover_for_ever(every, safety).await }
+            let participant = participant.clone();
+            async move { participant.recover_for_ever(every).await }
         });
-        let payload_max_bytes = self.payload_max_bytes;
-        let participant = Participant { core: Arc::clone(&core), safety };
-        Ok(ParticipantServer {
-            participant,
-            service: ParticipantService { core, payload_max_bytes },
-            recovery,
-        })
+        let service = ParticipantService {
+            xa: participant.xa.clone(),
+            tcc: Arc::clone(&participant.tcc),
+            link: Arc::clone(&participant.link),
+            payload_max_bytes: self.payload_max_bytes,
+        };
+        Ok(ParticipantServer { participant, service, recovery })
+    }
+}
+
+async fn open_xa(url: &str, options: Options) -> Result<Database, StartError> {
+    let database = Database::connect(url, options).await?;
+    if database.server_info().database.is_none() {
+        return Err(StartError::Setting("the database URL must name a database: .../name".into()));
+    }
+    Ok(database)
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        StartError::Tcc(error.to_string())
     }
 }
 
@@ -222,6 +295,9 @@ impl ParticipantServer {
             channel: None,
             address: String::new(),
             actions: HashMap::new(),
+            tcc: Vec::new(),
+            tcc_on: Vec::new(),
+            tcc_names: HashSet::new(),
             twice: None,
             payload_max_bytes: 1024 * 1024,
             recovery_interval: Duration::from_secs(10),
@@ -273,7 +349,9 @@ impl ParticipantServer {
     /// Stops recovery, rolls open branches back and lets go of prepared ones, so that others can end them.
     pub async fn shutdown(self) {
         self.recovery.abort();
-        self.participant.core.release_all().await;
+        if let Some(xa) = &self.participant.xa {
+            xa.release_all().await;
+        }
     }
 }
 
@@ -286,32 +364,56 @@ impl Drop for ParticipantServer {
 /// A participant, as the rest of its process sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Participant {
-    pub(crate) core: Arc<Core>,
+    xa: Option<Arc<Xa>>,
+    tcc: Arc<Tcc>,
+    link: Arc<Link>,
     safety: Duration,
 }
 
 impl Participant {
-    /// What the database server is.
-    pub fn server_info(&self) -> &ServerInfo {
-        self.core.database.server_info()
+    /// What the database server is. None without [`Builder::database`].
+    pub fn server_info(&self) -> Option<&ServerInfo> {
+        self.database().map(Database::server_info)
     }
 
-    /// The participant's database, for work outside any global transaction.
-    pub fn database(&self) -> &Database {
-        &self.core.database
+    /// The participant's database, for work outside any global transaction. None without [`Builder::database`].
+    pub fn database(&self) -> Option<&Database> {
+        self.xa.as_ref().map(|xa| &xa.database)
     }
 
-    /// Joins a global transaction with a branch of one's own: see [`BranchBuilder::run`].
+    /// Joins a global transaction with an XA branch of one's own: see [`BranchBuilder::run`].
     pub fn branch(&self, gtid: Gtid) -> BranchBuilder {
-        BranchBuilder::new(Arc::clone(&self.core), gtid)
+        BranchBuilder::new(self.xa.clone(), gtid)
     }
 
-    /// Ends branches left in doubt, now.
+    /// Ends XA branches left in doubt, now.
     ///
     /// # Errors
     /// When the database or the coordinator cannot be asked.
     pub async fn recover(&self) -> Result<Swept, SweepError> {
-        self.core.sweep(self.safety).await
+        match &self.xa {
+            Some(xa) => xa.sweep(self.safety).await,
+            None => Ok(Swept::default()),
+        }
+    }
+
+    /// Looks after what is left over, now and at intervals until the participant stops.
+    async fn recover_for_ever(&self, every: Duration) {
+        match &self.xa {
+            Some(xa) => xa.recover_for_ever(every, self.safety).await,
+            None => self.learn_cluster(every).await,
+        }
+    }
+
+    /// Asks the coordinator who it is, until it has told: calls of another one are then turned away.
+    async fn learn_cluster(&self, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        while self.link.cluster().is_none() {
+            ticks.tick().await;
+            if let Err(status) = self.link.inquire(&[]).await {
+                tracing::warn!(%status, "the coordinator could not be asked who it is");
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use concord_proto::status::with_reason;
 use concord_proto::v1::participant_server::Participant as Service;
 use concord_proto::v1::{
@@ -14,7 +15,9 @@ use concord_protocol::{BranchId, ClusterId};
 use concord_xa::Xid;
 use tonic::{Code, Request, Response, Status};
 
-use crate::participant::{Answer, Core, Ending, Job, Unsettled};
+use crate::link::Link;
+use crate::participant::{Answer, Ending, Job, Unsettled, Xa};
+use crate::tcc::{Finished, Key, Tcc, Tried};
 
 /// Reasons for people are cut to this many bytes.
 const REASON_MAX_BYTES: usize = 1_024;
@@ -26,11 +29,28 @@ const WORK_TIME: Duration = Duration::from_secs(30);
 /// The service that the coordinator calls. Cheap to clone.
 #[derive(Clone)]
 pub struct ParticipantService {
-    pub(crate) core: Arc<Core>,
+    pub(crate) xa: Option<Arc<Xa>>,
+    pub(crate) tcc: Arc<Tcc>,
+    pub(crate) link: Arc<Link>,
     pub(crate) payload_max_bytes: usize,
 }
 
 impl ParticipantService {
+    fn xa(&self) -> Result<Arc<Xa>, Status> {
+        let xa = self.xa.as_ref().map(Arc::clone);
+        xa.ok_or_else(|| with_reason(Code::Unimplemented, "XA_NOT_SUPPORTED", NO_XA))
+    }
+
+    /// For a TCC call.
+    fn tcc(&self, context: Option<BranchContext>) -> Result<(Arc<Tcc>, Key), Status> {
+        if !self.tcc.is_possible() {
+            let message = "this participant has no TCC branches: it was built without tcc() and tcc_on()";
+            return Err(with_reason(Code::Unimplemented, "TCC_NOT_SUPPORTED", message));
+        }
+        let Xid { gtid, branch, .. } = self.xid(context)?;
+        Ok((Arc::clone(&self.tcc), Key { gtid, branch }))
+    }
+
     fn xid(&self, context: Option<BranchContext>) -> Result<Xid, Status> {
         let context = context.ok_or_else(|| invalid("branch", "is missing"))?;
         let gtid = context.gtid.parse().map_err(|error| invalid("branch.gtid", &format!("is {error}")))?;
@@ -38,11 +58,16 @@ impl ParticipantService {
             return Err(invalid("branch.branch_id", "starts at 1"));
         }
         let cluster = ClusterId(context.cluster_id);
-        if self.core.cluster().is_some_and(|known| known != cluster) {
+        if self.link.cluster().is_some_and(|known| known != cluster) {
             let message = format!("this participant belongs to another coordinator than cluster {cluster}");
             return Err(with_reason(Code::FailedPrecondition, "WRONG_CLUSTER", message));
         }
         Ok(Xid { cluster, gtid, branch: BranchId(context.branch_id) })
+    }
+
+    /// Of a call that must bring work.
+    fn required_job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Job, Status> {
+        self.job(work, remaining_ms)?.ok_or_else(|| invalid("work", "is missing"))
     }
 
     fn job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Option<Job>, Status> {
@@ -81,9 +106,8 @@ fn unsettled(Unsettled(reason): Unsettled) -> Status {
     with_reason(Code::Unavailable, "OUTCOME_UNKNOWN", reason)
 }
 
-fn tcc() -> Status {
-    with_reason(Code::Unimplemented, "TCC_NOT_SUPPORTED", "this participant has no TCC branches")
-}
+/// Why a call for an XA branch is turned away.
+pub(crate) const NO_XA: &str = "this participant has no XA branches: it was built without database()";
 
 pub(crate) fn cut(mut reason: String) -> String {
     if reason.len() > REASON_MAX_BYTES {
@@ -98,9 +122,8 @@ impl Service for ParticipantService {
     async fn work(&self, request: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
-        let job =
-            self.job(request.work, request.remaining_ms)?.ok_or_else(|| invalid("work", "is missing"))?;
-        let core = Arc::clone(&self.core);
+        let job = self.required_job(request.work, request.remaining_ms)?;
+        let core = self.xa()?;
         let repeated = request.repeated_call;
         let answer = self.to_the_end(async move { core.work(xid, job, repeated).await }).await?;
         Ok(Response::new(match answer {
@@ -117,7 +140,7 @@ impl Service for ParticipantService {
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
         let job = self.job(request.work, request.remaining_ms)?;
-        let core = Arc::clone(&self.core);
+        let core = self.xa()?;
         let repeated = request.repeated_call;
         let answer = self.to_the_end(async move { core.prepare(xid, job, repeated).await }).await?;
         let (vote, reason, reply) = match answer {
@@ -134,12 +157,12 @@ impl Service for ParticipantService {
     ) -> Result<Response<CommitBranchResponse>, Status> {
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
+        let core = self.xa()?;
         let ending = if request.one_phase {
             let job = self.job(request.work, request.remaining_ms)?;
-            let core = Arc::clone(&self.core);
             self.to_the_end(async move { core.commit_one_phase(xid, job).await }).await?
         } else {
-            self.core.commit(xid).await.map_err(unsettled)?
+            core.commit(xid).await.map_err(unsettled)?
         };
         let (outcome, reason, reply) = match ending {
             // Of a two-phase branch the coordinator has had the reply with the vote.
@@ -157,22 +180,49 @@ impl Service for ParticipantService {
         request: Request<RollbackBranchRequest>,
     ) -> Result<Response<RollbackBranchResponse>, Status> {
         let xid = self.xid(request.into_inner().branch)?;
-        let (outcome, reply) = match self.core.rollback(xid).await.map_err(unsettled)? {
+        let (outcome, reply) = match self.xa()?.rollback(xid).await.map_err(unsettled)? {
             Ending::Committed { reply } => (BranchOutcome::Committed, reply),
             Ending::RolledBack { .. } => (BranchOutcome::RolledBack, Default::default()),
         };
         Ok(Response::new(RollbackBranchResponse { outcome: outcome.into(), reply }))
     }
 
-    async fn r#try(&self, _: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
-        Err(tcc())
+    async fn r#try(&self, request: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
+        let request = request.into_inner();
+        let (tcc, key) = self.tcc(request.branch)?;
+        let job = self.required_job(request.work, request.remaining_ms)?;
+        let tried = self.to_the_end(async move { tcc.attempt(key, job).await }).await?;
+        Ok(Response::new(match tried {
+            Tried::Reserved { reply } => TryResponse { reserved: true, reason: String::new(), reply },
+            Tried::Refused { reason } => {
+                TryResponse { reserved: false, reason: cut(reason), reply: Default::default() }
+            }
+        }))
     }
 
-    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
-        Err(tcc())
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        let request = request.into_inner();
+        let (tcc, key) = self.tcc(request.branch)?;
+        let job = self.required_job(request.work, 0)?;
+        let finished = self.to_the_end(async move { tcc.confirm(key, job).await }).await?;
+        let (outcome, reason, reply) = parts(finished);
+        Ok(Response::new(ConfirmResponse { outcome: outcome.into(), reason, reply }))
     }
 
-    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
-        Err(tcc())
+    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        let request = request.into_inner();
+        let (tcc, key) = self.tcc(request.branch)?;
+        let job = self.required_job(request.work, 0)?;
+        let finished = self.to_the_end(async move { tcc.cancel(key, job).await }).await?;
+        let (outcome, reason, _) = parts(finished);
+        Ok(Response::new(CancelResponse { outcome: outcome.into(), reason }))
+    }
+}
+
+fn parts(finished: Finished) -> (BranchOutcome, String, Bytes) {
+    match finished {
+        Finished::Confirmed { reply } => (BranchOutcome::Committed, String::new(), reply),
+        Finished::Cancelled { reason } => (BranchOutcome::RolledBack, cut(reason), Bytes::new()),
+        Finished::Refused { reason } => (BranchOutcome::Refused, cut(reason), Bytes::new()),
     }
 }

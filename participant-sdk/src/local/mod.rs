@@ -55,7 +55,7 @@ pub trait LocalDatabase: Clone + Send + Sync + 'static {
 ///
 /// Dropped, it is rolled back by closing its connection: wherever that happens, nobody can find a connection in
 /// the pool that has an open transaction or the rest of an answer on it.
-pub trait LocalTransaction: Send + 'static {
+pub trait LocalTransaction: Sized + Send + 'static {
     /// The driver's own connection, or what stands for it.
     type Connection: Send;
 
@@ -91,6 +91,21 @@ pub trait LocalTransaction: Send + 'static {
     /// # Errors
     /// With [`LocalError::Server`] nothing was committed; with any other error that is not known.
     fn commit(self) -> impl Future<Output = Result<(), LocalError>> + Send;
+
+    /// Commits after a last statement, in one round trip where the driver can.
+    ///
+    /// # Errors
+    /// As [`LocalTransaction::commit`].
+    fn commit_with(
+        mut self,
+        sql: &str,
+        params: Vec<SqlValue>,
+    ) -> impl Future<Output = Result<(), LocalError>> + Send {
+        async move {
+            self.execute(sql, params).await?;
+            self.commit().await
+        }
+    }
 
     /// Rolls back.
     ///

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use concord_xa::Options;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use mysql_async::consts::ColumnType;
 use mysql_async::prelude::{AsQuery, Queryable, StatementLike};
 use mysql_async::{
-    BinaryProtocol, Column, Conn, DriverError, Error, Params, Pool, QueryResult, Row, Statement,
-    TextProtocol, Value,
+    BinaryProtocol, Column, Conn, DriverError, Error, Opts, OptsBuilder, Params, Pool, PoolConstraints,
+    PoolOpts, QueryResult, Row, Statement, TextProtocol, Value,
 };
 
 use super::{LocalDatabase, LocalError, LocalTransaction, SqlValue, server_error};
@@ -20,9 +21,28 @@ pub struct MySql {
     wait: Duration,
 }
 
+/// Connections idle for longer than this are closed.
+const KEEP: Duration = Duration::from_secs(300);
+/// Prepared statements kept by each connection.
+const STATEMENTS: usize = 64;
+
 impl MySql {
-    pub(crate) fn new(pool: Pool, wait: Duration) -> Self {
-        MySql { pool, wait }
+    /// A pool set up as the options say. Nothing is sent yet.
+    pub(crate) fn connect(url: &str, options: &Options) -> Result<Self, concord_xa::XaError> {
+        let bounds = PoolConstraints::new(0, options.sessions_max.max(1)).unwrap_or_default();
+        let pool = PoolOpts::default()
+            .with_constraints(bounds)
+            .with_inactive_connection_ttl(KEEP)
+            // It would cost a round trip and every prepared statement; handlers leave their session as it was.
+            .with_reset_connection(false);
+        // As for XA branches: affected rows are rows matched, and no hopping to the server's socket.
+        let opts = OptsBuilder::from_opts(Opts::from_url(url)?)
+            .client_found_rows(true)
+            .prefer_socket(false)
+            .stmt_cache_size(STATEMENTS)
+            .init(vec![concord_xa::branch_setup(options)])
+            .pool_opts(pool);
+        Ok(MySql { pool: Pool::new(opts), wait: options.session_wait })
     }
 
     /// The driver's pool.
@@ -90,9 +110,7 @@ impl MySqlTransaction {
     }
 
     async fn begin_with(conn: Conn, sql: &str, params: Vec<SqlValue>) -> Result<(Self, u64), LocalError> {
-        // Statements of one round trip are text, with the parameters written into them.
-        let params = Params::Positional(params.into_iter().map(Value::from).collect());
-        let text = concord_xa::inline(sql, params).map_err(|error| LocalError::Other(error.to_string()))?;
+        let text = inline(sql, params)?;
         let mut transaction = MySqlTransaction { conn: Some(conn) };
         match transaction.run_two(&format!("START TRANSACTION; {text}")).await {
             Ok(affected) => Ok((transaction, affected)),
@@ -168,6 +186,12 @@ impl LocalTransaction for MySqlTransaction {
         self.end("COMMIT").await
     }
 
+    async fn commit_with(self, sql: &str, params: Vec<SqlValue>) -> Result<(), LocalError> {
+        let text = inline(sql, params)?;
+        // The server stops at the first error, and does not get to the COMMIT.
+        self.end(&format!("{text}; COMMIT")).await
+    }
+
     async fn rollback(self) -> Result<(), LocalError> {
         self.end("ROLLBACK").await
     }
@@ -225,6 +249,11 @@ impl Queryable for MySqlTransaction {
     {
         async move { self.live()?.exec_batch(stmt, params_iter).await }.boxed()
     }
+}
+
+/// Statements that share a round trip are text, with the parameters written into them.
+fn inline(sql: &str, params: Vec<SqlValue>) -> Result<String, LocalError> {
+    concord_xa::inline(sql, positional(params)).map_err(|error| LocalError::Other(error.to_string()))
 }
 
 fn positional(params: Vec<SqlValue>) -> Params {

@@ -4,7 +4,7 @@ use sqlx::mysql::{MySqlPool, MySqlRow, MySqlTransactionManager};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::{
-    AssertSqlSafe, Column as _, Error, MySql, MySqlConnection, Row as _, TypeInfo as _, ValueRef as _,
+    AssertSqlSafe, Column as _, Error, MySql, MySqlConnection, Row as _, Type, TypeInfo as _, ValueRef as _,
 };
 
 // Not exported by sqlx itself. Through it, sqlx knows that a transaction is open, and a `begin` of the handler is a
@@ -119,15 +119,18 @@ fn sql_value(row: &MySqlRow, index: usize) -> Result<SqlValue, LocalError> {
         return Ok(SqlValue::Null);
     }
     let info = raw.type_info().into_owned();
+    // By what the types fit, not by their names: a string with a collation such as utf8mb4_bin has the name of a
+    // binary one.
+    let unsigned = <u64 as Type<MySql>>::compatible(&info);
+    let (integer, text) = (<i64 as Type<MySql>>::compatible(&info), <str as Type<MySql>>::compatible(&info));
     Ok(match info.name() {
-        name if name.ends_with("INT UNSIGNED") => SqlValue::UInt(row.try_get_unchecked(index)?),
-        name if name.ends_with("INT") || name == "BOOLEAN" => SqlValue::Int(row.try_get_unchecked(index)?),
-        "YEAR" => SqlValue::UInt(row.try_get_unchecked(index)?),
-        "CHAR" | "VARCHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "SET" | "DECIMAL"
-        | "JSON" => SqlValue::Text(row.try_get_unchecked(index)?),
-        "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" | "BIT" => {
+        "DECIMAL" | "JSON" | "SET" => SqlValue::Text(row.try_get_unchecked(index)?),
+        "BIT" | "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" if !text => {
             SqlValue::Bytes(row.try_get_unchecked(index)?)
         }
+        _ if text => SqlValue::Text(row.try_get_unchecked(index)?),
+        _ if unsigned => SqlValue::UInt(row.try_get_unchecked(index)?),
+        _ if integer => SqlValue::Int(row.try_get_unchecked(index)?),
         other => {
             let name = row.column(index).name();
             return Err(LocalError::Other(format!(

@@ -169,7 +169,7 @@ on_both! {
         node.stop().await;
         world.plain.query_drop("UPDATE account SET balance = balance + 1 WHERE id = 2").await.unwrap();
         let node = world.node().await;
-        let listed = node.participant.database().recover().await.unwrap();
+        let listed = node.participant.database().unwrap().recover().await.unwrap();
         let of = |gtid| listed.iter().filter(|branch| branch.xid.is_some_and(|xid| xid.gtid == gtid)).count();
         assert_eq!((of(prepared), of(open)), (1, 0));
         assert_eq!(node.rollback(prepared).await.outcome(), BranchOutcome::RolledBack);

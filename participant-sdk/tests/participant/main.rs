@@ -7,4 +7,5 @@ mod ending;
 mod joining;
 mod recovering;
 mod support;
+mod tcc;
 mod voting;

@@ -41,7 +41,7 @@ on_both! {
         assert_eq!(answer.vote(), Vote::Yes, "{}", answer.reason);
         fresh.stop().await;
         node.participant.recover().await.unwrap();
-        let listed = node.participant.database().recover().await.unwrap();
+        let listed = node.participant.database().unwrap().recover().await.unwrap();
         let ours = listed.iter().filter_map(|branch| branch.xid).find(|xid| xid.gtid == gtid);
         assert_eq!(ours.map(|xid| xid.cluster.0), Some(7), "still there");
         let cleaner = world.node_of(world.builder().coordinator("http://127.0.0.1:1")).await;

@@ -20,9 +20,50 @@ pub const BARRIER_TABLE: &str = "concord_barrier";
 /// What a handler may answer, at most.
 pub const REPLY_MAX_BYTES: usize = 64 * 1024;
 
-/// States of a row. 3 and up are for TCC.
-pub(crate) const STATE_MARKER: u8 = 1;
-pub(crate) const STATE_TOMBSTONE: u8 = 2;
+/// State of a row: the marker of an XA branch.
+pub const STATE_MARKER: u8 = 1;
+/// Rolled back, or cancelled, perhaps before it arrived. Of either kind of branch.
+pub const STATE_TOMBSTONE: u8 = 2;
+/// TCC: tried. `reply` is Try's.
+pub const STATE_TRIED: u8 = 3;
+/// TCC: confirmed. `reply` is Try's, `confirm_reply` is Confirm's.
+pub const STATE_CONFIRMED: u8 = 4;
+/// TCC: cancelled after Try.
+pub const STATE_CANCELLED: u8 = 5;
+/// TCC: refused by Try. `reply` is the reason.
+pub const STATE_REFUSED: u8 = 6;
+
+/// The barrier table's full name, quoted. With `database` written out, because a handler may change the default
+/// database of its session.
+pub fn table_name(database: Option<&str>) -> String {
+    match database {
+        Some(database) => format!("`{}`.`{BARRIER_TABLE}`", database.replace('`', "``")),
+        None => format!("`{BARRIER_TABLE}`"),
+    }
+}
+
+/// Creates the table if it is not there. Safe to repeat and to race. `table`: of [`table_name`].
+pub fn create_sql(table: &str) -> String {
+    // MEDIUMBLOB: a BLOB ends one byte short of 64 KiB. utf8mb4 only because a table needs some charset.
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+           gtid BINARY(16) NOT NULL,
+           branch INT UNSIGNED NOT NULL,
+           state TINYINT UNSIGNED NOT NULL
+             COMMENT '1 XA marker, 2 rolled back; TCC: 3 tried, 4 confirmed, 5 cancelled, 6 refused',
+           connection_id BIGINT UNSIGNED NOT NULL,
+           reply MEDIUMBLOB NOT NULL,
+           created_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+           confirm_reply MEDIUMBLOB NULL,
+           PRIMARY KEY (gtid, branch)
+         ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
+    )
+}
+
+/// Adds the column that a table has not which was created before there was TCC. XA does without it.
+pub fn add_confirm_reply_sql(table: &str) -> String {
+    format!("ALTER TABLE {table} ADD COLUMN confirm_reply MEDIUMBLOB NULL")
+}
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,36 +88,15 @@ pub(crate) enum Evidence {
     NoTable,
 }
 
-/// The table of one database, with the name written out: a handler may have changed the default database.
+/// The table of one database.
 #[derive(Debug, Clone)]
 pub(crate) struct Barrier {
-    table: String,
+    pub(crate) table: String,
 }
 
 impl Barrier {
     pub(crate) fn new(database: Option<&str>) -> Self {
-        let table = match database {
-            Some(database) => format!("`{}`.`{BARRIER_TABLE}`", database.replace('`', "``")),
-            None => format!("`{BARRIER_TABLE}`"),
-        };
-        Barrier { table }
-    }
-
-    /// Creates the table if it is not there. Safe to repeat and to race.
-    pub(crate) fn create_sql(&self) -> String {
-        // MEDIUMBLOB: a BLOB ends one byte short of 64 KiB. utf8mb4 only because a table needs some charset.
-        format!(
-            "CREATE TABLE IF NOT EXISTS {} (
-               gtid BINARY(16) NOT NULL,
-               branch INT UNSIGNED NOT NULL,
-               state TINYINT UNSIGNED NOT NULL COMMENT '1 XA marker, 2 rolled back',
-               connection_id BIGINT UNSIGNED NOT NULL,
-               reply MEDIUMBLOB NOT NULL,
-               created_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
-               PRIMARY KEY (gtid, branch)
-             ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
-            self.table
-        )
+        Barrier { table: table_name(database) }
     }
 
     /// Writes the marker. With `rows`, only if the statement just before it matched so many; else error 1048,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use concord_protocol::{BranchId, ClusterId, Gtid};
 use mysql_async::{Opts, OptsBuilder, Row, from_row_opt};
 
-use crate::barrier::Barrier;
+use crate::barrier::{Barrier, create_sql};
 use crate::branch::Branch;
 use crate::error::{XaError, code};
 use crate::server::{FOREIGN_ENGINES, Leniency, ServerInfo, VARIABLES, Variables, judge};
@@ -149,7 +149,7 @@ impl Database {
     /// # Errors
     /// Any [`XaError`]; most likely the user may not create tables: then an administrator runs it once.
     pub async fn migrate(&self) -> Result<(), XaError> {
-        let sql = self.0.barrier.create_sql();
+        let sql = create_sql(&self.0.barrier.table);
         let mut tries = 3;
         loop {
             tries -= 1;
@@ -232,7 +232,8 @@ impl Database {
 /// Phase two must not wait long for a row: it looks again instead.
 const CONTROL_SETUP: &str = "SET SESSION autocommit = 1, innodb_lock_wait_timeout = 1, lock_wait_timeout = 5";
 
-fn branch_setup(options: &Options) -> String {
+/// What a session for work is told first.
+pub fn branch_setup(options: &Options) -> String {
     let lock_wait_s = options.lock_wait.as_secs().max(1);
     let metadata_wait_s = options.metadata_lock_wait.as_secs().max(1);
     let mut setup = format!(

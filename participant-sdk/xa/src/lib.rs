@@ -7,7 +7,7 @@
 //! What the servers do, and the rules that follow, are in docs/xa.md; comments cite it by number. X/Open's
 //! "Distributed Transaction Processing: The XA Specification" (1991) is where the verbs come from.
 
-mod barrier;
+pub mod barrier;
 mod branch;
 mod database;
 mod error;
@@ -22,7 +22,7 @@ mod xid;
 
 pub use barrier::{BARRIER_TABLE, REPLY_MAX_BYTES};
 pub use branch::{Branch, Vote};
-pub use database::{Database, InDoubt, Isolation, Options};
+pub use database::{Database, InDoubt, Isolation, Options, branch_setup};
 pub use error::XaError;
 pub use mysql_async::{
     FromRowError, Params, Row, Value, from_row, from_row_opt, prelude::FromRow, prelude::FromValue,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mysql_async::from_row_opt;
 
-use crate::barrier::{Entry, Evidence, STATE_MARKER, entry};
+use crate::barrier::{Entry, Evidence, STATE_MARKER, STATE_TOMBSTONE, entry};
 use crate::database::Database;
 use crate::error::{XaError, code};
 use crate::xid::Xid;
@@ -46,10 +46,13 @@ impl Resolution {
     }
 
     fn of(entry: Entry) -> Self {
-        if entry.state == STATE_MARKER {
-            Resolution::Committed { reply: entry.reply }
-        } else {
-            Resolution::rolled_back("rolled back before")
+        match entry.state {
+            STATE_MARKER => Resolution::Committed { reply: entry.reply },
+            STATE_TOMBSTONE => Resolution::rolled_back("rolled back before"),
+            // Not evidence of how an XA branch ended.
+            state => Resolution::Undecided {
+                reason: format!("this branch is a TCC branch (its row has state {state}), not an XA branch"),
+            },
         }
     }
 }

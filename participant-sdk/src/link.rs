@@ -1,0 +1,105 @@
+//! The way to the coordinator.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use concord_proto::v1::coordinator_client::CoordinatorClient;
+use concord_proto::v1::{
+    BranchKind, InquireRequest, Outcome, RegisterBranchRequest, ReportVoteRequest, Vote,
+};
+use concord_protocol::{BranchId, ClusterId, Gtid};
+use concord_xa::Xid;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// Gtids in one question to the coordinator.
+pub(crate) const INQUIRE_MAX: usize = 1_000;
+
+/// The coordinator, and this participant as it knows it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    client: CoordinatorClient<Channel>,
+    /// Where this participant answers, as the coordinator knows it.
+    address: String,
+    /// Of the coordinator; 0 until it has told.
+    cluster: AtomicU64,
+}
+
+/// What the coordinator says of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    /// On every branch: the coordinator will not call about it again.
+    pub(crate) ended: bool,
+}
+
+/// What a branch that is being registered does.
+#[derive(Debug, Clone)]
+pub(crate) enum Registration {
+    Xa,
+    Tcc { action: String, payload: Bytes },
+}
+
+impl Link {
+    pub(crate) fn new(channel: Channel, address: String) -> Self {
+        Link { client: CoordinatorClient::new(channel), address, cluster: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        match self.cluster.load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(ClusterId(id)),
+        }
+    }
+
+    /// What the coordinator says of each transaction, in the order asked. Also learns which cluster it is. At most
+    /// [`INQUIRE_MAX`].
+    pub(crate) async fn inquire(&self, gtids: &[Gtid]) -> Result<Vec<Verdict>, Status> {
+        let request = InquireRequest { gtids: gtids.iter().map(Gtid::to_string).collect() };
+        let answer = self.client.clone().inquire(request).await?.into_inner();
+        self.cluster.store(answer.cluster_id, Ordering::Relaxed);
+        // An answer of another length is an answer to something else.
+        if answer.outcomes.len() != gtids.len() {
+            let message = "Inquire answered with another number of outcomes than asked for";
+            return Err(Status::internal(message));
+        }
+        // A coordinator that does not say so has not said that it has ended.
+        let ended = answer.ended.iter().copied().chain(std::iter::repeat(false));
+        Ok(answer.outcomes().zip(ended).map(|(outcome, ended)| Verdict { outcome, ended }).collect())
+    }
+
+    /// Joins a transaction. Answers the branch's name and how long the transaction still has.
+    pub(crate) async fn register(
+        &self,
+        gtid: Gtid,
+        key: String,
+        registration: Registration,
+    ) -> Result<(Xid, Duration), Status> {
+        let (kind, action, payload) = match registration {
+            Registration::Xa => (BranchKind::Xa, String::new(), Bytes::new()),
+            Registration::Tcc { action, payload } => (BranchKind::Tcc, action, payload),
+        };
+        let request = RegisterBranchRequest {
+            gtid: gtid.to_string(),
+            kind: kind.into(),
+            participant: self.address.clone(),
+            registration_key: key,
+            action,
+            payload,
+        };
+        let answer = self.client.clone().register_branch(request).await?.into_inner();
+        let xid = Xid { cluster: ClusterId(answer.cluster_id), gtid, branch: BranchId(answer.branch_id) };
+        Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
+    }
+
+    pub(crate) async fn report(&self, xid: &Xid, vote: Vote, why: &str) -> Result<(), Status> {
+        let request = ReportVoteRequest {
+            gtid: xid.gtid.to_string(),
+            branch_id: xid.branch.0,
+            vote: vote.into(),
+            reason: crate::service::cut(why.to_owned()),
+        };
+        self.client.clone().report_vote(request).await.map(|_| ())
+    }
+}

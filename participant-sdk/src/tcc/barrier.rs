@@ -1,0 +1,335 @@
+//! The barrier: one row per branch, written in the same local transaction as the work.
+//!
+//! ```text
+//!            Try                      Confirm
+//!  no row ─────────▶ tried ─────────────────────▶ confirmed
+//!    │  │              │         Cancel
+//!    │  │              └────────────────────────▶ cancelled
+//!    │  │ Try, refused
+//!    │  └─────────────────────────────────────▶ refused
+//!    │ Cancel
+//!    └────────────────────────────────────────▶ tombstone
+//! ```
+//!
+//! Every other call finds the row, changes nothing and answers with what is recorded. So each handler takes effect
+//! at most once, Confirm and Cancel never both, and a Try that comes after its Cancel not at all (Pat Helland,
+//! "Life beyond Distributed Transactions", 2007: activities that remember the messages they have seen).
+//!
+//! Each operation begins with one `INSERT … ON DUPLICATE KEY UPDATE`, which takes the row's exclusive lock whether
+//! the row is there or not, and nothing else. Not so `SELECT … FOR UPDATE`, or an `UPDATE` of a row that is not
+//! there: under REPEATABLE READ they lock the gap, in which other branches then cannot insert, and deadlock. Nor
+//! `INSERT IGNORE`, whose shared lock must be raised later, by two at the same time.
+
+use bytes::Bytes;
+use concord_xa::barrier;
+use tokio::time::{Instant, timeout};
+
+use super::action::{CONTROL_TIME, Handler, Handlers, Ran, roll_back, run};
+use super::locks::Key;
+use crate::local::{LocalDatabase, LocalError, LocalTransaction, SqlValue};
+use crate::participant::{Job, Unsettled};
+
+/// What Try came to, now or earlier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tried {
+    Reserved { reply: Bytes },
+    Refused { reason: String },
+}
+
+/// What Confirm or Cancel came to, now or earlier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finished {
+    Confirmed { reply: Bytes },
+    Cancelled { reason: String },
+    Refused { reason: String },
+}
+
+/// The statements, with the table's name in them.
+#[derive(Debug, Clone)]
+struct Statements {
+    attempt: String,
+    confirm: String,
+    cancel: String,
+    refuse: String,
+    read: String,
+    set_reply: String,
+    set_confirm_reply: String,
+}
+
+impl Statements {
+    fn new(table: &str) -> Self {
+        use barrier::{STATE_CANCELLED, STATE_CONFIRMED, STATE_REFUSED, STATE_TOMBSTONE, STATE_TRIED};
+        let insert = |state: u8, reply: &str, update: &str| {
+            format!(
+                "INSERT INTO {table} (gtid, branch, state, connection_id, reply) \
+                 VALUES (?, ?, {state}, 0, {reply}) ON DUPLICATE KEY UPDATE {update}"
+            )
+        };
+        // One row affected: it is new. Two: it was there. So with and without CLIENT_FOUND_ROWS, because the
+        // update always changes it; it is rolled back.
+        let touch = "connection_id = connection_id + 1";
+        // Two rows affected: the branch was tried, and is no more. Anything else: to be read.
+        let from_tried = |to: u8| format!("state = IF(state = {STATE_TRIED}, {to}, state)");
+        let the_row = "WHERE gtid = ? AND branch = ?";
+        Statements {
+            attempt: insert(STATE_TRIED, "''", touch),
+            confirm: insert(STATE_NONE, "''", &from_tried(STATE_CONFIRMED)),
+            cancel: insert(STATE_TOMBSTONE, "''", &from_tried(STATE_CANCELLED)),
+            refuse: insert(STATE_REFUSED, "?", touch),
+            read: format!("SELECT state, reply, confirm_reply FROM {table} {the_row}"),
+            set_reply: format!("UPDATE {table} SET reply = ? {the_row}"),
+            set_confirm_reply: format!("UPDATE {table} SET confirm_reply = ? {the_row}"),
+        }
+    }
+}
+
+/// What Confirm writes where there is no row; never committed.
+const STATE_NONE: u8 = 0;
+
+/// Rows affected when the row is new.
+const INSERTED: u64 = 1;
+/// Rows affected when the row was there and has changed.
+const CHANGED: u64 = 2;
+
+/// The barrier of one database.
+#[derive(Debug, Clone)]
+pub(crate) struct Barrier<D: LocalDatabase> {
+    database: D,
+    statements: Statements,
+}
+
+/// One row of the table.
+struct Row {
+    state: u8,
+    reply: Bytes,
+    confirm_reply: Bytes,
+}
+
+impl<D: LocalDatabase> Barrier<D> {
+    /// `table`: the barrier table's full name, quoted.
+    pub(crate) fn new(database: D, table: &str) -> Self {
+        Barrier { database, statements: Statements::new(table) }
+    }
+
+    /// Runs Try, once.
+    pub(crate) async fn attempt(
+        &self,
+        key: Key,
+        job: Job,
+        handlers: &Handlers<D>,
+    ) -> Result<Tried, Unsettled> {
+        let deadline = Instant::now() + job.remaining;
+        let begun = self.database.begin_with(&self.statements.attempt, the_row(key));
+        let begun = tokio::time::timeout_at(deadline, begun).await;
+        let (mut transaction, affected) = begun.map_err(|_| no_answer())??;
+        if affected != INSERTED {
+            let row = self.read(&mut transaction, key).await?;
+            roll_back::<D>(transaction).await;
+            return recorded_try(row);
+        }
+        match run(&handlers.attempt, transaction, key, job.payload, deadline, true).await {
+            Ran::Done(transaction, reply) => {
+                self.commit(transaction, key, &self.statements.set_reply, &reply).await?;
+                Ok(Tried::Reserved { reply })
+            }
+            Ran::Refused(reason) => self.refuse(key, reason).await,
+            Ran::Panicked(reason) => {
+                tracing::error!(%key, reason, "Try refused");
+                self.refuse(key, reason).await
+            }
+            Ran::Failed(reason) => {
+                tracing::warn!(%key, reason, "Try failed");
+                Err(Unsettled(reason))
+            }
+        }
+    }
+
+    /// Records that Try was refused, before anybody is told: a refused branch gets no Cancel, so nothing but this
+    /// row keeps a duplicate out that comes later.
+    pub(crate) async fn refuse(&self, key: Key, reason: String) -> Result<Tried, Unsettled> {
+        let reason = crate::service::cut(reason);
+        let mut params = the_row(key);
+        params.push(SqlValue::from(reason.as_bytes()));
+        let (mut transaction, affected) = self.begin_with(&self.statements.refuse, params).await?;
+        if affected == INSERTED {
+            within(transaction.commit()).await?;
+            return Ok(Tried::Refused { reason });
+        }
+        // Another process was quicker, with another result perhaps.
+        let row = self.read(&mut transaction, key).await?;
+        roll_back::<D>(transaction).await;
+        recorded_try(row)
+    }
+
+    /// Runs Confirm, once; only after Try.
+    pub(crate) async fn confirm(
+        &self,
+        key: Key,
+        job: Job,
+        handlers: &Handlers<D>,
+    ) -> Result<Finished, Unsettled> {
+        let deadline = Instant::now() + job.remaining;
+        let (mut transaction, affected) = self.begin_with(&self.statements.confirm, the_row(key)).await?;
+        if affected != CHANGED {
+            let row = self.read(&mut transaction, key).await?;
+            roll_back::<D>(transaction).await;
+            return recorded_end(row);
+        }
+        match run(&handlers.confirm, transaction, key, job.payload, deadline, false).await {
+            Ran::Done(transaction, reply) => {
+                self.commit(transaction, key, &self.statements.set_confirm_reply, &reply).await?;
+                Ok(Finished::Confirmed { reply })
+            }
+            other => stuck(key, "Confirm", other),
+        }
+    }
+
+    /// Runs Cancel, once; or sees to it that a Try that comes later is refused.
+    ///
+    /// Without a handler (the action is not known): only if none is needed.
+    pub(crate) async fn cancel(
+        &self,
+        key: Key,
+        job: Job,
+        handler: Option<&Handler<D>>,
+    ) -> Result<Finished, Unsettled> {
+        let deadline = Instant::now() + job.remaining;
+        let (mut transaction, affected) = self.begin_with(&self.statements.cancel, the_row(key)).await?;
+        if affected != CHANGED {
+            let row = self.read(&mut transaction, key).await?;
+            if row.state == barrier::STATE_TOMBSTONE {
+                // Perhaps a new one.
+                within(transaction.commit()).await?;
+            } else {
+                roll_back::<D>(transaction).await;
+            }
+            return recorded_end(row);
+        }
+        let Some(handler) = handler else {
+            roll_back::<D>(transaction).await;
+            return Err(no_action(&job.action));
+        };
+        match run(handler, transaction, key, job.payload, deadline, false).await {
+            Ran::Done(transaction, _) => {
+                within(transaction.commit()).await?;
+                Ok(Finished::Cancelled { reason: String::new() })
+            }
+            other => stuck(key, "Cancel", other),
+        }
+    }
+
+    async fn begin_with(&self, sql: &str, params: Vec<SqlValue>) -> Result<(D::Transaction, u64), Unsettled> {
+        within(self.database.begin_with(sql, params)).await
+    }
+
+    /// Commits, with the handler's reply. None to record costs no statement.
+    async fn commit(
+        &self,
+        transaction: D::Transaction,
+        key: Key,
+        set_reply: &str,
+        reply: &Bytes,
+    ) -> Result<(), Unsettled> {
+        if reply.is_empty() {
+            return within(transaction.commit()).await;
+        }
+        let mut params = vec![SqlValue::from(reply.clone())];
+        params.extend(the_row(key));
+        within(transaction.commit_with(set_reply, params)).await
+    }
+
+    async fn read(&self, transaction: &mut D::Transaction, key: Key) -> Result<Row, Unsettled> {
+        let rows = within(transaction.query(&self.statements.read, the_row(key))).await?;
+        row(rows).ok_or_else(|| Unsettled(format!("the row of {} cannot be read", barrier::BARRIER_TABLE)))
+    }
+}
+
+fn the_row(key: Key) -> Vec<SqlValue> {
+    vec![key.gtid.to_bytes().into(), key.branch.0.into()]
+}
+
+fn row(rows: Vec<Vec<SqlValue>>) -> Option<Row> {
+    let mut values = rows.into_iter().next()?.into_iter();
+    let state = u8::try_from(values.next()?.as_u64()?).ok()?;
+    let mut bytes = || match values.next()? {
+        SqlValue::Null => Some(Bytes::new()),
+        SqlValue::Bytes(bytes) => Some(bytes.into()),
+        _ => None,
+    };
+    Some(Row { state, reply: bytes()?, confirm_reply: bytes()? })
+}
+
+fn recorded_try(row: Row) -> Result<Tried, Unsettled> {
+    use barrier::{STATE_CANCELLED, STATE_CONFIRMED, STATE_REFUSED, STATE_TOMBSTONE, STATE_TRIED};
+    let refused = |reason: &str| Ok(Tried::Refused { reason: reason.to_owned() });
+    match row.state {
+        STATE_TRIED | STATE_CONFIRMED => Ok(Tried::Reserved { reply: row.reply }),
+        STATE_CANCELLED => refused("the branch has been cancelled"),
+        STATE_TOMBSTONE => refused("the branch was cancelled before it arrived"),
+        STATE_REFUSED => refused(&String::from_utf8_lossy(&row.reply)),
+        other => Err(foreign(other)),
+    }
+}
+
+fn recorded_end(row: Row) -> Result<Finished, Unsettled> {
+    use barrier::{STATE_CANCELLED, STATE_CONFIRMED, STATE_REFUSED, STATE_TOMBSTONE};
+    let cancelled = |reason: &str| Ok(Finished::Cancelled { reason: reason.to_owned() });
+    match row.state {
+        STATE_NONE => Ok(Finished::Refused { reason: "no Try is on record".into() }),
+        STATE_CONFIRMED => Ok(Finished::Confirmed { reply: row.confirm_reply }),
+        STATE_CANCELLED => cancelled("cancelled before"),
+        STATE_TOMBSTONE => cancelled("cancelled before it arrived"),
+        STATE_REFUSED => cancelled(&format!("refused by Try: {}", String::from_utf8_lossy(&row.reply))),
+        other => Err(foreign(other)),
+    }
+}
+
+fn foreign(state: u8) -> Unsettled {
+    Unsettled(match state {
+        barrier::STATE_MARKER => "this branch is an XA branch: it has no Try, Confirm or Cancel".into(),
+        other => format!("the branch's row has a state that this version does not know: {other}"),
+    })
+}
+
+pub(crate) fn no_action(action: &str) -> Unsettled {
+    Unsettled(format!("this participant has no TCC action {action:?}"))
+}
+
+/// Confirm and Cancel have no business "no": what they refuse waits for an operator, what fails is tried again.
+fn stuck<D: LocalDatabase>(key: Key, call: &str, ran: Ran<D>) -> Result<Finished, Unsettled> {
+    match ran {
+        Ran::Refused(reason) => {
+            tracing::error!(%key, reason, "{call} refused");
+            Ok(Finished::Refused { reason })
+        }
+        Ran::Panicked(reason) | Ran::Failed(reason) => {
+            tracing::warn!(%key, reason, "{call} failed");
+            Err(Unsettled(reason))
+        }
+        Ran::Done(..) => Err(Unsettled("the handler's work was not committed".into())),
+    }
+}
+
+/// Waits for the database, but not for ever. What is given up is dropped, with its connection.
+async fn within<T>(answer: impl Future<Output = Result<T, LocalError>>) -> Result<T, Unsettled> {
+    match timeout(CONTROL_TIME, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(no_answer()),
+    }
+}
+
+fn no_answer() -> Unsettled {
+    Unsettled("the database did not answer in time".into())
+}
+
+impl From<LocalError> for Unsettled {
+    fn from(error: LocalError) -> Self {
+        Unsettled(match error.code() {
+            Some(1146) => format!(
+                "the table {} is missing: it is created when the participant starts ({error})",
+                barrier::BARRIER_TABLE
+            ),
+            _ => error.to_string(),
+        })
+    }
+}

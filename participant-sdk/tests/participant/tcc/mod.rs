@@ -1,0 +1,4 @@
+//! Try, Confirm and Cancel.
+
+mod barrier;
+mod shop;
