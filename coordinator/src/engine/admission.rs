@@ -11,7 +11,6 @@ use super::live::Live;
 use super::snapshot::{BranchSpec, Grade, Header, Kind, Snapshot};
 use super::timers::TimerKey;
 use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
-use crate::store::UnixMillis;
 
 impl Engine {
     /// Builds the header of a new transaction.
@@ -35,7 +34,14 @@ impl Engine {
             0 => u32::try_from(settings.timeout_default.as_millis()).unwrap_or(timeout_max),
             given => given,
         };
-        Ok(Header { name, timeout_ms, grade, idempotency_key, content_hash, begun_at: UnixMillis::now() })
+        Ok(Header {
+            name,
+            timeout_ms,
+            grade,
+            idempotency_key,
+            content_hash,
+            begun_at: self.driver.clock.wall(),
+        })
     }
 
     /// The transaction that the same key began before. The caller holds the key.
@@ -91,7 +97,12 @@ impl Engine {
             };
             (spec, branch.payload)
         });
-        let live = Arc::new(Live::new(self.issuer.issue(), header, transaction, branches.collect()));
+        let live = Arc::new(Live::new(
+            self.issuer.issue(driver.clock.wall()),
+            header,
+            transaction,
+            branches.collect(),
+        ));
         let limit = driver.settings.live_transactions_max;
         if !driver.registry.insert(Arc::clone(&live), limit) {
             return Err(EngineError::TooManyLive(limit));

@@ -19,7 +19,7 @@ use super::record::to_store;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::timers::{TimerKey, Timers};
-use crate::store::{Durability, Entry, Store, StoreError, UnixMillis};
+use crate::store::{Durability, Entry, Store, StoreError};
 
 /// An append whose transaction leaves memory once it can be read back from the store.
 pub(crate) type Leaving = (Gtid, BoxFuture<'static, Result<(), StoreError>>);
@@ -102,7 +102,7 @@ impl Driver {
     }
 
     fn append(self: &Arc<Self>, live: &Arc<Live>, state: &LiveState, effects: &[Effect]) {
-        let (at, context) = (UnixMillis::now(), state.context(&live.header));
+        let (at, context) = (self.clock.wall(), state.context(&live.header));
         let (mut entries, mut forced, mut ended) = (Vec::new(), None, false);
         for effect in effects {
             if let Effect::Append { record, forced: this } = effect {
@@ -207,7 +207,7 @@ impl Driver {
         let (at, key) = match timer {
             Timer::Deadline => (state.transaction.options().deadline, TimerKey::Deadline),
             Timer::Retry { branch, attempts } => {
-                let pause = Millis::from(self.settings.backoff.pause(attempts));
+                let pause = Millis::from(self.settings.backoff.pause(attempts, self.clock.chance()));
                 (self.clock.now().plus(pause), TimerKey::Retry(branch, attempts))
             }
         };
@@ -220,14 +220,14 @@ impl Driver {
             Milestone::Joined(_) => {}
             Milestone::Decided(decision) => {
                 state.told = Some(decision);
-                state.decided_at = Some(UnixMillis::now());
+                state.decided_at = Some(self.clock.wall());
                 if decision == Decision::Rollback {
                     tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");
                 }
             }
             Milestone::Completed => {
                 state.completed = true;
-                state.ended_at = Some(UnixMillis::now());
+                state.ended_at = Some(self.clock.wall());
                 self.timers.cancel(&(state.transaction.options().deadline, live.gtid, TimerKey::Deadline));
                 let committed = state.told == Some(Decision::Commit);
                 count(if committed { &self.counts.committed } else { &self.counts.rolled_back });

@@ -30,6 +30,7 @@ use concord_protocol::{ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal}
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+pub use clock::{Machine, Surroundings};
 pub use error::EngineError;
 pub use listing::{Page, TransactionFilter};
 pub use orders::{Order, Stuck};
@@ -117,6 +118,19 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
+        Self::start_in(store, participants, settings, Arc::new(Machine)).await
+    }
+
+    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub async fn start_in(
+        store: Arc<dyn Store>,
+        participants: Arc<dyn Participants>,
+        settings: Settings,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let (failed_in, failed) = watch::channel(None);
         let issuer = GtidIssuer::new(store.epoch());
@@ -124,7 +138,7 @@ impl Engine {
             settings,
             participants,
             registry: Registry::new(),
-            clock: Clock::start(),
+            clock: Clock::start(surroundings),
             timers: Timers::default(),
             leaving,
             failed: failed_in,
@@ -259,7 +273,7 @@ impl Engine {
     /// # Errors
     /// [`StoreError`].
     pub async fn purge(&self, retention: Duration, limit: usize) -> Result<usize, StoreError> {
-        let before = UnixMillis::now().0.saturating_sub(Millis::from(retention).0);
+        let before = self.driver.clock.wall().0.saturating_sub(Millis::from(retention).0);
         self.driver.store.purge(UnixMillis(before), limit).await
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome};
 
 use super::{Engine, EngineError, Kind, Snapshot};
-use crate::store::UnixMillis;
 
 /// Who gives an order, and why; kept in the history.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +86,7 @@ impl Engine {
     /// Unended XA branches of transactions that were decided at least `since` ago: their participants do not
     /// answer. Parked ones wait for an operator and are left out.
     pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
-        let before = UnixMillis::now().0.saturating_sub(Millis::from(since).0);
+        let before = self.driver.clock.wall().0.saturating_sub(Millis::from(since).0);
         let mut found = Vec::new();
         for live in self.driver.registry.newest_first(None) {
             let state = live.lock();

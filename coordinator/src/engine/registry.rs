@@ -1,8 +1,8 @@
 //! The live transactions, by gtid and by idempotency key.
 
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher as _;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_protocol::Gtid;
@@ -19,7 +19,6 @@ pub(crate) struct Registry {
     by_gtid: Mutex<BTreeMap<Gtid, Arc<Live>>>,
     keys: [tokio::sync::Mutex<()>; KEY_SHARDS],
     by_key: Mutex<Keys>,
-    hasher: RandomState,
     /// Woken when a transaction has left.
     pub(crate) left: Notify,
 }
@@ -30,7 +29,6 @@ impl Registry {
             by_gtid: Mutex::default(),
             keys: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             by_key: Mutex::default(),
-            hasher: RandomState::new(),
             left: Notify::new(),
         }
     }
@@ -72,7 +70,10 @@ impl Registry {
         if key.is_empty() {
             return None;
         }
-        let shard = self.hasher.hash_one(key) as usize % KEY_SHARDS;
+        // The same in every run: a key chosen to share a lock with others waits for them, and no more.
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let shard = hasher.finish() as usize % KEY_SHARDS;
         Some(self.keys[shard].lock().await)
     }
 

@@ -125,6 +125,7 @@ impl Engine {
             known.is_enlisted().then(|| state.transaction.decision())
         });
         let decision = tokio::select! {
+            biased;
             decision = enlisted => decision,
             error = self.store_failed() => return Err(EngineError::Store(error)),
         };
@@ -270,6 +271,8 @@ impl Engine {
             live.when(|state| enough(state, true)).await;
         };
         tokio::select! {
+            // What is known is told, also when the store fails at the same moment.
+            biased;
             () = live.when(|state| enough(state, false)) => {}
             () = late => {}
             error = self.store_failed() => return Err(EngineError::Store(error)),

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
-
 /// How the engine behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -34,11 +32,11 @@ pub struct Backoff {
 
 impl Backoff {
     /// How long to wait after `attempts` failures (from 1): between half of and the whole exponential pause,
-    /// so that branches that failed together do not come back together.
-    pub fn pause(&self, attempts: u32) -> Duration {
+    /// as `chance` (from 0 to 1) will have it, so that branches that failed together do not come back together.
+    pub fn pause(&self, attempts: u32, chance: f64) -> Duration {
         let doublings = attempts.saturating_sub(1).min(31);
         let whole = self.first.saturating_mul(1 << doublings).min(self.max);
-        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+        whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 }
 
@@ -52,8 +50,8 @@ mod tests {
         for attempts in [1, 2, 5, 10, 31, 32, u32::MAX] {
             let whole =
                 Duration::from_millis(50).saturating_mul(1 << (attempts - 1).min(20)).min(backoff.max);
-            for _ in 0..50 {
-                let pause = backoff.pause(attempts);
+            for chance in [0.0, 0.3, 1.0, f64::MAX] {
+                let pause = backoff.pause(attempts, chance);
                 assert!(pause <= whole && pause >= whole / 2, "{attempts}: {pause:?}");
             }
         }

@@ -58,6 +58,7 @@ impl Timers {
                 Some(at) if at <= now => return self.take_until(now),
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(clock.instant(at)) => {}
                         () = self.earlier.notified() => {}
                     }
@@ -86,11 +87,13 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::clock::Machine;
     use concord_protocol::Epoch;
+    use std::sync::Arc;
 
     #[tokio::test(start_paused = true)]
     async fn takes_what_is_due_in_order_and_wakes_for_an_earlier_entry() {
-        let (timers, clock) = (Timers::default(), Clock::start());
+        let (timers, clock) = (Timers::default(), Clock::start(Arc::new(Machine)));
         let gtid = Gtid::compose(1, Epoch(1), 1);
         let now = clock.now();
         timers.set((now.plus(Millis(60_000)), gtid, TimerKey::Deadline));
