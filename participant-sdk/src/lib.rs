@@ -40,10 +40,12 @@
 //! [`BranchBuilder::run`].
 
 mod handler;
+mod horizon;
 mod link;
 mod local;
 mod participant;
 mod phase_two;
+mod purge;
 mod recovery;
 mod registration;
 pub mod reservations;
@@ -61,8 +63,9 @@ pub use handler::{FromPayload, HandlerError, Json, Proto, Reply};
 #[cfg(feature = "sqlx")]
 pub use local::SqlxTransaction;
 pub use local::{LocalDatabase, LocalError, LocalTransaction, MySql, MySqlTransaction, SqlValue};
+pub use purge::PurgeError;
 pub use recovery::{SweepError, Swept};
-pub use registration::{BranchBuilder, BranchError, gtid_of};
+pub use registration::{BranchBuilder, BranchError, TccBuilder, gtid_of};
 pub use server::{Builder, Participant, ParticipantServer, StartError};
 pub use service::ParticipantService;
 pub use tcc::{TccBranch, TccHandler};

@@ -11,6 +11,7 @@ use concord_xa::{Database, PreparedBranch, Resolution, Trace, Vote, Xid};
 use futures_util::FutureExt as _;
 
 use crate::handler::{Action, HandlerError, Reply};
+use crate::horizon::Horizon;
 use crate::link::Link;
 use crate::slots::{End, Slot, Slots, State};
 use crate::tcc::words_of;
@@ -26,6 +27,7 @@ pub(crate) struct Xa {
     pub(crate) link: Arc<Link>,
     pub(crate) actions: HashMap<String, Arc<Action>>,
     pub(crate) slots: Slots,
+    pub(crate) horizon: Arc<Horizon>,
 }
 
 /// The outcome is not known; the caller repeats the call.
@@ -203,6 +205,9 @@ impl Xa {
         F: FnOnce(XaBranch) -> Fut,
         Fut: Future<Output = Result<(T, Reply), HandlerError>>,
     {
+        if let Some(reason) = self.horizon.too_old(xid.gtid) {
+            return Err(self.refuse(xid, state, HandlerError::refused(reason)));
+        }
         let mut branch = match self.database.begin(xid.cluster, xid.gtid, xid.branch).await {
             Ok(branch) => branch,
             Err(error) => return Err(self.refuse(xid, state, error.into())),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use concord_proto::GTID_METADATA;
 use concord_proto::status::{reason, with_reason};
 use concord_proto::v1::Vote;
@@ -13,10 +14,11 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::handler::{HandlerError, Reply};
-use crate::link::Registration;
-use crate::participant::{Answer, Kind, Xa};
+use crate::link::{Link, Registration};
+use crate::participant::{Answer, Job, Kind, Xa};
 use crate::service::NO_XA;
 use crate::slots::State;
+use crate::tcc::{Key, Tcc, Tried};
 use crate::xa_branch::XaBranch;
 
 /// The gtid that an initiator sent along.
@@ -35,7 +37,7 @@ pub fn gtid_of(metadata: &MetadataMap) -> Result<Gtid, Status> {
     })
 }
 
-/// Why a branch was not joined to its transaction. Nothing of its work remains.
+/// Why a branch was not joined to its transaction.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BranchError {
@@ -48,7 +50,7 @@ pub enum BranchError {
     /// The coordinator would not take the branch, most likely because the transaction is over.
     #[error("the coordinator: {0}")]
     Coordinator(Box<Status>),
-    /// Whether the branch is prepared is not known; the coordinator will find out.
+    /// Whether the branch is prepared, or tried, is not known; the coordinator will find out.
     #[error("the outcome of the branch is not known: {0}")]
     Unknown(String),
 }
@@ -172,6 +174,65 @@ async fn conclude(xa: &Xa, xid: &Xid, answer: Answer) -> Result<(), BranchError>
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// A TCC branch about to be joined to a transaction.
+#[must_use]
+pub struct TccBuilder {
+    tcc: Arc<Tcc>,
+    link: Arc<Link>,
+    gtid: Gtid,
+    key: Option<String>,
+}
+
+impl TccBuilder {
+    pub(crate) fn new(tcc: Arc<Tcc>, link: Arc<Link>, gtid: Gtid) -> Self {
+        TccBuilder { tcc, link, gtid, key: None }
+    }
+
+    /// A name for this branch, unique in the transaction, from 1 to 64 bytes. With one, a repeated request answers
+    /// with the reply that was recorded. Without, each call is another branch.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Registers the branch with the payload, runs the action's Try behind the barrier, and reports the vote.
+    /// Answers what Try replied.
+    ///
+    /// From the registration on the branch is on record: whatever becomes of this call, the coordinator will
+    /// confirm the branch or cancel it, and if Try has not been done when the initiator commits, it calls for it.
+    ///
+    /// # Errors
+    /// [`BranchError::Refused`] when Try refuses: the transaction can then only roll back.
+    /// [`BranchError::Unknown`] when Try failed, or whether it was done is not known: the same call with the same
+    /// key may be repeated. [`BranchError::Coordinator`], [`BranchError::Failed`]: nothing was tried.
+    pub async fn run(self, action: &str, payload: impl Into<Bytes>) -> Result<Reply, BranchError> {
+        if !self.tcc.has(action) {
+            return Err(BranchError::Failed(format!("this participant has no TCC action {action:?}")));
+        }
+        let (action, payload) = (action.to_owned(), payload.into());
+        let registration = Registration::Tcc { action: action.clone(), payload: payload.clone() };
+        let key = self.key.unwrap_or_else(random_key);
+        let registered = self.link.register(self.gtid, key, registration).await;
+        let (xid, remaining) = registered.map_err(|status| BranchError::Coordinator(Box::new(status)))?;
+        let key = Key { gtid: xid.gtid, branch: xid.branch };
+        let job = Job { action, payload, remaining };
+        let tried = self.tcc.attempt(key, job).await;
+        match tried.map_err(|unsettled| BranchError::Unknown(unsettled.0))? {
+            Tried::Reserved { reply } => {
+                // The coordinator will ask for Try itself, and find it done.
+                if let Err(status) = self.link.report(&xid, Vote::Yes, "").await {
+                    tracing::warn!(%xid, %status, "the vote could not be reported");
+                }
+                Ok(Reply(reply))
+            }
+            Tried::Refused { reason } => {
+                self.link.report(&xid, Vote::No, &reason).await.ok();
+                Err(BranchError::Refused(reason))
+            }
+        }
     }
 }
 

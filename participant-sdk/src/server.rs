@@ -8,14 +8,17 @@ use std::time::Duration;
 use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_xa::{Database, Isolation, Options, ServerInfo, XaError};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
 
 use crate::handler::{Action, FromPayload, HandlerError, Reply};
+use crate::horizon::{Horizon, RETENTION};
 use crate::link::Link;
 use crate::local::{LocalDatabase, MySql};
 use crate::participant::Xa;
+use crate::purge::{PurgeError, purge};
 use crate::recovery::{SweepError, Swept};
-use crate::registration::BranchBuilder;
+use crate::registration::{BranchBuilder, TccBuilder};
 use crate::service::ParticipantService;
 use crate::slots::Slots;
 use crate::tcc::{Handlers, OpenError, Pending, Tcc, TccHandler, pending};
@@ -59,6 +62,8 @@ pub struct Builder {
     payload_max_bytes: usize,
     recovery_interval: Duration,
     safety_interval: Duration,
+    purge_interval: Duration,
+    retention: Duration,
 }
 
 impl Builder {
@@ -202,6 +207,15 @@ impl Builder {
         self
     }
 
+    /// How often rows of the barrier table are purged (default 10 min), and by how much the gtid of a purged row is
+    /// older than the newest in the table (default 25 h). Only rows of transactions that have ended are; branches
+    /// of gtids that are 4 % less than `retention` older than the newest are refused. So it must be longer than the
+    /// longest transaction lasts (24 h), and the interval shorter than those 4 %.
+    pub fn purge(mut self, interval: Duration, retention: Duration) -> Self {
+        (self.purge_interval, self.retention) = (interval, retention);
+        self
+    }
+
     /// Connects to the database, checks it, creates the barrier table, and starts recovery. The coordinator
     /// need not be up.
     ///
@@ -236,23 +250,30 @@ impl Builder {
                 .connect_lazy(),
         };
         let link = Arc::new(Link::new(channel, self.address));
+        let horizon = Arc::new(Horizon::new(self.retention));
         let mut databases = self.tcc_on;
         let mut xa = None;
         if !self.database.is_empty() {
             let own = MySql::connect(&self.database, &self.options)?;
             let database = open_xa(&self.database, self.options).await?;
-            let (link, actions, slots) = (Arc::clone(&link), self.actions, Slots::default());
-            xa = Some(Arc::new(Xa { database, link, actions, slots }));
+            let (link, horizon) = (Arc::clone(&link), Arc::clone(&horizon));
+            xa = Some(Arc::new(Xa {
+                database,
+                link,
+                actions: self.actions,
+                slots: Slots::default(),
+                horizon,
+            }));
             // Ready for TCC even without handlers, so that what they are asked for by mistake can be refused.
             databases.push(pending(own.clone(), None));
             databases.extend(self.tcc.into_iter().map(|action| pending(own.clone(), Some(action))));
         }
-        let tcc = Arc::new(Tcc::open(databases).await?);
-        let (every, safety) = (self.recovery_interval, self.safety_interval);
-        let participant = Participant { xa, tcc, link, safety };
-        let recovery = tokio::spawn({
-            let participant = participant.clone();
-            async move { participant.recover_for_ever(every).await }
+        let tcc = Arc::new(Tcc::open(databases, Arc::clone(&horizon)).await?);
+        let participant = Participant { xa, tcc, link, horizon, safety: self.safety_interval };
+        let background = tokio::spawn({
+            let (participant, recover, purge) =
+                (participant.clone(), self.recovery_interval, self.purge_interval);
+            async move { tokio::join!(participant.recover_for_ever(recover), participant.purge_for_ever(purge)) }
         });
         let service = ParticipantService {
             xa: participant.xa.clone(),
@@ -260,7 +281,7 @@ impl Builder {
             link: Arc::clone(&participant.link),
             payload_max_bytes: self.payload_max_bytes,
         };
-        Ok(ParticipantServer { participant, service, recovery })
+        Ok(ParticipantServer { participant, service, background })
     }
 }
 
@@ -282,7 +303,7 @@ impl From<OpenError> for StartError {
 pub struct ParticipantServer {
     participant: Participant,
     service: ParticipantService,
-    recovery: JoinHandle<()>,
+    background: JoinHandle<((), ())>,
 }
 
 impl ParticipantServer {
@@ -302,6 +323,8 @@ impl ParticipantServer {
             payload_max_bytes: 1024 * 1024,
             recovery_interval: Duration::from_secs(10),
             safety_interval: Duration::from_secs(30),
+            purge_interval: Duration::from_secs(10 * 60),
+            retention: RETENTION,
         }
     }
 
@@ -348,7 +371,7 @@ impl ParticipantServer {
 
     /// Stops recovery, rolls open branches back and lets go of prepared ones, so that others can end them.
     pub async fn shutdown(self) {
-        self.recovery.abort();
+        self.background.abort();
         if let Some(xa) = &self.participant.xa {
             xa.release_all().await;
         }
@@ -357,7 +380,7 @@ impl ParticipantServer {
 
 impl Drop for ParticipantServer {
     fn drop(&mut self) {
-        self.recovery.abort();
+        self.background.abort();
     }
 }
 
@@ -367,6 +390,7 @@ pub struct Participant {
     xa: Option<Arc<Xa>>,
     tcc: Arc<Tcc>,
     link: Arc<Link>,
+    horizon: Arc<Horizon>,
     safety: Duration,
 }
 
@@ -379,6 +403,11 @@ impl Participant {
     /// The participant's database, for work outside any global transaction. None without [`Builder::database`].
     pub fn database(&self) -> Option<&Database> {
         self.xa.as_ref().map(|xa| &xa.database)
+    }
+
+    /// Joins a global transaction with a TCC branch: see [`TccBuilder::run`].
+    pub fn tcc_branch(&self, gtid: Gtid) -> TccBuilder {
+        TccBuilder::new(Arc::clone(&self.tcc), Arc::clone(&self.link), gtid)
     }
 
     /// Joins a global transaction with an XA branch of one's own: see [`BranchBuilder::run`].
@@ -394,6 +423,32 @@ impl Participant {
         match &self.xa {
             Some(xa) => xa.sweep(self.safety).await,
             None => Ok(Swept::default()),
+        }
+    }
+
+    /// Purges rows of the barrier table that nobody needs any more, now. Answers how many.
+    ///
+    /// # Errors
+    /// When a database or the coordinator cannot be asked.
+    pub async fn purge(&self) -> Result<u64, PurgeError> {
+        let mut deleted = 0;
+        for home in self.tcc.homes() {
+            deleted += purge(home, &self.horizon, &self.link).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Purges now and at intervals until the participant stops.
+    async fn purge_for_ever(&self, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.purge().await {
+                Ok(deleted) if deleted > 0 => tracing::debug!(deleted, "purged the barrier table"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!("could not purge the barrier table: {error}"),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concord_xa::Options;
+use concord_xa::{Isolation, Options, XaError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use mysql_async::consts::ColumnType;
@@ -28,7 +28,17 @@ const STATEMENTS: usize = 64;
 
 impl MySql {
     /// A pool set up as the options say. Nothing is sent yet.
-    pub(crate) fn connect(url: &str, options: &Options) -> Result<Self, concord_xa::XaError> {
+    ///
+    /// Transactions are READ COMMITTED unless the options say otherwise. The barrier does not need it, but handlers
+    /// that update rows by a condition do better with it: under REPEATABLE READ, the servers' default, an UPDATE
+    /// keeps the locks of rows that it did not match, and locks the gap where it found none; such handlers deadlock
+    /// with each other.
+    ///
+    /// # Errors
+    /// [`XaError::Url`].
+    pub fn connect(url: &str, options: &Options) -> Result<Self, XaError> {
+        let isolation = options.isolation.or(Some(Isolation::ReadCommitted));
+        let setup = concord_xa::branch_setup(&Options { isolation, ..options.clone() });
         let bounds = PoolConstraints::new(0, options.sessions_max.max(1)).unwrap_or_default();
         let pool = PoolOpts::default()
             .with_constraints(bounds)
@@ -40,9 +50,10 @@ impl MySql {
             .client_found_rows(true)
             .prefer_socket(false)
             .stmt_cache_size(STATEMENTS)
-            .init(vec![concord_xa::branch_setup(options)])
+            .init(vec![setup])
             .pool_opts(pool);
-        Ok(MySql { pool: Pool::new(opts), wait: options.session_wait })
+        // Both together, because the driver's pool does not tell waiting from connecting.
+        Ok(MySql { pool: Pool::new(opts), wait: options.session_wait + options.connect_timeout })
     }
 
     /// The driver's pool.

@@ -94,7 +94,9 @@ const CHANGED: u64 = 2;
 /// The barrier of one database.
 #[derive(Debug, Clone)]
 pub(crate) struct Barrier<D: LocalDatabase> {
-    database: D,
+    pub(super) database: D,
+    /// The table's full name, quoted.
+    pub(super) table: String,
     statements: Statements,
 }
 
@@ -106,9 +108,9 @@ struct Row {
 }
 
 impl<D: LocalDatabase> Barrier<D> {
-    /// `table`: the barrier table's full name, quoted.
-    pub(crate) fn new(database: D, table: &str) -> Self {
-        Barrier { database, statements: Statements::new(table) }
+    pub(crate) fn new(database: D, table: String) -> Self {
+        let statements = Statements::new(&table);
+        Barrier { database, table, statements }
     }
 
     /// Runs Try, once.

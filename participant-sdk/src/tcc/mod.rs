@@ -5,17 +5,20 @@ mod barrier;
 mod branch;
 mod locks;
 mod open;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use concord_protocol::Gtid;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::barrier::{Barrier, no_action};
 use self::locks::Locks;
-use crate::local::LocalDatabase;
+use crate::horizon::Horizon;
+use crate::local::{LocalDatabase, LocalError};
 use crate::participant::{Job, Unsettled};
 
 pub(crate) use self::action::{Handlers, words_of};
@@ -26,12 +29,12 @@ pub use action::TccHandler;
 pub use branch::TccBranch;
 
 /// Everything that the TCC part of a participant is made of.
-#[derive(Default)]
 pub(crate) struct Tcc {
     actions: HashMap<String, Arc<dyn Action>>,
     /// The databases of the actions, each once.
     homes: Vec<Arc<dyn Home>>,
     locks: Locks,
+    horizon: Arc<Horizon>,
 }
 
 /// A registered action, whatever its database and its handlers' types.
@@ -47,6 +50,12 @@ pub(crate) trait Home: Send + Sync {
     fn refuse(&self, key: Key, reason: String) -> BoxFuture<'_, Result<Tried, Unsettled>>;
     /// Cancels a branch whose action is not known, unless it was tried.
     fn cancel(&self, key: Key, job: Job) -> BoxFuture<'_, Result<Finished, Unsettled>>;
+    /// The newest gtid in the table.
+    fn newest(&self) -> BoxFuture<'_, Result<Option<Gtid>, LocalError>>;
+    /// The next few gtids in the table, in order, after one and before another.
+    fn page(&self, after: Option<Gtid>, before: Gtid) -> BoxFuture<'_, Result<Vec<Gtid>, LocalError>>;
+    /// Deletes the rows of transactions. Answers how many.
+    fn forget(&self, gtids: Vec<Gtid>) -> BoxFuture<'_, Result<u64, LocalError>>;
 }
 
 struct Registered<D: LocalDatabase> {
@@ -76,9 +85,25 @@ impl<D: LocalDatabase> Home for Barrier<D> {
     fn cancel(&self, key: Key, job: Job) -> BoxFuture<'_, Result<Finished, Unsettled>> {
         self.cancel(key, job, None).boxed()
     }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Option<Gtid>, LocalError>> {
+        self.newest().boxed()
+    }
+
+    fn page(&self, after: Option<Gtid>, before: Gtid) -> BoxFuture<'_, Result<Vec<Gtid>, LocalError>> {
+        self.page(after, before).boxed()
+    }
+
+    fn forget(&self, gtids: Vec<Gtid>) -> BoxFuture<'_, Result<u64, LocalError>> {
+        self.forget(gtids).boxed()
+    }
 }
 
 impl Tcc {
+    pub(crate) fn homes(&self) -> impl Iterator<Item = &dyn Home> {
+        self.homes.iter().map(|home| &**home)
+    }
+
     /// Whether there is a database in which TCC branches could be.
     pub(crate) fn is_possible(&self) -> bool {
         !self.homes.is_empty()
@@ -90,6 +115,9 @@ impl Tcc {
 
     /// Tries a branch. Refused, it has done nothing and never will.
     pub(crate) async fn attempt(&self, key: Key, mut job: Job) -> Result<Tried, Unsettled> {
+        if let Some(reason) = self.horizon.too_old(key.gtid) {
+            return Ok(Tried::Refused { reason });
+        }
         let arrived = Instant::now();
         let _held = self.locks.hold(key).await;
         job.remaining = job.remaining.saturating_sub(arrived.elapsed());

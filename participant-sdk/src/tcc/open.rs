@@ -9,7 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::action::Handlers;
 use super::barrier::Barrier;
+use super::locks::Locks;
 use super::{Action, Home, Registered, Tcc};
+use crate::horizon::Horizon;
 use crate::local::{LocalDatabase, LocalError, LocalTransaction};
 
 /// A database whose barrier table is ready.
@@ -43,7 +45,7 @@ impl<D: LocalDatabase> Pending for Unopened<D> {
     fn open(self: Box<Self>) -> BoxFuture<'static, Result<Opened, OpenError>> {
         async move {
             let (identity, table) = prepare(&self.database).await?;
-            let barrier = Barrier::new(self.database, &table);
+            let barrier = Barrier::new(self.database, table);
             let home = Arc::new(barrier.clone());
             let action = self.action.map(|(name, handlers)| {
                 let action: Arc<dyn Action> = Arc::new(Registered { barrier, handlers });
@@ -57,16 +59,17 @@ impl<D: LocalDatabase> Pending for Unopened<D> {
 
 impl Tcc {
     /// Looks at every database and makes it ready.
-    pub(crate) async fn open(all: Vec<Box<dyn Pending>>) -> Result<Self, OpenError> {
+    pub(crate) async fn open(all: Vec<Box<dyn Pending>>, horizon: Arc<Horizon>) -> Result<Self, OpenError> {
         let (mut actions, mut homes, mut known) = (HashMap::new(), Vec::new(), HashSet::new());
         for pending in all {
             let Opened { identity, home, action } = pending.open().await?;
             if known.insert(identity) {
+                home.newest().await?.into_iter().for_each(|gtid| horizon.see(gtid));
                 homes.push(home);
             }
             actions.extend(action);
         }
-        Ok(Tcc { actions, homes, ..Tcc::default() })
+        Ok(Tcc { actions, homes, locks: Locks::default(), horizon })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A participant over real gRPC and a real database, and a coordinator that says what the test wants.
 #![allow(unreachable_pub)] // Each file is a module of the test binary, and `pub` is how modules share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub fn server(flavor: Flavor) -> &'static Server {
 #[derive(Default)]
 pub struct Script {
     pub outcomes: Mutex<HashMap<String, Outcome>>,
+    /// Transactions that have ended on every branch.
+    pub ended: Mutex<HashSet<String>>,
     pub registered: Mutex<Vec<RegisterBranchRequest>>,
     pub votes: Mutex<Vec<ReportVoteRequest>>,
     /// Answer RegisterBranch and ReportVote with TRANSACTION_NOT_ACTIVE.
@@ -104,8 +106,11 @@ impl Coordinator for Fake {
     async fn inquire(&self, request: Request<InquireRequest>) -> Result<Response<InquireResponse>, Status> {
         let outcomes = self.0.outcomes.lock().unwrap();
         let of = |gtid: &String| outcomes.get(gtid).copied().unwrap_or(Outcome::Undecided).into();
-        let outcomes = request.into_inner().gtids.iter().map(of).collect();
-        Ok(Response::new(InquireResponse { outcomes, cluster_id: CLUSTER, ended: Vec::new() }))
+        let gtids = request.into_inner().gtids;
+        let outcomes = gtids.iter().map(of).collect();
+        let known = self.0.ended.lock().unwrap();
+        let ended = gtids.iter().map(|gtid| known.contains(gtid)).collect();
+        Ok(Response::new(InquireResponse { outcomes, cluster_id: CLUSTER, ended }))
     }
 
     async fn begin(&self, _: Request<BeginRequest>) -> Result<Response<BeginResponse>, Status> {
@@ -170,14 +175,26 @@ static NAMES: AtomicU32 = AtomicU32::new(0);
 static SEQUENCE: AtomicU64 = AtomicU64::new(1);
 
 pub fn gtid() -> Gtid {
-    Gtid::compose(1_700_000_000_000, Epoch(1), SEQUENCE.fetch_add(1, Ordering::Relaxed))
+    gtid_at(BEGUN_MS)
+}
+
+/// When all gtids were issued, unless a test says otherwise.
+pub const BEGUN_MS: u64 = 1_700_000_000_000;
+
+pub fn gtid_at(unix_ms: u64) -> Gtid {
+    Gtid::compose(unix_ms, Epoch(1), SEQUENCE.fetch_add(1, Ordering::Relaxed))
 }
 
 impl World {
     pub async fn new(flavor: Flavor) -> Self {
+        World::on(server(flavor)).await
+    }
+
+    /// On a server of one's own.
+    pub async fn on(server: &Server) -> Self {
         let name = format!("p{}", NAMES.fetch_add(1, Ordering::Relaxed));
-        server(flavor).create_database(&name).await.expect("a database");
-        let url = server(flavor).url(&name);
+        server.create_database(&name).await.expect("a database");
+        let url = server.url(&name);
         let opts = OptsBuilder::from_opts(Opts::from_url(&url).unwrap()).prefer_socket(false);
         let mut plain = Conn::new(opts).await.expect("a connection");
         plain
