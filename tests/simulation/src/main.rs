@@ -1,0 +1,3 @@
+//! `simulate`: runs the real engine in a simulated world, once per seed.
+
+fn main() {}
