@@ -97,8 +97,8 @@ impl World {
         Ok(())
     }
 
-    /// Waits until no transaction is live and nothing of ours is prepared (I8); then nothing may be parked or
-    /// heuristic.
+    /// Waits until no transaction is live and nothing of ours is prepared (I8); then nothing may be reserved,
+    /// parked or heuristic.
     ///
     /// # Errors
     /// With what does not end.
@@ -114,6 +114,8 @@ impl World {
                 Ok((bank.in_doubt(status.cluster_id).await? == 0).then_some(()))
             })
             .await?;
+            let reserved = bank.reserved().await?;
+            ensure!(reserved == (0, 0, 0), "{}: held, promised, open: {reserved:?}", bank.url());
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use concord_xa::{Database, Options};
 use mysql_async::prelude::Queryable as _;
 use serde::{Deserialize, Serialize};
 
-/// The payload of `debit`, `credit` and `insert`.
+/// The payload of `debit`, `credit` and `insert` (XA), `hold` and `promise` (TCC).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The initiator's name for the transfer.
@@ -48,7 +48,8 @@ impl Bank {
         let rows: Vec<String> = (1..=accounts).map(|id| format!("({id}, {balance})")).collect();
         bank.run(
             "CREATE TABLE account (id INT UNSIGNED PRIMARY KEY, balance BIGINT NOT NULL, \
-             CONSTRAINT never_overdrawn CHECK (balance >= 0)) ENGINE = InnoDB",
+             held BIGINT NOT NULL DEFAULT 0, promised BIGINT NOT NULL DEFAULT 0, \
+             CONSTRAINT never_overdrawn CHECK (balance >= 0 AND held >= 0 AND promised >= 0)) ENGINE = InnoDB",
         )
         .await?;
         // The branch id is in the row, so that a branch that takes effect twice is seen.
@@ -125,6 +126,19 @@ impl Bank {
         let rows: Vec<(String, u64)> = connection.query(sql).await?;
         connection.disconnect().await?;
         Ok(rows.into_iter().collect())
+    }
+
+    /// What Try has set aside and nobody has confirmed or cancelled: held money, promised money, open branches.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn reserved(&self) -> Result<(i64, i64, u64)> {
+        let mut connection = self.connect().await?;
+        let sql = "SELECT CAST(SUM(held) AS SIGNED), CAST(SUM(promised) AS SIGNED), \
+                   (SELECT COUNT(*) FROM concord_barrier WHERE state = 3) FROM account";
+        let sums: Option<(i64, i64, u64)> = connection.query_first(sql).await?;
+        connection.disconnect().await?;
+        sums.context("no sums")
     }
 
     /// How many branches of this cluster the server lists as prepared.

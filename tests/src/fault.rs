@@ -11,6 +11,9 @@ pub enum Verb {
     Prepare,
     Commit,
     Rollback,
+    Try,
+    Confirm,
+    Cancel,
 }
 
 /// What comes of it.
@@ -39,7 +42,8 @@ pub enum Fault {
 
 impl Verb {
     /// All, in the order of their use.
-    pub const ALL: [Verb; 4] = [Verb::Work, Verb::Prepare, Verb::Commit, Verb::Rollback];
+    pub const ALL: [Verb; 7] =
+        [Verb::Work, Verb::Prepare, Verb::Commit, Verb::Rollback, Verb::Try, Verb::Confirm, Verb::Cancel];
 }
 
 impl Fault {

@@ -28,7 +28,7 @@ pub use participant::{Participant, ParticipantOptions};
 pub use process::{Process, Programs};
 pub use servers::{Pair, pair};
 pub use wait::until;
-pub use world::{Running, World, WorldOptions, branch};
+pub use world::{Running, World, WorldOptions, actions, branch};
 
 use tonic::Status;
 

@@ -85,6 +85,14 @@ impl World {
         (name, request)
     }
 
+    /// As [`World::transfer`], each side by its own protocol.
+    pub fn transfer_by(&self, kinds: [BranchKind; 2], account: u32, amount: i64) -> (String, ExecuteRequest) {
+        let name = format!("transfer-{}", self.names.fetch_add(1, Ordering::Relaxed));
+        let [from, to] = actions(kinds);
+        let request = self.request(&name, [(from, account), (to, account)], amount);
+        (name, request)
+    }
+
     /// What the two participants are to do.
     pub fn request(&self, name: &str, actions: [(&str, u32); 2], amount: i64) -> ExecuteRequest {
         let branches =
@@ -104,10 +112,20 @@ impl World {
     }
 }
 
+/// The actions that take money and bring it, by either protocol.
+pub fn actions(kinds: [BranchKind; 2]) -> [&'static str; 2] {
+    let [from, to] = kinds.map(|kind| kind == BranchKind::Tcc);
+    [if from { "hold" } else { "debit" }, if to { "promise" } else { "credit" }]
+}
+
 /// One branch of a request.
 pub fn branch(participant: &str, action: &str, entry: &Entry) -> BranchRequest {
+    let kind = match action {
+        "hold" | "promise" => BranchKind::Tcc,
+        _ => BranchKind::Xa,
+    };
     BranchRequest {
-        kind: BranchKind::Xa.into(),
+        kind: kind.into(),
         participant: participant.to_owned(),
         action: action.to_owned(),
         payload: entry.payload().into(),

@@ -9,4 +9,5 @@ mod faults {
     mod overtaking;
     mod processes;
     mod support;
+    mod tcc;
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use concord_participant::{
-    Gtid, HandlerError, Json, Options, Participant as Sdk, ParticipantServer, ParticipantService, XaBranch,
+    Gtid, HandlerError, Json, MySql, Options, Participant as Sdk, ParticipantServer, ParticipantService,
+    TccBranch, XaBranch,
 };
 use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::participant_server::{Participant, ParticipantServer as Generated};
@@ -74,6 +75,72 @@ fn record(branch: &mut XaBranch, entry: &Entry, amount: i64) -> Result<(), Handl
     Ok(branch.queue(sql, (gtid, id, &entry.transfer, entry.account, amount), 1)?)
 }
 
+/// Money is taken out of the account and held; Confirm books it, Cancel puts it back.
+mod hold {
+    use super::*;
+
+    pub(super) async fn attempt(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let Entry { account, amount, .. } = entry;
+        let sql = "UPDATE account SET balance = balance - ?, held = held + ? WHERE id = ? AND balance >= ?";
+        if tcc.execute(sql, vec![amount.into(), amount.into(), account.into(), amount.into()]).await? != 1 {
+            return Err(HandlerError::refused(format!("insufficient funds in account {account}")));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn confirm(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let Entry { account, amount, .. } = entry;
+        let sql = "UPDATE account SET held = held - ? WHERE id = ? AND held >= ?";
+        if tcc.execute(sql, vec![amount.into(), account.into(), amount.into()]).await? != 1 {
+            return Err(HandlerError::refused(format!("nothing is held in account {account}")));
+        }
+        book(&mut tcc, &entry, -amount).await
+    }
+
+    pub(super) async fn cancel(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let Entry { account, amount, .. } = entry;
+        let sql = "UPDATE account SET held = held - ?, balance = balance + ? WHERE id = ?";
+        tcc.execute(sql, vec![amount.into(), amount.into(), account.into()]).await?;
+        Ok(())
+    }
+}
+
+/// Money is promised to the account; Confirm books it, Cancel takes the promise back.
+mod promise {
+    use super::*;
+
+    pub(super) async fn attempt(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let sql = "UPDATE account SET promised = promised + ? WHERE id = ?";
+        if tcc.execute(sql, vec![entry.amount.into(), entry.account.into()]).await? != 1 {
+            return Err(HandlerError::refused(format!("there is no account {}", entry.account)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn confirm(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let Entry { account, amount, .. } = entry;
+        let sql = "UPDATE account SET promised = promised - ?, balance = balance + ? WHERE id = ?";
+        tcc.execute(sql, vec![amount.into(), amount.into(), account.into()]).await?;
+        book(&mut tcc, &entry, amount).await
+    }
+
+    pub(super) async fn cancel(mut tcc: Tcc, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
+        let sql = "UPDATE account SET promised = promised - ? WHERE id = ?";
+        tcc.execute(sql, vec![entry.amount.into(), entry.account.into()]).await?;
+        Ok(())
+    }
+}
+
+type Tcc = TccBranch<MySql>;
+
+async fn book(tcc: &mut Tcc, entry: &Entry, amount: i64) -> Result<(), HandlerError> {
+    let (gtid, id) = (tcc.gtid().to_string(), tcc.branch_id().0);
+    let sql = "INSERT INTO ledger (gtid, branch, transfer, account, amount) VALUES (?, ?, ?, ?, ?)";
+    let row = vec![gtid.into(), id.into(), (&entry.transfer).into(), entry.account.into(), amount.into()];
+    tcc.execute(sql, row).await?;
+    Ok(())
+}
+
 /// What comes of each verb's calls, and how many there were.
 struct Door {
     faults: [watch::Sender<Fault>; Verb::ALL.len()],
@@ -133,10 +200,6 @@ fn die() -> ! {
     std::process::abort()
 }
 
-fn no_tcc<T>() -> Result<T, Status> {
-    Err(Status::unimplemented("this participant knows XA only"))
-}
-
 #[tonic::async_trait]
 impl Participant for Guarded {
     async fn work(&self, request: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
@@ -161,16 +224,16 @@ impl Participant for Guarded {
         self.pass(Verb::Rollback, |mut inner| async move { inner.rollback(request).await }).await
     }
 
-    async fn r#try(&self, _: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
-        no_tcc()
+    async fn r#try(&self, request: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
+        self.pass(Verb::Try, |mut inner| async move { inner.r#try(request).await }).await
     }
 
-    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
-        no_tcc()
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        self.pass(Verb::Confirm, |mut inner| async move { inner.confirm(request).await }).await
     }
 
-    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
-        no_tcc()
+    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        self.pass(Verb::Cancel, |mut inner| async move { inner.cancel(request).await }).await
     }
 }
 
@@ -192,7 +255,12 @@ async fn obey(line: &str, door: &Door, sdk: &Sdk) -> Result<String> {
         "join" => {
             let gtid: Gtid = word()?.parse()?;
             let action = word()?.to_owned();
-            let entry = Json(serde_json::from_str(word()?)?);
+            let entry: Entry = serde_json::from_str(word()?)?;
+            if matches!(action.as_str(), "hold" | "promise") {
+                sdk.tcc_branch(gtid).run(&action, entry.payload()).await?;
+                return Ok(String::new());
+            }
+            let entry = Json(entry);
             let run = |branch| async move {
                 match action.as_str() {
                     "debit" => debit(branch, entry).await,
@@ -250,6 +318,8 @@ async fn main() -> Result<()> {
         .xa("debit", debit)
         .xa("credit", credit)
         .xa("insert", insert)
+        .tcc("hold", hold::attempt, hold::confirm, hold::cancel)
+        .tcc("promise", promise::attempt, promise::confirm, promise::cancel)
         .build()
         .await?;
     let door = Arc::new(Door {

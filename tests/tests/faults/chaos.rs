@@ -1,4 +1,4 @@
-//! Everything is killed and frozen at random moments while 200 transfers run.
+//! Everything is killed and frozen at random moments while 200 transfers run, each side of them by XA or TCC.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,7 +54,8 @@ async fn two_hundred_transfers(flavor: Flavor) -> Result<()> {
     let mut scene = Scene::set_with(flavor, WorldOptions { coordinator, ..WorldOptions::default() }).await?;
     let requests: Vec<ExecuteRequest> = (0..TRANSFERS)
         .map(|number| {
-            let mut both = ["debit", "credit"];
+            let mut kind = || if random.random() { BranchKind::Tcc } else { BranchKind::Xa };
+            let mut both = concord_tests::actions([kind(), kind()]);
             if random.random() {
                 both.reverse();
             }

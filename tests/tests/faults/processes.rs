@@ -125,7 +125,7 @@ async fn everything_dies_after_the_decision(flavor: Flavor) -> Result<()> {
     scene.world.two.fault(Verb::Commit, Fault::Unavailable).await?;
     let running = scene.transfer(LONG_MS);
     scene.world.two.called(Verb::Commit, 0).await?;
-    kill_everything(&mut scene).await?;
+    scene.kill_everything().await?;
     let transfer = cut_off(running, Outcome::Committed).await?;
     scene.ends_well(vec![transfer]).await
 }
@@ -136,22 +136,7 @@ async fn everything_dies_before_the_decision(flavor: Flavor) -> Result<()> {
     let running = scene.transfer(LONG_MS);
     scene.world.two.called(Verb::Prepare, 0).await?;
     scene.first_is_prepared().await?;
-    kill_everything(&mut scene).await?;
+    scene.kill_everything().await?;
     let transfer = cut_off(running, Outcome::RolledBack).await?;
     scene.ends_well(vec![transfer]).await
-}
-
-async fn kill_everything(scene: &mut Scene) -> Result<()> {
-    scene.world.coordinator.kill9()?;
-    scene.world.one.kill9()?;
-    scene.world.two.kill9()?;
-    for server in scene.servers() {
-        server.kill9()?;
-    }
-    let [one, two] = scene.servers();
-    tokio::try_join!(one.restart(), two.restart())?;
-    // The coordinator last: it finds the participants up, and they have looked for it in vain.
-    scene.world.one.restart().await?;
-    scene.world.two.restart().await?;
-    scene.world.coordinator.restart().await
 }

@@ -57,6 +57,22 @@ impl Scene {
         .await
     }
 
+    /// Kills everything, and starts it again.
+    pub(super) async fn kill_everything(&mut self) -> Result<()> {
+        self.world.coordinator.kill9()?;
+        self.world.one.kill9()?;
+        self.world.two.kill9()?;
+        for server in self.servers() {
+            server.kill9()?;
+        }
+        let [one, two] = self.servers();
+        tokio::try_join!(one.restart(), two.restart())?;
+        // The coordinator last: it finds the participants up, and they have looked for it in vain.
+        self.world.one.restart().await?;
+        self.world.two.restart().await?;
+        self.world.coordinator.restart().await
+    }
+
     /// Whatever went before: nothing is left of it, and a plain transfer succeeds.
     pub(super) async fn ends_well(&self, mut transfers: Vec<Transfer>) -> Result<()> {
         self.world.audit(&transfers).await?;
