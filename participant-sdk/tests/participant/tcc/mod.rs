@@ -1,4 +1,5 @@
 //! Try, Confirm and Cancel.
 
 mod barrier;
+mod handlers;
 mod shop;

@@ -184,11 +184,32 @@ impl Shop {
         self.probe.runs.lock().unwrap().get(&(gtid, phase)).copied().unwrap_or(0)
     }
 
+    pub fn runs_of_all(&self, gtid: Gtid) -> usize {
+        [Phase::Try, Phase::Confirm, Phase::Cancel].into_iter().map(|phase| self.runs(gtid, phase)).sum()
+    }
+
     /// Available, frozen, sold.
     pub async fn stock(&mut self) -> (i64, i64, i64) {
         let row: Option<(i64, i64, i64)> =
             self.world.plain.query_first("SELECT available, frozen, sold FROM stock").await.unwrap();
         row.expect("the article")
+    }
+
+    /// Ends what is still at work in the shop's database, as the server would when it notices that nobody waits.
+    pub async fn end_statements(&mut self) {
+        let sql = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'SELECT SLEEP%'";
+        let ids: Vec<u64> = self.world.plain.query(sql).await.unwrap();
+        for id in ids {
+            // It may have gone by itself.
+            let _ = self.world.plain.query_drop(format!("KILL {id}")).await;
+        }
+    }
+
+    /// Transactions that are open in the shop's database.
+    pub async fn open_transactions(&mut self) -> u64 {
+        let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx t \
+                   JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE()";
+        self.world.plain.query_first(sql).await.unwrap().expect("a count")
     }
 
     /// The states in the barrier table.
@@ -214,6 +235,26 @@ impl Node {
     pub async fn cancel_once(&self, gtid: Gtid, qty: &str) -> Result<CancelResponse, Status> {
         let request = CancelRequest { branch: context(gtid), work: job("order", qty) };
         self.client.clone().cancel(request).await.map(Response::into_inner)
+    }
+}
+
+/// Asks again while the outcome is not known, as the coordinator does.
+async fn until_answered<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() -> F) -> T {
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+        }
+    }
+}
+
+impl Node {
+    pub async fn confirm(&self, gtid: Gtid, qty: &str) -> ConfirmResponse {
+        until_answered(|| self.confirm_once(gtid, qty)).await
+    }
+
+    pub async fn cancel(&self, gtid: Gtid, qty: &str) -> CancelResponse {
+        until_answered(|| self.cancel_once(gtid, qty)).await
     }
 }
 
