@@ -15,10 +15,13 @@
 //! at most once, Confirm and Cancel never both, and a Try that comes after its Cancel not at all (Pat Helland,
 //! "Life beyond Distributed Transactions", 2007: activities that remember the messages they have seen).
 //!
-//! Each operation begins with one `INSERT … ON DUPLICATE KEY UPDATE`, which takes the row's exclusive lock whether
-//! the row is there or not, and nothing else. Not so `SELECT … FOR UPDATE`, or an `UPDATE` of a row that is not
-//! there: under REPEATABLE READ they lock the gap, in which other branches then cannot insert, and deadlock. Nor
-//! `INSERT IGNORE`, whose shared lock must be raised later, by two at the same time.
+//! Try and Cancel begin with one `INSERT … ON DUPLICATE KEY UPDATE`, which takes the row's exclusive lock whether
+//! the row is there or not, and nothing else. Not so `SELECT … FOR UPDATE` on a row that is not there: under
+//! REPEATABLE READ it locks the gap, two of them lock the same gap, and neither can insert. Nor `INSERT IGNORE`,
+//! whose shared lock must be raised later, by two at the same time.
+//!
+//! Confirm begins with an `UPDATE`, which locks such a gap too where there is no row, but never inserts into one: it
+//! may keep others waiting for a moment, and waits for none of them.
 
 use bytes::Bytes;
 use concord_xa::barrier;
@@ -68,13 +71,17 @@ impl Statements {
         // One row affected: it is new. Two: it was there. So with and without CLIENT_FOUND_ROWS, because the
         // update always changes it; it is rolled back.
         let touch = "connection_id = connection_id + 1";
-        // Two rows affected: the branch was tried, and is no more. Anything else: to be read.
-        let from_tried = |to: u8| format!("state = IF(state = {STATE_TRIED}, {to}, state)");
         let the_row = "WHERE gtid = ? AND branch = ?";
         Statements {
             attempt: insert(STATE_TRIED, "''", touch),
-            confirm: insert(STATE_NONE, "''", &from_tried(STATE_CONFIRMED)),
-            cancel: insert(STATE_TOMBSTONE, "''", &from_tried(STATE_CANCELLED)),
+            confirm: format!(
+                "UPDATE {table} SET state = {STATE_CONFIRMED} {the_row} AND state = {STATE_TRIED}"
+            ),
+            cancel: insert(
+                STATE_TOMBSTONE,
+                "''",
+                &format!("state = IF(state = {STATE_TRIED}, {STATE_CANCELLED}, state)"),
+            ),
             refuse: insert(STATE_REFUSED, "?", touch),
             read: format!("SELECT state, reply, confirm_reply FROM {table} {the_row}"),
             set_reply: format!("UPDATE {table} SET reply = ? {the_row}"),
@@ -83,12 +90,10 @@ impl Statements {
     }
 }
 
-/// What Confirm writes where there is no row; never committed.
-const STATE_NONE: u8 = 0;
-
-/// Rows affected when the row is new.
+/// Rows affected by `INSERT … ON DUPLICATE KEY UPDATE` when the row is new. Also, with CLIENT_FOUND_ROWS, when it was
+/// there and has not changed.
 const INSERTED: u64 = 1;
-/// Rows affected when the row was there and has changed.
+/// Rows affected by it when the row was there and has changed.
 const CHANGED: u64 = 2;
 
 /// The barrier of one database.
@@ -125,7 +130,7 @@ impl<D: LocalDatabase> Barrier<D> {
         let begun = tokio::time::timeout_at(deadline, begun).await;
         let (mut transaction, affected) = begun.map_err(|_| no_answer())??;
         if affected != INSERTED {
-            let row = self.read(&mut transaction, key).await?;
+            let row = self.read_own(&mut transaction, key).await?;
             roll_back::<D>(transaction).await;
             return recorded_try(row);
         }
@@ -158,7 +163,7 @@ impl<D: LocalDatabase> Barrier<D> {
             return Ok(Tried::Refused { reason });
         }
         // Another process was quicker, with another result perhaps.
-        let row = self.read(&mut transaction, key).await?;
+        let row = self.read_own(&mut transaction, key).await?;
         roll_back::<D>(transaction).await;
         recorded_try(row)
     }
@@ -171,11 +176,12 @@ impl<D: LocalDatabase> Barrier<D> {
         handlers: &Handlers<D>,
     ) -> Result<Finished, Unsettled> {
         let deadline = Instant::now() + job.remaining;
-        let (mut transaction, affected) = self.begin_with(&self.statements.confirm, the_row(key)).await?;
-        if affected != CHANGED {
+        let (mut transaction, confirmed) = self.begin_with(&self.statements.confirm, the_row(key)).await?;
+        if confirmed == 0 {
             let row = self.read(&mut transaction, key).await?;
             roll_back::<D>(transaction).await;
-            return recorded_end(row);
+            let no_try = Finished::Refused { reason: "no Try is on record".into() };
+            return row.map_or(Ok(no_try), recorded_end);
         }
         match run(&handlers.confirm, transaction, key, job.payload, deadline, false).await {
             Ran::Done(transaction, reply) => {
@@ -198,7 +204,7 @@ impl<D: LocalDatabase> Barrier<D> {
         let deadline = Instant::now() + job.remaining;
         let (mut transaction, affected) = self.begin_with(&self.statements.cancel, the_row(key)).await?;
         if affected != CHANGED {
-            let row = self.read(&mut transaction, key).await?;
+            let row = self.read_own(&mut transaction, key).await?;
             if row.state == barrier::STATE_TOMBSTONE {
                 // Perhaps a new one.
                 within(transaction.commit()).await?;
@@ -240,9 +246,17 @@ impl<D: LocalDatabase> Barrier<D> {
         within(transaction.commit_with(set_reply, params)).await
     }
 
-    async fn read(&self, transaction: &mut D::Transaction, key: Key) -> Result<Row, Unsettled> {
+    /// Reads a row that this transaction has locked, and that is therefore there.
+    async fn read_own(&self, transaction: &mut D::Transaction, key: Key) -> Result<Row, Unsettled> {
+        let row = self.read(transaction, key).await?;
+        row.ok_or_else(|| Unsettled(format!("the row of {} has gone", barrier::BARRIER_TABLE)))
+    }
+
+    async fn read(&self, transaction: &mut D::Transaction, key: Key) -> Result<Option<Row>, Unsettled> {
         let rows = within(transaction.query(&self.statements.read, the_row(key))).await?;
-        row(rows).ok_or_else(|| Unsettled(format!("the row of {} cannot be read", barrier::BARRIER_TABLE)))
+        let Some(values) = rows.into_iter().next() else { return Ok(None) };
+        let row = row(values);
+        row.map(Some).ok_or_else(|| Unsettled(format!("a row of {} cannot be read", barrier::BARRIER_TABLE)))
     }
 }
 
@@ -250,8 +264,8 @@ fn the_row(key: Key) -> Vec<SqlValue> {
     vec![key.gtid.to_bytes().into(), key.branch.0.into()]
 }
 
-fn row(rows: Vec<Vec<SqlValue>>) -> Option<Row> {
-    let mut values = rows.into_iter().next()?.into_iter();
+fn row(values: Vec<SqlValue>) -> Option<Row> {
+    let mut values = values.into_iter();
     let state = u8::try_from(values.next()?.as_u64()?).ok()?;
     let mut bytes = || match values.next()? {
         SqlValue::Null => Some(Bytes::new()),
@@ -277,7 +291,6 @@ fn recorded_end(row: Row) -> Result<Finished, Unsettled> {
     use barrier::{STATE_CANCELLED, STATE_CONFIRMED, STATE_REFUSED, STATE_TOMBSTONE};
     let cancelled = |reason: &str| Ok(Finished::Cancelled { reason: reason.to_owned() });
     match row.state {
-        STATE_NONE => Ok(Finished::Refused { reason: "no Try is on record".into() }),
         STATE_CONFIRMED => Ok(Finished::Confirmed { reply: row.confirm_reply }),
         STATE_CANCELLED => cancelled("cancelled before"),
         STATE_TOMBSTONE => cancelled("cancelled before it arrived"),

@@ -38,7 +38,7 @@ on_every_driver! {
         }
         assert_eq!(shop.stock().await, (100, 0, 0));
         assert_eq!(shop.barrier().await, [6, 6, 6, 6]);
-        assert_eq!(shop.open_transactions().await, 0);
+        shop.no_transaction_stays_open().await;
     }
 
     /// A failure is no answer: the coordinator asks again.
@@ -132,7 +132,7 @@ on_every_driver! {
             assert_eq!(node.cancel(gtid, "1").await.outcome(), BranchOutcome::RolledBack);
         }
         assert_eq!(shop.stock().await, (100, 0, 0));
-        assert_eq!(shop.open_transactions().await, 0);
+        shop.no_transaction_stays_open().await;
     }
 
     /// The caller's connection breaks while the handler is at work: the call goes on to its end.
@@ -178,22 +178,32 @@ on_every_driver! {
     }
 }
 
-async fn typed_try(mut tcc: TccBranch<MySql>, Json((sku, qty)): Json<(u32, u32)>) -> Result<Reply, HandlerError> {
+async fn typed_try(
+    mut tcc: TccBranch<MySql>,
+    Json((sku, qty)): Json<(u32, u32)>,
+) -> Result<Reply, HandlerError> {
     assert!(!tcc.remaining().is_zero());
     assert_eq!(tcc.branch_id(), BranchId(1));
     // The driver's own methods.
-    let left: Option<i64> = tcc.exec_first("SELECT available - ? FROM stock WHERE sku = ?", (qty, sku)).await?;
+    let left: Option<i64> =
+        tcc.exec_first("SELECT available - ? FROM stock WHERE sku = ?", (qty, sku)).await?;
     Reply::json(&left)
 }
 
-async fn typed_confirm(tcc: TccBranch<MySql>, Proto(request): Proto<BeginRequest>) -> Result<(), HandlerError> {
+async fn typed_confirm(
+    tcc: TccBranch<MySql>,
+    Proto(request): Proto<BeginRequest>,
+) -> Result<(), HandlerError> {
     assert!(tcc.remaining().is_zero());
     assert_eq!(request, BeginRequest::default());
     Ok(())
 }
 
 async fn typed_cancel(mut tcc: TccBranch<sqlx::MySqlPool>, _: Bytes) -> Result<String, HandlerError> {
-    let (sold,): (i64,) = sqlx::query_as("SELECT CAST(sold AS SIGNED) FROM stock WHERE sku = ?").bind(1).fetch_one(&mut *tcc).await?;
+    let (sold,): (i64,) = sqlx::query_as("SELECT CAST(sold AS SIGNED) FROM stock WHERE sku = ?")
+        .bind(1)
+        .fetch_one(&mut *tcc)
+        .await?;
     // A transaction in the transaction is a savepoint of it.
     let mut inner = sqlx::Connection::begin(&mut *tcc).await?;
     sqlx::query("UPDATE stock SET sold = 77").execute(&mut *inner).await?;

@@ -1,5 +1,6 @@
 //! Try, Confirm and Cancel.
 
 mod barrier;
+mod crowd;
 mod handlers;
 mod shop;

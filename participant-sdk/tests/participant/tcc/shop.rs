@@ -120,7 +120,10 @@ fn handler<D: LocalDatabase>(probe: &Arc<Probe>, phase: Phase) -> impl TccHandle
 impl Shop {
     /// With 100 in stock.
     pub async fn new(flavor: Flavor, driver: Driver) -> Self {
-        let mut world = World::new(flavor).await;
+        Shop::on(World::new(flavor).await, driver).await
+    }
+
+    pub async fn on(mut world: World, driver: Driver) -> Self {
         let sql = "CREATE TABLE stock (sku INT PRIMARY KEY, available INT NOT NULL, frozen INT NOT NULL, \
                    sold INT NOT NULL) ENGINE=InnoDB; INSERT INTO stock VALUES (1, 100, 0, 0)";
         world.plain.query_drop(sql).await.expect("tables");
@@ -150,12 +153,12 @@ impl Shop {
                     handler(probe, Phase::Confirm),
                     handler(probe, Phase::Cancel),
                 ),
-            Driver::MysqlAsync => self.on(builder, mysql_async::Pool::new(self.world.url.as_str())),
-            Driver::Sqlx => self.on(builder, sqlx::MySqlPool::connect_lazy(&self.world.url).unwrap()),
+            Driver::MysqlAsync => self.through(builder, mysql_async::Pool::new(self.world.url.as_str())),
+            Driver::Sqlx => self.through(builder, sqlx::MySqlPool::connect_lazy(&self.world.url).unwrap()),
         }
     }
 
-    fn on<D: LocalDatabase>(&self, builder: Builder, pool: D) -> Builder {
+    fn through<D: LocalDatabase>(&self, builder: Builder, pool: D) -> Builder {
         let probe = &self.probe;
         let [attempt, confirm, cancel] =
             [Phase::Try, Phase::Confirm, Phase::Cancel].map(|phase| handler::<D>(probe, phase));
@@ -205,11 +208,17 @@ impl Shop {
         }
     }
 
-    /// Transactions that are open in the shop's database.
-    pub async fn open_transactions(&mut self) -> u64 {
+    /// Waits until no transaction is open in the shop's database: the server notices by itself when a connection is
+    /// closed, and what it lists is up to 100 ms old. One that was left open would stay.
+    pub async fn no_transaction_stays_open(&mut self) {
         let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx t \
                    JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE()";
-        self.world.plain.query_first(sql).await.unwrap().expect("a count")
+        let looking = async {
+            while self.world.plain.query_first(sql).await.unwrap() != Some(0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), looking).await.expect("no transaction open");
     }
 
     /// The states in the barrier table.
