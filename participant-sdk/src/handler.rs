@@ -10,6 +10,7 @@ use concord_xa::XaError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::reservations::ReservationError;
 use crate::xa_branch::XaBranch;
 
 /// What a handler answers. The initiator gets it from `Execute`. At most 64 KiB.
@@ -84,16 +85,16 @@ impl HandlerError {
     }
 
     /// Whether it is a refusal rather than a failure. A statement that matched another number of rows than
-    /// asked for is one.
+    /// asked for is one, and so is what [`ReservationError::is_refusal`] says is one.
     pub fn is_refusal(&self) -> bool {
         match &self.0 {
             Kind::Refused(_) => true,
-            Kind::Failed(error) => {
-                matches!(
-                    error.downcast_ref(),
-                    Some(XaError::RowCount { .. } | XaError::Refused(_) | XaError::SessionsExhausted { .. })
-                )
-            }
+            Kind::Failed(error) => match error.downcast_ref() {
+                Some(XaError::RowCount { .. } | XaError::Refused(_) | XaError::SessionsExhausted { .. }) => {
+                    true
+                }
+                _ => error.downcast_ref().is_some_and(ReservationError::is_refusal),
+            },
         }
     }
 
