@@ -1,8 +1,8 @@
 //! The world around the core: its driver, its log, the network, and the participants.
 
 use concord_protocol::{
-    Branch, BranchId, BranchState, Decision, Effect, Event, Kind, Milestone, Millis, Outcome, Record,
-    Refusal, Reply, State, Timer, Transaction, Verb,
+    BranchId, BranchState, Decision, Effect, Event, Kind, Milestone, Millis, Outcome, Record, Refusal, Reply,
+    State, Timer, Transaction, Verb,
 };
 
 use crate::action::Action;
@@ -293,12 +293,17 @@ impl World {
         }
     }
 
-    /// Whether a branch was counted as read-only. The only branch commits in one phase: nobody counts its vote.
+    /// Whether a branch has only read, and the decision does not count on it. The only branch commits in one phase:
+    /// nobody counts its vote.
     fn has_only_read(&self, index: Index) -> bool {
-        let Some(transaction) = &self.transaction else { return false };
-        let counted = transaction.branch(branch_id(index)).map(Branch::state);
-        let only = transaction.branches().len() == 1;
-        counted == Some(BranchState::ReadOnly) || only && self.participant(index).read_only
+        let id = branch_id(index);
+        let told = |record: &Record| match record {
+            Record::Decided { decision: Decision::Commit, branches, .. } => branches.contains(&id),
+            _ => false,
+        };
+        let counted = self.transaction.as_ref().and_then(|transaction| transaction.branch(id));
+        counted.is_some_and(|branch| branch.state() == BranchState::ReadOnly)
+            || self.participant(index).read_only && !self.log.records.iter().any(told)
     }
 
     fn one_has_committed(&self) -> bool {
