@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the client against real databases, banks and a coordinator: those of the bank-transfer example.
+# Runs the client against real databases, services and coordinators: those of the demos.
 set -euo pipefail
 cd "$(dirname "$0")"
 
