@@ -1,4 +1,4 @@
-//! A customer, who knows the HTTP door and nothing else.
+//! A customer, who knows the order service's doors and nothing else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +11,15 @@ use tokio::time::Instant;
 
 use super::record::Outcome;
 use crate::order::desk::{Order, Wish};
+use crate::order::grpc::v1;
+use crate::order::grpc::v1::orders_client::OrdersClient;
 
 /// When the door does not say when to ask again.
 const REPEAT_AFTER: Duration = Duration::from_millis(50);
 /// The shop answers sooner, whatever happens.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Places orders. Cheap to clone.
+/// Places orders.
 #[derive(Debug)]
 pub(crate) struct Customer {
     http: Client,
@@ -51,6 +53,17 @@ impl Customer {
     pub(crate) async fn post(&self, wish: &Wish) -> Result<Answer> {
         let response = self.http.post(format!("{}/orders", self.door)).json(wish).send().await?;
         Ok(Answer { status: response.status(), body: response.json().await? })
+    }
+
+    /// Sends the wish once, by gRPC.
+    ///
+    /// # Errors
+    /// When there is no answer, or no order.
+    pub(crate) async fn place_by_grpc(&self, wish: &Wish) -> Result<v1::Order> {
+        let Wish { sku, qty, user, request_id } = wish.clone();
+        let request = v1::PlaceRequest { sku, qty, user, request_id: request_id.unwrap_or_default() };
+        let mut orders = OrdersClient::connect(self.door.clone()).await?;
+        orders.place(request).await?.into_inner().order.context("an answer with no order in it")
     }
 
     /// Reads an order.

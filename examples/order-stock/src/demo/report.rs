@@ -74,11 +74,13 @@ impl Report {
             let (number, qty) = (index + 1, thousands(one.qty));
             rows.push(format!("{number}\t{qty} {}\t{}\t{}", one.sku, one.state, one.name));
         }
-        let Storm { orders, placed, refused, .. } = &self.storm;
-        let [orders, placed, refused] =
-            [orders, placed, refused].map(|number| thousands(i64::try_from(*number).unwrap_or(i64::MAX)));
+        let Storm { orders, placed, refused, refused_for_stock, .. } = &self.storm;
+        let [orders, placed, stock, money, refused] =
+            [*orders, *placed, *refused_for_stock, refused - refused_for_stock, *refused]
+                .map(|number| thousands(i64::try_from(number).unwrap_or(i64::MAX)));
         rows.push(format!(
-            "8\t{orders} random\t{placed} COMMITTED, {refused} ROLLED_BACK\trefused for want of stock, the latter"
+            "8\t{orders} random\t{placed} COMMITTED, {refused} ROLLED_BACK\t\
+             refused: {stock} for want of stock, {money} for want of money"
         ));
         table(&rows, Alignment::Left)
     }

@@ -48,6 +48,8 @@ pub(crate) struct Storm {
     pub placed: u64,
     /// Orders refused.
     pub refused: u64,
+    /// Of these, for want of stock; the rest for want of money.
+    pub refused_for_stock: u64,
     /// Requests repeated because it was not known what had come of them.
     pub requests_repeated: u64,
     /// From the first request to the last answer.
@@ -105,6 +107,8 @@ pub(crate) async fn run(stage: &mut Stage, load: Load, record: &mut Vec<Outcome>
     let seconds = started.elapsed().as_secs_f64();
     shared.bar.finish_and_clear();
     let placed = seen.outcomes.iter().filter(|outcome| outcome.order.is_some()).count() as u64;
+    let short = seen.outcomes.iter().filter(|outcome| outcome.reason.starts_with("not enough of"));
+    let refused_for_stock = short.count() as u64;
     let log_after = stage.observer.status().await?;
     let syncs = || (log_after.log_syncs - log_before.log_syncs) as f64 / load.orders as f64;
     let latency = |quantile| seen.latency_us.value_at_quantile(quantile) as f64 / 1_000.0;
@@ -116,6 +120,7 @@ pub(crate) async fn run(stage: &mut Stage, load: Load, record: &mut Vec<Outcome>
         seed,
         placed,
         refused: orders - placed,
+        refused_for_stock,
         requests_repeated: stage.customer.repeats() - repeats_before,
         seconds,
         orders_per_second: orders as f64 / seconds,

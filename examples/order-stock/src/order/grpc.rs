@@ -10,7 +10,7 @@ use crate::order::desk;
 
 /// Generated from `proto/orderstock/v1/orders.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications)]
-mod v1 {
+pub(crate) mod v1 {
     tonic::include_proto!("orderstock.v1");
 }
 

@@ -1,7 +1,7 @@
 //! The HTTP door: JSON in, JSON out, whatever the content type says.
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -58,7 +58,11 @@ async fn place(
     Ok((status, [(header::LOCATION, format!("/orders/{}", order.id))], Json(order)).into_response())
 }
 
-async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Refusal> {
+async fn show(
+    State(desk): State<Desk>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(id) = id.map_err(|rejection| Refusal::Invalid(rejection.body_text()))?;
     Ok(Json(desk.order(&id).await?).into_response())
 }
 

@@ -4,7 +4,7 @@
 //! written by the service itself, in an XA branch; goods and money are other services' business, by TCC.
 
 pub(crate) mod desk;
-mod grpc;
+pub(crate) mod grpc;
 mod http;
 
 use std::net::SocketAddr;
