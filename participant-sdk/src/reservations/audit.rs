@@ -49,7 +49,7 @@ pub struct Violation {
     /// Which SKU.
     pub sku: String,
     /// Which bucket of it. None: all together.
-    pub bucket: Option<u16>,
+    pub bucket: Option<i16>,
     /// Which rules are broken. At least one.
     pub rules: Vec<Rule>,
     /// All figures.
@@ -206,6 +206,7 @@ impl fmt::Display for Audit {
         write!(f, "{name}: {skus} SKUs, {totals}: ")?;
         match violations.len() {
             0 => write!(f, "everything adds up"),
+            1 => write!(f, "1 violation"),
             count => write!(f, "{count} violations"),
         }?;
         violations.iter().try_for_each(|violation| write!(f, "\n  {violation}"))

@@ -49,6 +49,10 @@ pub enum ReservationError {
         /// How much there was.
         available: i64,
     },
+    /// There is enough, but in rows that others hold, and to wait for them could be a deadlock. Begin the
+    /// transaction again.
+    #[error("{0} is being rearranged, try again")]
+    Busy(String),
     /// The stock would be larger than the library counts.
     #[error("there would be {on_hand} of {sku}; {QUANTITY_MAX} at most")]
     TooMuch {
@@ -112,7 +116,10 @@ impl ReservationError {
     pub fn is_refusal(&self) -> bool {
         !matches!(
             self,
-            ReservationError::Schema(_) | ReservationError::Corrupt(_) | ReservationError::Database(_)
+            ReservationError::Busy(_)
+                | ReservationError::Schema(_)
+                | ReservationError::Corrupt(_)
+                | ReservationError::Database(_)
         )
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Reservations;
 use super::error::ReservationError;
 use super::items::{check_quantity, check_sku};
-use super::stock::{BUCKETS_MAX, Stock};
+use super::stock::{BUCKETS_MAX, HOME, LOWEST};
 use crate::local::LocalTransaction;
 
 /// The figures of one SKU, over all its buckets.
@@ -38,14 +38,13 @@ impl Reservations {
         quantity: i64,
     ) -> Result<(), ReservationError> {
         let quantity = check_quantity(check_sku(sku)?, quantity.into())?;
-        // Locks the first row, whether it was there or not; the others follow in order.
-        let first = format!(
-            "INSERT INTO {} (sku, bucket, buckets, on_hand, available, frozen, received, sold) \
-             VALUES (?, 0, 1, 0, 0, 0, 0, 0) ON DUPLICATE KEY UPDATE buckets = buckets",
-            self.items_table()
-        );
-        tx.execute(&first, vec![sku.into()]).await?;
-        let mut stock = self.locked(tx, sku).await?;
+        let mut stock = match self.lock(tx, sku, LOWEST).await? {
+            Some(stock) => stock,
+            None => {
+                self.create(tx, sku).await?;
+                self.locked(tx, sku, LOWEST).await?
+            }
+        };
         stock.receive(sku, quantity)?;
         self.write(tx, sku, &stock).await
     }
@@ -62,7 +61,7 @@ impl Reservations {
         quantity: i64,
     ) -> Result<(), ReservationError> {
         let wanted = check_quantity(check_sku(sku)?, quantity.into())?;
-        let mut stock = self.locked(tx, sku).await?;
+        let mut stock = self.locked(tx, sku, LOWEST).await?;
         if stock.available() < wanted {
             let (sku, available) = (sku.to_owned(), stock.available());
             return Err(ReservationError::Short { sku, wanted, available });
@@ -91,9 +90,9 @@ impl Reservations {
         }))
     }
 
-    /// Spreads an SKU evenly over so many rows, from 1 to [`super::BUCKETS_MAX`], so that as many buyers do not
-    /// wait for each other; 1 joins them again. Callers notice nothing, but wait while it commits. What is
-    /// frozen stays in the row where it is until its reservation ends.
+    /// Spreads an SKU evenly over so many buckets, from 1 to [`super::BUCKETS_MAX`], so that as many buyers do
+    /// not wait for each other; 1 joins them again. Callers notice nothing, but wait while it commits. What is
+    /// frozen stays in the row where it is until its reservation ends. Rows that are no longer needed stay, empty.
     ///
     /// # Errors
     /// [`ReservationError::Buckets`], [`ReservationError::UnknownSku`]; [`ReservationError::Database`].
@@ -106,22 +105,21 @@ impl Reservations {
         if !(1..=BUCKETS_MAX).contains(&buckets) {
             return Err(ReservationError::Buckets(buckets));
         }
-        let mut stock = self.locked(tx, check_sku(sku)?).await?;
+        let mut stock = self.locked(tx, check_sku(sku)?, LOWEST).await?;
         stock.spread(stock.available(), buckets);
         self.write(tx, sku, &stock).await?;
-        // In the form for several tables, which is the one that takes a hint: no other SKU is to be waited for.
-        let retired = format!(
-            "DELETE s FROM {} AS s FORCE INDEX (PRIMARY) \
-             WHERE s.sku = ? AND s.bucket >= ? AND s.on_hand = 0 AND s.frozen = 0",
-            self.items_table()
-        );
-        tx.execute(&retired, vec![sku.into(), buckets.into()]).await?;
-        self.splits().learn(sku, buckets);
+        self.splits().learn(sku, buckets, false);
         Ok(())
     }
 
-    async fn locked<T: LocalTransaction>(&self, tx: &mut T, sku: &str) -> Result<Stock, ReservationError> {
-        let stock = self.lock(tx, sku).await?;
-        stock.ok_or_else(|| ReservationError::UnknownSku(sku.to_owned()))
+    /// Makes an SKU without goods, unless somebody else does.
+    async fn create<T: LocalTransaction>(&self, tx: &mut T, sku: &str) -> Result<(), ReservationError> {
+        let sql = format!(
+            "INSERT INTO {} (sku, bucket, buckets, on_hand, available, frozen, received, sold) \
+             VALUES (?, {HOME}, 1, 0, 0, 0, 0, 0) ON DUPLICATE KEY UPDATE buckets = buckets",
+            self.items_table()
+        );
+        tx.execute(&sql, vec![sku.into()]).await?;
+        Ok(())
     }
 }

@@ -57,7 +57,7 @@ pub struct Reservation {
     /// Of which SKU.
     pub sku: String,
     /// In which bucket of it.
-    pub bucket: u16,
+    pub bucket: i16,
     /// How much was frozen.
     pub quantity: i64,
     /// How much of it was confirmed.

@@ -183,8 +183,9 @@ impl<D: LocalDatabase> BranchTransaction for TccBranch<D> {
     }
 }
 
-/// A branch whose local transaction the caller has begun, and will end: without the SDK's barrier, so the caller
-/// sees to it that nothing is done twice.
+/// A branch whose local transaction the caller has begun, and will end: without the SDK's barrier. The caller sees
+/// to it that nothing is done twice; two who end the same reservation at the same time may deadlock, and one of
+/// them has to begin again.
 #[derive(Debug)]
 pub struct Within<'a, T> {
     /// The local transaction.

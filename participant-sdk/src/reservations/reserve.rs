@@ -2,30 +2,36 @@
 //!
 //! # Why this does not deadlock
 //!
-//! Every call locks rows of the items table in ascending order of (sku, bucket), and of one SKU either a single
-//! bucket or, if it takes several, all of them. A bucket that was tried and had too little is not held: under
-//! READ COMMITTED the server releases the lock of a row that an UPDATE did not match (MySQL manual, "Transaction
-//! Isolation Levels"; tested). Under REPEATABLE READ it would be held, out of order.
+//! Rows of the items table are locked in ascending order of (SKU, bucket), by everyone. A row that was tried and
+//! had too little counts as locked: under REPEATABLE READ the server keeps it locked, and under READ COMMITTED too
+//! if it had to be waited for (tested on MySQL 9.7 and MariaDB 10.11; the manual only says that locks of rows that
+//! do not match are released). So after a bucket was tried in vain, only those above it are waited for; those
+//! below are taken if nobody holds them, or else the transaction has to begin again. That is seldom: before a lane
+//! is empty it is low, and who finds it low locks all rows from the lowest up the next time.
 
 use super::error::ReservationError;
 use super::items::Items;
+use super::stock::{HOME, LOWEST, Stock, plenty};
 use super::{BranchTransaction, Key, Reservations};
 use crate::local::{LocalTransaction, SqlValue};
 
 /// Rows of one INSERT, at most; a statement has at most 65,535 parameters.
 const ROWS_PER_STATEMENT: usize = 1_024;
 
+/// One call in so many reads the rows first, to find out if another process has split the SKU.
+const LOOK_EVERY: u32 = 64;
+
 /// Taken from one bucket.
 struct Frozen<'a> {
     sku: &'a str,
-    bucket: u16,
+    bucket: i16,
     quantity: i64,
 }
 
 impl Reservations {
     /// Freezes items for a branch: what Try does. Several of the same SKU are summed. To call it again for the
-    /// same branch adds to what it has reserved, but SKUs that are reserved in several calls may deadlock with
-    /// those of others: put all of them into one call.
+    /// same branch adds to what it has reserved, but orders that reserve in several calls may deadlock with each
+    /// other: put everything into one. It is not for a branch that has ended; the barrier sees to that.
     ///
     /// # Errors
     /// A refusal when a quantity is not from 1 to [`super::QUANTITY_MAX`], an SKU is unknown or short, or the
@@ -52,48 +58,76 @@ impl Reservations {
         tx: &mut T,
         sku: &str,
         wanted: i64,
-    ) -> Result<Vec<(u16, i64)>, ReservationError> {
-        let buckets = self.splits().of(sku);
-        let guess = rand::random_range(0..buckets);
-        if self.freeze_in(tx, sku, guess, buckets, wanted).await? {
-            return Ok(vec![(guess, wanted)]);
+    ) -> Result<Vec<(i16, i64)>, ReservationError> {
+        if rand::random_ratio(1, LOOK_EVERY)
+            && let Some(stock) = self.look(tx, sku).await?
+        {
+            self.splits().learn(sku, stock.buckets(), stock.is_low(wanted));
         }
-        // Short, unknown, or split by another process. Nothing of this SKU is locked now, nor by the look.
-        let Some(stock) = self.look(tx, sku).await? else {
-            return Err(ReservationError::UnknownSku(sku.to_owned()));
-        };
-        let short = |available| ReservationError::Short { sku: sku.to_owned(), wanted, available };
-        if stock.available() < wanted {
-            return Err(short(stock.available()));
-        }
-        if let Some(bucket) = stock.one_with(wanted)
-            && self.freeze_in(tx, sku, bucket, stock.buckets(), wanted).await?
+        let picked = self.splits().pick(sku);
+        if let Some(bucket) = picked
+            && self.freeze_picked(tx, sku, bucket, wanted).await?
         {
             return Ok(vec![(bucket, wanted)]);
         }
-        match self.lock(tx, sku).await? {
-            None => Err(ReservationError::UnknownSku(sku.to_owned())),
-            Some(stock) if stock.available() < wanted => Err(short(stock.available())),
-            Some(stock) => self.freeze_locked(tx, sku, stock, wanted).await,
+        let Some(seen) = self.look(tx, sku).await? else {
+            return Err(ReservationError::UnknownSku(sku.to_owned()));
+        };
+        if seen.available() < wanted {
+            return Err(short(sku, wanted, &seen));
+        }
+        self.splits().learn(sku, seen.buckets(), seen.is_low(wanted));
+        if let Some(bucket) = picked
+            && seen.available_from(bucket) >= wanted
+        {
+            let above = self.locked(tx, sku, bucket).await?;
+            if above.available() >= wanted {
+                return self.freeze_locked(tx, sku, above, wanted, false).await;
+            }
+        }
+        let all = match picked {
+            None => self.locked(tx, sku, LOWEST).await?,
+            Some(_) => self.locked_at_once(tx, sku).await?,
+        };
+        match all.available() >= wanted {
+            true => self.freeze_locked(tx, sku, all, wanted, true).await,
+            false => Err(short(sku, wanted, &all)),
         }
     }
 
-    /// Freezes out of one bucket, if it has enough and the SKU has as many buckets as was thought.
+    /// Freezes out of a bucket that was picked, if it has enough.
+    async fn freeze_picked<T: LocalTransaction>(
+        &self,
+        tx: &mut T,
+        sku: &str,
+        bucket: i16,
+        wanted: i64,
+    ) -> Result<bool, ReservationError> {
+        if bucket == HOME {
+            return self.freeze_in(tx, sku, bucket, wanted, wanted).await;
+        }
+        if self.freeze_in(tx, sku, bucket, wanted, plenty(wanted)).await? {
+            return Ok(true);
+        }
+        self.splits().low(sku);
+        self.freeze_in(tx, sku, bucket, wanted, wanted).await
+    }
+
+    /// Freezes out of one bucket, if it has at least so much.
     async fn freeze_in<T: LocalTransaction>(
         &self,
         tx: &mut T,
         sku: &str,
-        bucket: u16,
-        buckets: u16,
+        bucket: i16,
         wanted: i64,
+        least: i64,
     ) -> Result<bool, ReservationError> {
         let sql = format!(
             "UPDATE {} FORCE INDEX (PRIMARY) SET available = available - ?, frozen = frozen + ? \
-             WHERE sku = ? AND bucket = ? AND buckets = ? AND available >= ?",
+             WHERE sku = ? AND bucket = ? AND available >= ?",
             self.items_table()
         );
-        let params =
-            vec![wanted.into(), wanted.into(), sku.into(), bucket.into(), buckets.into(), wanted.into()];
+        let params = vec![wanted.into(), wanted.into(), sku.into(), bucket.into(), least.into()];
         Ok(tx.execute(&sql, params).await? == 1)
     }
 
@@ -137,6 +171,10 @@ impl Reservations {
         }
         Ok(())
     }
+}
+
+fn short(sku: &str, wanted: i64, stock: &Stock) -> ReservationError {
+    ReservationError::Short { sku: sku.to_owned(), wanted, available: stock.available() }
 }
 
 /// A CHECK constraint is violated.

@@ -28,14 +28,14 @@ impl Reservations {
 
     /// The statements of [`Reservations::migrate`], for services that create their tables themselves.
     pub fn create_sql(&self) -> [String; 2] {
-        let (items, reservations) = (self.items_table(), self.reservations_table());
+        let (name, items, reservations) = (self.name(), self.items_table(), self.reservations_table());
         // A BIGINT without a sign would wrap, not go below zero. DATETIME in UTC, because the hour before the
         // clock is put back comes twice in others.
         [
             format!(
                 "CREATE TABLE IF NOT EXISTS {items} (
                    sku VARCHAR(64) COLLATE utf8mb4_bin NOT NULL,
-                   bucket SMALLINT UNSIGNED NOT NULL,
+                   bucket SMALLINT NOT NULL COMMENT '0; those of a split SKU are below',
                    buckets SMALLINT UNSIGNED NOT NULL COMMENT 'of the SKU, in each of its rows',
                    on_hand BIGINT NOT NULL,
                    available BIGINT NOT NULL,
@@ -43,9 +43,9 @@ impl Reservations {
                    received BIGINT NOT NULL COMMENT 'added less removed; of all buckets together',
                    sold BIGINT NOT NULL COMMENT 'confirmed; of all buckets together',
                    PRIMARY KEY (sku, bucket),
-                   CHECK (available >= 0),
-                   CHECK (frozen >= 0),
-                   CHECK (on_hand = available + frozen)
+                   CONSTRAINT {name}_available CHECK (available >= 0),
+                   CONSTRAINT {name}_frozen CHECK (frozen >= 0),
+                   CONSTRAINT {name}_on_hand CHECK (on_hand = available + frozen)
                  ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='{}'",
                 comment("items", VERSION)
             ),
@@ -54,7 +54,7 @@ impl Reservations {
                    gtid BINARY(16) NOT NULL,
                    branch INT UNSIGNED NOT NULL,
                    sku VARCHAR(64) COLLATE utf8mb4_bin NOT NULL,
-                   bucket SMALLINT UNSIGNED NOT NULL,
+                   bucket SMALLINT NOT NULL,
                    quantity BIGINT NOT NULL,
                    confirmed BIGINT NOT NULL DEFAULT 0,
                    state ENUM('pending', 'confirmed', 'cancelled', 'expired') NOT NULL DEFAULT 'pending',
@@ -63,10 +63,9 @@ impl Reservations {
                    ended_at DATETIME(3) NULL COMMENT 'UTC',
                    PRIMARY KEY (gtid, branch, sku, bucket),
                    KEY overdue (state, expires_at),
-                   CHECK (quantity > 0),
-                   CHECK (confirmed BETWEEN 0 AND quantity),
-                   CHECK (state = 'confirmed' OR state = 'pending' OR confirmed = 0),
-                   CHECK ((state = 'pending') = (ended_at IS NULL))
+                   CONSTRAINT {name}_quantity CHECK (quantity > 0),
+                   CONSTRAINT {name}_confirmed CHECK (confirmed BETWEEN 0 AND quantity),
+                   CONSTRAINT {name}_ended CHECK ((state = 'pending') = (ended_at IS NULL))
                  ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='{}'",
                 comment("reservations", VERSION)
             ),

@@ -55,13 +55,15 @@ impl Reservations {
         let reserved = self.rows_of(tx, key, "FOR UPDATE").await?;
         let pending: Vec<_> = reserved.iter().filter(|row| row.state == State::Pending).collect();
         if pending.is_empty() {
-            return Err(not_pending(key, &reserved));
+            return Err(self.why_not(key, &reserved));
         }
         for rows in allot(&items, &pending)?.chunks(ROWS_PER_STATEMENT) {
             self.mark_confirmed(tx, key, rows).await?;
         }
-        self.settle(tx, key, State::Confirmed, "r.confirmed", "").await?;
-        Ok(())
+        match self.settle(tx, key, State::Confirmed, "r.confirmed", "").await? {
+            true => Ok(()),
+            false => Err(self.why_not(key, &reserved)),
+        }
     }
 
     /// Makes everything that the branch has frozen available again: what Cancel does. A reservation that has
@@ -128,11 +130,10 @@ impl Reservations {
         if self.settle(tx, key, State::Expired, "0", overdue).await? {
             return Ok(());
         }
-        match self.not_pending(tx, key).await? {
-            ReservationError::NotPending { state: State::Pending, .. } => {
-                Err(ReservationError::NotOverdue { gtid, branch })
-            }
-            error => Err(error),
+        let rows = self.rows_of(tx, key, "").await?;
+        match rows.iter().any(|row| row.state == State::Pending) {
+            true => Err(ReservationError::NotOverdue { gtid, branch }),
+            false => Err(self.why_not(key, &rows)),
         }
     }
 
@@ -166,7 +167,19 @@ impl Reservations {
         tx: &mut T,
         key: Key,
     ) -> Result<ReservationError, ReservationError> {
-        Ok(not_pending(key, &self.rows_of(tx, key, "").await?))
+        Ok(self.why_not(key, &self.rows_of(tx, key, "").await?))
+    }
+
+    fn why_not(&self, key: Key, reserved: &[Reservation]) -> ReservationError {
+        let Key { gtid, branch } = key;
+        if reserved.iter().any(|row| row.state == State::Pending) {
+            let reason = format!("{} lacks what branch {branch} of {gtid} has reserved", self.items_table());
+            return ReservationError::Corrupt(reason);
+        }
+        match reserved.first() {
+            None => ReservationError::NothingReserved { gtid, branch },
+            Some(row) => ReservationError::NotPending { gtid, branch, state: row.state },
+        }
     }
 
     async fn mark_confirmed<T: LocalTransaction>(
@@ -186,14 +199,6 @@ impl Reservations {
         });
         tx.execute(&sql, cases.chain(key.params()).collect()).await?;
         Ok(())
-    }
-}
-
-fn not_pending(key: Key, reserved: &[Reservation]) -> ReservationError {
-    let Key { gtid, branch } = key;
-    match reserved.first() {
-        None => ReservationError::NothingReserved { gtid, branch },
-        Some(row) => ReservationError::NotPending { gtid, branch, state: row.state },
     }
 }
 

@@ -1,22 +1,36 @@
-//! The rows of one SKU: one, or as many as it has buckets.
-
-use rand::seq::IteratorRandom as _;
+//! The rows of one SKU.
+//!
+//! An SKU has one row, bucket 0, which is its *home*. Split, it has lanes as well: buckets −1, −2 and so on.
+//! Buyers draw on lanes, each on one at random, and on the home only when a lane runs low. Rows are locked in
+//! ascending order, so that the home is last, and whoever holds a lane may always wait for the home.
 
 use super::error::ReservationError;
 use super::rows::Reader;
 use super::{Reservations, items::QUANTITY_MAX};
-use crate::local::{LocalTransaction, SqlValue};
+use crate::local::{LocalError, LocalTransaction, SqlValue};
 
 /// Into how many buckets an SKU can be split.
 pub const BUCKETS_MAX: u16 = 1_024;
 
+/// The bucket that every SKU has.
+pub(crate) const HOME: i16 = 0;
+/// Below every bucket: where locking begins when all are to be locked.
+pub(crate) const LOWEST: i16 = i16::MIN;
+
+/// A bucket is low when it has less than so many times what is wanted.
+const LOW: i64 = 8;
+
 /// Rows of one statement, at most; a statement has at most 65,535 parameters.
 const ROWS_PER_STATEMENT: usize = 1_024;
+
+/// NOWAIT, and somebody holds a row.
+const NOWAIT_MYSQL: u16 = 3572;
+const NOWAIT_MARIADB: u16 = 1205;
 
 /// One row of the items table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bucket {
-    pub(crate) number: u16,
+    pub(crate) number: i16,
     pub(crate) on_hand: i64,
     pub(crate) available: i64,
     pub(crate) frozen: i64,
@@ -26,15 +40,20 @@ pub(crate) struct Bucket {
     pub(crate) sold: i64,
 }
 
-/// All rows of one SKU.
-///
-/// Buckets from `buckets` up are retired: nothing is put into them any more, but what was frozen in them before
-/// may come back.
+/// Rows of one SKU, from some bucket up to its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stock {
-    /// Bucket 0 first. Never empty.
+    /// Ascending. Never empty.
     rows: Vec<Bucket>,
+    /// How many lanes are in use, or 1 when there is only the home. Lanes below are retired: nothing is put
+    /// into them, but what was frozen in them before may come back.
     buckets: u16,
+}
+
+/// How much a bucket must have so that it is not low.
+pub(crate) fn plenty(wanted: i64) -> i64 {
+    // At most 8 times a checked quantity.
+    LOW * wanted
 }
 
 impl Stock {
@@ -42,7 +61,7 @@ impl Stock {
         self.buckets
     }
 
-    /// The sum of a figure over all buckets.
+    /// The sum of a figure over all rows.
     pub(crate) fn sum(&self, figure: impl Fn(&Bucket) -> i64) -> i64 {
         // Each is at most QUANTITY_MAX, but for the sums of movements: these have the whole range.
         self.rows.iter().map(figure).fold(0, i64::saturating_add)
@@ -52,14 +71,27 @@ impl Stock {
         self.sum(|row| row.available)
     }
 
-    /// A bucket that has so much by itself.
-    pub(crate) fn one_with(&self, wanted: i64) -> Option<u16> {
-        let roomy = self.rows.iter().filter(|row| row.available >= wanted);
-        roomy.choose(&mut rand::rng()).map(|row| row.number)
+    /// What is available in the given bucket and those above.
+    pub(crate) fn available_from(&self, bucket: i16) -> i64 {
+        self.sum(|row| if row.number >= bucket { row.available } else { 0 })
+    }
+
+    /// Whether some bucket that buyers would pick is low, or some other has what they need.
+    pub(crate) fn is_low(&self, wanted: i64) -> bool {
+        if self.buckets == 1 {
+            // Only if there are goods in rows that nobody picks.
+            return self.available() > self.available_from(HOME);
+        }
+        let lanes = self.rows.iter().filter(|row| self.is_used(row.number) && row.number != HOME);
+        lanes.into_iter().any(|row| row.available < plenty(wanted))
+    }
+
+    fn is_used(&self, number: i16) -> bool {
+        number == HOME || (self.buckets > 1 && i32::from(number) >= -i32::from(self.buckets))
     }
 
     /// Takes from as few buckets as may be. Answers which, and how much of each; there must be enough.
-    fn freeze(&mut self, wanted: i64) -> Vec<(u16, i64)> {
+    fn freeze(&mut self, wanted: i64) -> Vec<(i16, i64)> {
         let mut left = wanted;
         let mut taken = Vec::new();
         let mut fullest: Vec<&mut Bucket> = self.rows.iter_mut().collect();
@@ -77,34 +109,46 @@ impl Stock {
         taken
     }
 
-    /// Spreads `available` evenly over `buckets` buckets. What is frozen stays where it is, because the
-    /// reservations say where.
+    /// Spreads `available` evenly over the home and, with more than one bucket, so many lanes. What is frozen
+    /// stays where it is, because the reservations say where. All rows must be here.
     pub(crate) fn spread(&mut self, available: i64, buckets: u16) {
-        let (received, sold) = (self.sum(|row| row.received), self.sum(|row| row.sold));
-        for number in 0..buckets {
+        self.buckets = buckets;
+        let lanes = if buckets > 1 { i16::try_from(buckets).unwrap_or(i16::MAX) } else { 0 };
+        for number in -lanes..=HOME {
             if let Err(place) = self.rows.binary_search_by_key(&number, |row| row.number) {
                 let (on_hand, available, frozen, received, sold) = (0, 0, 0, 0, 0);
                 self.rows.insert(place, Bucket { number, on_hand, available, frozen, received, sold });
             }
         }
-        let (share, rest) = (available / i64::from(buckets), available % i64::from(buckets));
+        let (received, sold) = (self.sum(|row| row.received), self.sum(|row| row.sold));
+        let used = i64::from(lanes) + 1;
+        let (share, rest) = (available / used, available % used);
         for row in &mut self.rows {
             row.available = match row.number {
-                number if number >= buckets => 0,
-                number => share + i64::from(i64::from(number) < rest),
+                number if number < -lanes => 0,
+                number => share + i64::from(-i64::from(number) < rest),
             };
             row.on_hand = row.available + row.frozen;
-            (row.received, row.sold) = if row.number == 0 { (received, sold) } else { (0, 0) };
+            (row.received, row.sold) = if row.number == HOME { (received, sold) } else { (0, 0) };
         }
-        self.buckets = buckets;
     }
 
-    /// Books a movement of goods from or to the outside.
+    /// Spreads what is available, unless even then some bucket would be low.
+    fn level(&mut self, wanted: i64) {
+        let mut even = self.clone();
+        even.spread(self.available(), self.buckets);
+        if !even.is_low(2 * wanted) {
+            *self = even;
+        }
+    }
+
+    /// Books a movement of goods from or to the outside. All rows must be here.
     pub(crate) fn receive(&mut self, sku: &str, quantity: i64) -> Result<(), ReservationError> {
         let on_hand = i128::from(self.sum(|row| row.on_hand)) + i128::from(quantity);
-        let received = self.rows.first_mut().and_then(|row| {
-            row.received = row.received.checked_add(quantity)?;
-            Some(row.received)
+        self.spread(self.available(), self.buckets);
+        let received = self.rows.last_mut().and_then(|home| {
+            home.received = home.received.checked_add(quantity)?;
+            Some(())
         });
         if on_hand > i128::from(QUANTITY_MAX) || received.is_none() {
             return Err(ReservationError::TooMuch { sku: sku.to_owned(), on_hand });
@@ -114,6 +158,14 @@ impl Stock {
     }
 }
 
+/// How rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Locking {
+    None,
+    Wait,
+    NoWait,
+}
+
 impl Reservations {
     /// Reads an SKU without locking anything. None: there is no such SKU.
     pub(crate) async fn look<T: LocalTransaction>(
@@ -121,31 +173,64 @@ impl Reservations {
         tx: &mut T,
         sku: &str,
     ) -> Result<Option<Stock>, ReservationError> {
-        self.read(tx, sku, "").await
+        self.read(tx, sku, LOWEST, Locking::None).await
     }
 
-    /// Locks all rows of an SKU, the first bucket first, and reads them.
+    /// Locks the rows of an SKU in ascending order, and reads them.
     pub(crate) async fn lock<T: LocalTransaction>(
         &self,
         tx: &mut T,
         sku: &str,
+        from: i16,
     ) -> Result<Option<Stock>, ReservationError> {
-        self.read(tx, sku, "FOR UPDATE").await
+        self.read(tx, sku, from, Locking::Wait).await
+    }
+
+    /// As [`Reservations::lock`], of an SKU that must be there.
+    pub(crate) async fn locked<T: LocalTransaction>(
+        &self,
+        tx: &mut T,
+        sku: &str,
+        from: i16,
+    ) -> Result<Stock, ReservationError> {
+        let stock = self.lock(tx, sku, from).await?;
+        stock.ok_or_else(|| ReservationError::UnknownSku(sku.to_owned()))
+    }
+
+    /// Locks all rows of an SKU and waits for none of them: for those who may hold one already.
+    pub(crate) async fn locked_at_once<T: LocalTransaction>(
+        &self,
+        tx: &mut T,
+        sku: &str,
+    ) -> Result<Stock, ReservationError> {
+        match self.read(tx, sku, LOWEST, Locking::NoWait).await {
+            Err(ReservationError::Database(LocalError::Server {
+                code: NOWAIT_MYSQL | NOWAIT_MARIADB,
+                ..
+            })) => Err(ReservationError::Busy(sku.to_owned())),
+            read => read?.ok_or_else(|| ReservationError::UnknownSku(sku.to_owned())),
+        }
     }
 
     async fn read<T: LocalTransaction>(
         &self,
         tx: &mut T,
         sku: &str,
-        locking: &str,
+        from: i16,
+        locking: Locking,
     ) -> Result<Option<Stock>, ReservationError> {
         // Without the hint a small table may be read from end to end, and with it other SKUs be waited for.
         let sql = format!(
             "SELECT bucket, on_hand, available, frozen, received, sold, buckets FROM {} FORCE INDEX (PRIMARY) \
-             WHERE sku = ? ORDER BY bucket {locking}",
-            self.items_table()
+             WHERE sku = ? AND bucket >= ? ORDER BY bucket {}",
+            self.items_table(),
+            match locking {
+                Locking::None => "",
+                Locking::Wait => "FOR UPDATE",
+                Locking::NoWait => "FOR UPDATE NOWAIT",
+            }
         );
-        let rows = tx.query(&sql, vec![sku.into()]).await?;
+        let rows = tx.query(&sql, vec![sku.into(), from.into()]).await?;
         let mut stock = Stock { rows: Vec::with_capacity(rows.len()), buckets: 1 };
         for row in &rows {
             let mut row = Reader::new(self.items_table(), row);
@@ -159,23 +244,28 @@ impl Reservations {
             });
             stock.buckets = row.number()?;
         }
-        if stock.rows.is_empty() {
-            return Ok(None);
-        }
-        self.splits().learn(sku, stock.buckets);
-        Ok(Some(stock))
+        Ok(Some(stock).filter(|stock| !stock.rows.is_empty()))
     }
 
-    /// Freezes, out of whatever buckets it takes; they must have been locked.
+    /// Freezes out of rows that have been locked, and have enough. With `level`, they are all of the SKU's, and
+    /// what is left is spread anew if that helps.
     pub(crate) async fn freeze_locked<T: LocalTransaction>(
         &self,
         tx: &mut T,
         sku: &str,
         mut stock: Stock,
         wanted: i64,
-    ) -> Result<Vec<(u16, i64)>, ReservationError> {
+        level: bool,
+    ) -> Result<Vec<(i16, i64)>, ReservationError> {
+        let before = stock.rows.clone();
         let taken = stock.freeze(wanted);
-        stock.rows.retain(|row| taken.iter().any(|(number, _)| *number == row.number));
+        if level {
+            if stock.is_low(wanted) {
+                stock.level(wanted);
+            }
+            self.splits().learn(sku, stock.buckets, stock.is_low(wanted));
+        }
+        stock.rows.retain(|row| !before.contains(row));
         self.write(tx, sku, &stock).await?;
         Ok(taken)
     }
