@@ -125,8 +125,8 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing(shop: &Shop) {
         (String::new(), bad, "EOF"),
         ("sku=T00101&qty=2&user=5".to_owned(), bad, "expected value"),
         (r#"{"sku":"T00101","qty":2,"user":5"#.to_owned(), bad, "EOF"),
-        (r#"["T00101", 2, 5, "one", "more"]"#.to_owned(), bad, "invalid length"),
-        ("[".repeat(4_000), bad, "recursion limit exceeded"),
+        (r#"["T00101", 2, 5, "one", "more"]"#.to_owned(), bad, "trailing characters"),
+        ("[".repeat(4_000), bad, "invalid type"),
     ] {
         let (got, answer) = shop.post(body.clone()).await;
         assert_eq!(got, status, "{body}: {answer}");

@@ -89,7 +89,7 @@ pub(crate) async fn run(mut options: Options) -> Result<ExitCode> {
         result = perform(&options, dir.path(), &mut stage) => conclude(&options, dir.path(), stage.as_ref(), result)?,
     };
     if let (true, Some(stage)) = (options.keep, &stage) {
-        tell_how_to_look(stage, dir.path());
+        tell_how_to_look(stage, &options, dir.path());
         signals.next().await;
     }
     if let Some(stage) = stage {
@@ -172,7 +172,7 @@ fn show_logs(dir: &Path, stage: Option<&Stage>) -> Result<()> {
     Ok(())
 }
 
-fn tell_how_to_look(stage: &Stage, dir: &Path) {
+fn tell_how_to_look(stage: &Stage, options: &Options, dir: &Path) {
     let (coordinator, door) = (stage.coordinator.address(), stage.part(Part::Order).process.address());
     let wish = |more: &str| format!("'{{\"sku\":\"T00101\",\"qty\":2,\"user\":{CUSTOMER}{more}}}'");
     let mysql = |part: Part, sql: &str| {
@@ -180,7 +180,9 @@ fn tell_how_to_look(stage: &Stage, dir: &Path) {
         format!("mysql -h 127.0.0.1 -P {} -u root {} -e '{sql}'", books.server().port(), books.database())
     };
     let concord = "cargo run --release --bin concord --";
-    say::headline("Everything is left running until Ctrl-C. To order something:");
+    say::headline("Everything is left running until Ctrl-C:");
+    stage.list(options);
+    say::headline("To order something:");
     for command in [
         format!("curl -d {} http://{door}/orders", wish("")),
         format!("curl -d {} http://{door}/orders", wish(",\"request_id\":\"mine\"")),

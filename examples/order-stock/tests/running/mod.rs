@@ -58,9 +58,10 @@ impl Running {
         Running { child, said }
     }
 
-    /// What it said about one of its processes, such as "order".
+    /// What it last said about one of its processes, such as "order".
     fn about(&self, process: &str) -> &str {
-        self.said.iter().find(|line| line.trim_start().starts_with(process)).unwrap()
+        let start = format!("   {process:<13} process ");
+        self.said.iter().rfind(|line| line.starts_with(&start)).unwrap()
     }
 
     /// The port of a service's database server.
@@ -76,9 +77,8 @@ impl Running {
 
     /// Ends one of its processes.
     pub(crate) fn kill9(&self, process: &str) {
-        let mut words = self.about(process).split([' ', ',']);
-        assert!(words.any(|word| word == "process"));
-        send("KILL", words.next().unwrap());
+        let (_, after) = self.about(process).split_once(" process ").unwrap();
+        send("KILL", after.split_once(',').unwrap().0);
     }
 
     pub(crate) fn interrupt(&self) {
