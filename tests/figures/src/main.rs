@@ -4,6 +4,7 @@
 
 mod bank;
 mod bare;
+mod hot;
 mod load;
 mod memory;
 mod noop;
@@ -74,6 +75,8 @@ enum Figure {
     Memory,
     /// TCC with participants that do nothing
     Noop,
+    /// Reservations of one hot SKU in 16 buckets, against one row
+    Hot,
 }
 
 /// The processes that are measured are this program again.
@@ -171,8 +174,11 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Line>> {
         add(memory::measure(arguments.live).await?);
     }
     for &flavor in flavors {
+        if wants(Figure::Hot) {
+            add(hot::measure(flavor, !arguments.no_binlog, arguments.transfers, arguments.rounds).await?);
+        }
         if !wants(Figure::Throughput) && !wants(Figure::Recovery) {
-            break;
+            continue;
         }
         let mut stage = stage::Stage::set_up(flavor, !arguments.no_binlog).await?;
         if wants(Figure::Throughput) {
