@@ -8,7 +8,7 @@ use std::time::Duration;
 use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_xa::{Database, Isolation, Options, ServerInfo, XaError};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::transport::{Channel, Endpoint, Server, server::Router};
 
 use crate::handler::{Action, FromPayload, HandlerError, Reply};
@@ -38,9 +38,9 @@ pub enum StartError {
     /// The database cannot be reached or used.
     #[error(transparent)]
     Database(#[from] XaError),
-    /// The pool of a TCC action cannot be used.
-    #[error("the database of a TCC action: {0}")]
-    Tcc(String),
+    /// The barrier table cannot be had.
+    #[error("no barrier table: {0}")]
+    Barrier(String),
     /// The port cannot be served.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -295,7 +295,7 @@ async fn open_xa(url: &str, options: Options) -> Result<Database, StartError> {
 
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
-        StartError::Tcc(error.to_string())
+        StartError::Barrier(error.to_string())
     }
 }
 
@@ -438,9 +438,9 @@ impl Participant {
         Ok(deleted)
     }
 
-    /// Purges now and at intervals until the participant stops.
+    /// Purges at intervals until the participant stops.
     async fn purge_for_ever(&self, every: Duration) {
-        let mut ticks = tokio::time::interval(every);
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

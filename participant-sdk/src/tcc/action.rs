@@ -84,16 +84,23 @@ pub(crate) enum Ran<D: LocalDatabase> {
     Failed(String),
 }
 
-/// Runs a handler in a transaction, until `deadline` at most. The handler sees the deadline if `told`.
+/// What a handler is called in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Try,
+    Confirm,
+    Cancel,
+}
+
+/// Runs a handler in a transaction, until `deadline` at most.
 pub(crate) async fn run<D: LocalDatabase>(
     handler: &Handler<D>,
     transaction: D::Transaction,
-    key: Key,
+    (key, phase): (Key, Phase),
     payload: Bytes,
     deadline: Instant,
-    told: bool,
 ) -> Ran<D> {
-    let until = told.then(|| deadline.into_std());
+    let until = (phase == Phase::Try).then(|| deadline.into_std());
     let (branch, tray) = TccBranch::new(transaction, key.gtid, key.branch, until);
     // The handler is called inside the future: a panic before its first await is caught as well.
     let work = AssertUnwindSafe(async { (handler.0)(branch, payload).await }).catch_unwind();
@@ -105,7 +112,8 @@ pub(crate) async fn run<D: LocalDatabase>(
         // In these two the transaction is dropped and its connection closed: a statement may have been cut short.
         Err(_) => Ran::Failed("the time was up while the handler was at work".into()),
         Ok(Err(panic)) => Ran::Panicked(format!("the handler panicked: {}", words_of(&*panic))),
-        Ok(Ok(Ok(Reply(reply)))) if reply.len() > REPLY_MAX_BYTES => {
+        // Cancel's is not kept.
+        Ok(Ok(Ok(Reply(reply)))) if reply.len() > REPLY_MAX_BYTES && phase != Phase::Cancel => {
             roll_back::<D>(transaction).await;
             Ran::Refused(format!("the reply has {} bytes; at most {REPLY_MAX_BYTES} are kept", reply.len()))
         }

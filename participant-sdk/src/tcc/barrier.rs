@@ -27,7 +27,7 @@ use bytes::Bytes;
 use concord_xa::barrier;
 use tokio::time::{Instant, timeout};
 
-use super::action::{CONTROL_TIME, Handler, Handlers, Ran, roll_back, run};
+use super::action::{CONTROL_TIME, Handler, Handlers, Phase, Ran, roll_back, run};
 use super::locks::Key;
 use crate::local::{LocalDatabase, LocalError, LocalTransaction, SqlValue};
 use crate::participant::{Job, Unsettled};
@@ -134,7 +134,7 @@ impl<D: LocalDatabase> Barrier<D> {
             roll_back::<D>(transaction).await;
             return recorded_try(row);
         }
-        match run(&handlers.attempt, transaction, key, job.payload, deadline, true).await {
+        match run(&handlers.attempt, transaction, (key, Phase::Try), job.payload, deadline).await {
             Ran::Done(transaction, reply) => {
                 self.commit(transaction, key, &self.statements.set_reply, &reply).await?;
                 Ok(Tried::Reserved { reply })
@@ -183,12 +183,12 @@ impl<D: LocalDatabase> Barrier<D> {
             let no_try = Finished::Refused { reason: "no Try is on record".into() };
             return row.map_or(Ok(no_try), recorded_end);
         }
-        match run(&handlers.confirm, transaction, key, job.payload, deadline, false).await {
+        match run(&handlers.confirm, transaction, (key, Phase::Confirm), job.payload, deadline).await {
             Ran::Done(transaction, reply) => {
                 self.commit(transaction, key, &self.statements.set_confirm_reply, &reply).await?;
                 Ok(Finished::Confirmed { reply })
             }
-            other => stuck(key, "Confirm", other),
+            other => stuck(key, Phase::Confirm, other),
         }
     }
 
@@ -217,12 +217,12 @@ impl<D: LocalDatabase> Barrier<D> {
             roll_back::<D>(transaction).await;
             return Err(no_action(&job.action));
         };
-        match run(handler, transaction, key, job.payload, deadline, false).await {
+        match run(handler, transaction, (key, Phase::Cancel), job.payload, deadline).await {
             Ran::Done(transaction, _) => {
                 within(transaction.commit()).await?;
                 Ok(Finished::Cancelled { reason: String::new() })
             }
-            other => stuck(key, "Cancel", other),
+            other => stuck(key, Phase::Cancel, other),
         }
     }
 
@@ -311,14 +311,14 @@ pub(crate) fn no_action(action: &str) -> Unsettled {
 }
 
 /// Confirm and Cancel have no business "no": what they refuse waits for an operator, what fails is tried again.
-fn stuck<D: LocalDatabase>(key: Key, call: &str, ran: Ran<D>) -> Result<Finished, Unsettled> {
+fn stuck<D: LocalDatabase>(key: Key, phase: Phase, ran: Ran<D>) -> Result<Finished, Unsettled> {
     match ran {
         Ran::Refused(reason) => {
-            tracing::error!(%key, reason, "{call} refused");
+            tracing::error!(%key, reason, "{phase:?} refused");
             Ok(Finished::Refused { reason })
         }
         Ran::Panicked(reason) | Ran::Failed(reason) => {
-            tracing::warn!(%key, reason, "{call} failed");
+            tracing::warn!(%key, reason, "{phase:?} failed");
             Err(Unsettled(reason))
         }
         Ran::Done(..) => Err(Unsettled("the handler's work was not committed".into())),

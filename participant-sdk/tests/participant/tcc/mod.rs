@@ -2,5 +2,9 @@
 
 mod barrier;
 mod crowd;
+mod faults;
 mod handlers;
+mod model;
+mod purging;
+mod schema;
 mod shop;

@@ -231,39 +231,60 @@ pub fn try_of(gtid: Gtid, qty: &str) -> TryRequest {
     TryRequest { branch: context(gtid), work: job("order", qty), remaining_ms: 30_000 }
 }
 
-impl Node {
+/// Calls a participant, as the coordinator does.
+pub struct Caller(pub ParticipantClient<tonic::transport::Channel>);
+
+impl Caller {
     pub async fn attempt(&self, gtid: Gtid, qty: &str) -> Result<TryResponse, Status> {
-        self.client.clone().r#try(try_of(gtid, qty)).await.map(Response::into_inner)
+        self.0.clone().r#try(try_of(gtid, qty)).await.map(Response::into_inner)
     }
 
     pub async fn confirm_once(&self, gtid: Gtid, qty: &str) -> Result<ConfirmResponse, Status> {
         let request = ConfirmRequest { branch: context(gtid), work: job("order", qty) };
-        self.client.clone().confirm(request).await.map(Response::into_inner)
+        self.0.clone().confirm(request).await.map(Response::into_inner)
     }
 
     pub async fn cancel_once(&self, gtid: Gtid, qty: &str) -> Result<CancelResponse, Status> {
         let request = CancelRequest { branch: context(gtid), work: job("order", qty) };
-        self.client.clone().cancel(request).await.map(Response::into_inner)
+        self.0.clone().cancel(request).await.map(Response::into_inner)
     }
 }
 
-/// Asks again while the outcome is not known, as the coordinator does.
-async fn until_answered<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() -> F) -> T {
+/// Asks again while the outcome is not known, as the coordinator does, but after a moment only: the database may be
+/// down.
+pub async fn patiently<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() -> F) -> T {
     loop {
         match call().await {
             Ok(answer) => return answer,
             Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 impl Node {
+    pub fn caller(&self) -> Caller {
+        Caller(self.client.clone())
+    }
+
+    pub async fn attempt(&self, gtid: Gtid, qty: &str) -> Result<TryResponse, Status> {
+        self.caller().attempt(gtid, qty).await
+    }
+
+    pub async fn confirm_once(&self, gtid: Gtid, qty: &str) -> Result<ConfirmResponse, Status> {
+        self.caller().confirm_once(gtid, qty).await
+    }
+
+    pub async fn cancel_once(&self, gtid: Gtid, qty: &str) -> Result<CancelResponse, Status> {
+        self.caller().cancel_once(gtid, qty).await
+    }
+
     pub async fn confirm(&self, gtid: Gtid, qty: &str) -> ConfirmResponse {
-        until_answered(|| self.confirm_once(gtid, qty)).await
+        patiently(|| self.confirm_once(gtid, qty)).await
     }
 
     pub async fn cancel(&self, gtid: Gtid, qty: &str) -> CancelResponse {
-        until_answered(|| self.cancel_once(gtid, qty)).await
+        patiently(|| self.cancel_once(gtid, qty)).await
     }
 }
 
