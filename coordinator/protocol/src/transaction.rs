@@ -136,6 +136,12 @@ impl Branch {
         self.heuristic
     }
 
+    /// Nobody waits for the answer to the call under way any more, but it may still arrive.
+    pub(crate) fn give_up_call(&mut self) {
+        self.maybe_arrived |= matches!(self.call, Call::Made(_));
+        self.call = Call::Idle;
+    }
+
     pub(crate) fn needs_phase_two(&self) -> bool {
         !self.state.has_ended() || self.parked
     }
@@ -439,7 +445,7 @@ impl Transaction {
             if self.never_called(&self.branches[index]) {
                 self.branches[index].state = BranchState::RolledBack;
             }
-            self.branches[index].call = Call::Idle;
+            self.branches[index].give_up_call();
         }
         let branches = self.ids_where(|branch| !branch.state.has_ended());
         self.append(Record::Decided { decision: Decision::Rollback, branches, cause: Some(cause) }, out);
@@ -595,6 +601,7 @@ impl Transaction {
 
     /// Asks a branch something new.
     pub(crate) fn call(&mut self, index: usize, verb: Verb, out: &mut Vec<Effect>) {
+        self.branches[index].give_up_call();
         self.branches[index].attempts = 0;
         self.call_again(index, verb, out);
     }

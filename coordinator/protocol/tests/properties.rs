@@ -42,6 +42,8 @@ enum Message {
         branch: usize,
         verb: Verb,
         repeated: bool,
+        /// A copy of it has been delivered, or its sender is gone: nobody can say that it was not sent.
+        left: bool,
     },
     Reply {
         branch: usize,
@@ -52,6 +54,14 @@ enum Message {
     Start {
         branch: usize,
     },
+}
+
+impl Message {
+    fn leave(&mut self) {
+        if let Message::Call { left, .. } = self {
+            *left = true;
+        }
+    }
 }
 
 struct World {
@@ -124,7 +134,7 @@ impl World {
                 if verb == Verb::Try {
                     self.assert_enlisted(branch);
                 }
-                self.network.push(Message::Call { branch: index(branch), verb, repeated });
+                self.network.push(Message::Call { branch: index(branch), verb, repeated, left: false });
             }
             Effect::SetTimer(timer) => self.timers.push(timer),
             Effect::Tell(Milestone::Decided(decision)) => {
@@ -172,7 +182,7 @@ impl World {
 
     fn deliver(&mut self, message: Message) {
         match message {
-            Message::Call { branch, verb, repeated } => {
+            Message::Call { branch, verb, repeated, .. } => {
                 let reply = self.participants[branch].answer(verb, repeated);
                 self.network.push(Message::Reply { branch, verb, reply });
             }
@@ -206,6 +216,16 @@ impl World {
         }
     }
 
+    /// A call that could not be sent, and the coordinator knows it.
+    fn keep_back(&mut self, message: Message) {
+        match message {
+            Message::Call { branch, verb, left: false, .. } => {
+                self.reply(branch, verb, Reply::Failed { maybe_arrived: false });
+            }
+            other => self.lose(other),
+        }
+    }
+
     /// kill -9 of the coordinator: the unsynced tail is lost from some point on; calls under way go on.
     fn crash(&mut self, keep: usize) {
         let lost = self.log.len() - self.synced;
@@ -213,6 +233,7 @@ impl World {
         self.synced = self.log.len();
         self.in_log.clear();
         self.network.retain(|message| !matches!(message, Message::Reply { .. }));
+        self.network.iter_mut().for_each(Message::leave);
         self.timers.clear();
         if self.log.is_empty() {
             // Unknown, of an epoch that has ended: rolled back, for ever. Nobody may have been told otherwise.
@@ -352,6 +373,7 @@ enum Action {
     Deliver(usize),
     Duplicate(usize),
     Lose(usize),
+    KeepBack(usize),
     Log,
     Timer(usize),
     Deadline,
@@ -372,6 +394,7 @@ fn action() -> impl Strategy<Value = Action> {
         8 => any.clone().prop_map(Action::Deliver),
         1 => any.clone().prop_map(Action::Duplicate),
         2 => any.clone().prop_map(Action::Lose),
+        2 => any.clone().prop_map(Action::KeepBack),
         4 => Just(Action::Log),
         3 => any.clone().prop_map(Action::Timer),
         1 => Just(Action::Deadline),
@@ -405,6 +428,7 @@ fn run(driven: bool, grade: Grade, branches: &[(Kind, Vote)], actions: &[Action]
             }
             Action::Duplicate(index) => {
                 if let Some(at) = pick(index, world.network.len()) {
+                    world.network[at].leave();
                     world.deliver(world.network[at]);
                 }
             }
@@ -412,6 +436,12 @@ fn run(driven: bool, grade: Grade, branches: &[(Kind, Vote)], actions: &[Action]
                 if let Some(at) = pick(index, world.network.len()) {
                     let message = world.network.swap_remove(at);
                     world.lose(message);
+                }
+            }
+            Action::KeepBack(index) => {
+                if let Some(at) = pick(index, world.network.len()) {
+                    let message = world.network.swap_remove(at);
+                    world.keep_back(message);
                 }
             }
             Action::Log => world.log_answers(),

@@ -498,3 +498,15 @@ fn recovery_with_a_decision_confirms_and_leaves_what_is_parked() {
         .ended(2, Confirm, Committed)
         .check("tcc_recovery_decided");
 }
+
+#[test]
+fn a_rollback_that_cannot_be_sent_says_nothing_about_the_one_phase_commit_before_it() {
+    Conversation::executed(1, Grade::EarlyVote)
+        .logged()
+        .deadline()
+        .replied(1, Rollback, NOT_SENT)
+        // The one-phase commit is still under way: nobody may be told that it is rolled back.
+        .event("initiator: roll back", Event::Rollback)
+        .ended(1, WorkAndCommit, Committed)
+        .check("one_phase_overtaken");
+}
