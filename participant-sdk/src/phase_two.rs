@@ -79,10 +79,6 @@ impl Xa {
                 *state = State::Ended(End::RolledBack { reason: reason.clone() });
                 return Ok(Ending::RolledBack { reason });
             }
-            State::Ended(End::ReadOnly { reply }) => {
-                *state = State::Ended(End::ReadOnly { reply });
-                return Ok(Ending::RolledBack { reason: String::new() });
-            }
             State::Open { branch, .. } => {
                 branch.abort().await;
                 self.database.rollback(&xid).await
@@ -92,6 +88,8 @@ impl Xa {
                 *state = State::Prepared { branch, reply, since };
                 self.roll_back_prepared(&mut state).await
             }
+            // Also what only read gets its tombstone: a duplicate of its call, in the next life of this process,
+            // may find something to write.
             other => {
                 *state = other;
                 self.database.rollback(&xid).await

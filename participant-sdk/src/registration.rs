@@ -163,7 +163,7 @@ async fn conclude(xa: &Xa, xid: &Xid, answer: Answer) -> Result<(), BranchError>
         return Err(BranchError::Refused(why));
     }
     match reported {
-        Err(status) if reason(&status).is_some_and(|reason| GONE.contains(&reason.as_str())) => {
+        Err(status) if is_gone(&status) => {
             // It was rolled back in the meantime: do not wait for the coordinator to say so again.
             let _ = xa.rollback(*xid).await;
             Err(BranchError::Coordinator(Box::new(status)))
@@ -222,11 +222,16 @@ impl TccBuilder {
         let tried = self.tcc.attempt(key, job).await;
         match tried.map_err(|unsettled| BranchError::Unknown(unsettled.0))? {
             Tried::Reserved { reply } => {
-                // The coordinator will ask for Try itself, and find it done.
-                if let Err(status) = self.link.report(&xid, Vote::Yes, "").await {
-                    tracing::warn!(%xid, %status, "the vote could not be reported");
+                match self.link.report(&xid, Vote::Yes, "").await {
+                    // Its Cancel has come, or is on its way.
+                    Err(status) if is_gone(&status) => Err(BranchError::Coordinator(Box::new(status))),
+                    // The coordinator will ask for Try itself, and find it done.
+                    Err(status) => {
+                        tracing::warn!(%xid, %status, "the vote could not be reported");
+                        Ok(Reply(reply))
+                    }
+                    Ok(()) => Ok(Reply(reply)),
                 }
-                Ok(Reply(reply))
             }
             Tried::Refused { reason } => {
                 self.link.report(&xid, Vote::No, &reason).await.ok();
@@ -241,5 +246,9 @@ fn random_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
+fn is_gone(status: &Status) -> bool {
+    reason(status).is_some_and(|reason| GONE.contains(&reason.as_str()))
+}
+
 /// Reasons of a coordinator for which the transaction has no use for a yes any more.
-const GONE: [&str; 2] = ["TRANSACTION_NOT_ACTIVE", "UNKNOWN_GTID"];
+const GONE: [&str; 4] = ["TRANSACTION_NOT_ACTIVE", "UNKNOWN_GTID", "UNKNOWN_BRANCH", "ROLLED_BACK"];

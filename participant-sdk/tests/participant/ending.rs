@@ -21,6 +21,22 @@ on_both! {
         assert_eq!(node.commit(commit(gtid)).await.outcome(), BranchOutcome::RolledBack);
     }
 
+    /// A branch that only read is rolled back, and a duplicate of its one-phase commit arrives in the next life,
+    /// in which it would find something to write.
+    async fn rule_9_a_tombstone_for_what_only_read(flavor) {
+        let mut world = World::new(flavor).await;
+        let node = world.node().await;
+        let gtid = gtid();
+        let answer = node.prepare(prepare(gtid, job("read", ""))).await;
+        assert_eq!(answer.vote(), Vote::ReadOnly);
+        assert_eq!(node.rollback(gtid).await.outcome(), BranchOutcome::RolledBack);
+        node.stop().await;
+        let node = world.node().await;
+        let late = one_phase(gtid, job("debit", "10"));
+        assert_eq!(node.commit(late).await.outcome(), BranchOutcome::RolledBack);
+        assert_eq!(world.balance().await, 100);
+    }
+
     /// The fence goes up first: work under way is stopped, and its vote is never counted.
     async fn rule_4_a_rollback_stops_work_under_way(flavor) {
         let mut world = World::new(flavor).await;

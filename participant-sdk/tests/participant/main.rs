@@ -5,6 +5,7 @@
 
 mod ending;
 mod joining;
+mod local;
 mod recovering;
 mod support;
 mod tcc;

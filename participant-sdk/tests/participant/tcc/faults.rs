@@ -60,7 +60,10 @@ async fn between_and_during(flavor: Flavor, driver: Driver) {
                 Phase::Try => assert!(patiently(|| node.attempt(gtid, "5")).await.reserved),
                 Phase::Confirm => {
                     let answer = patiently(|| node.confirm_once(gtid, "5")).await;
-                    assert_eq!((answer.outcome(), &answer.reply[..]), (BranchOutcome::Committed, &b"Confirm 5"[..]));
+                    assert_eq!(
+                        (answer.outcome(), &answer.reply[..]),
+                        (BranchOutcome::Committed, &b"Confirm 5"[..])
+                    );
                 }
                 Phase::Cancel => {
                     let answer = patiently(|| node.cancel_once(gtid, "5")).await;

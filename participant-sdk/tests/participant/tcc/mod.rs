@@ -4,6 +4,7 @@ mod barrier;
 mod crowd;
 mod faults;
 mod handlers;
+mod joining;
 mod model;
 mod purging;
 mod schema;

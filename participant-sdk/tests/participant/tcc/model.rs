@@ -31,14 +31,19 @@ enum Answer {
     Error,
 }
 
-const REASONS: [(Mode, &str); 3] =
-    [(Mode::Refuse, "not today"), (Mode::Panic, "the author's mistake"), (Mode::Reply(65_537), "65537 bytes")];
+const REASONS: [(Mode, &str); 3] = [
+    (Mode::Refuse, "not today"),
+    (Mode::Panic, "the author's mistake"),
+    (Mode::Reply(65_537), "65537 bytes"),
+];
 
 impl Model {
     fn deliver(&mut self, phase: Phase, mode: Option<Mode>) -> Answer {
         let (next, answer) = match (&*self, phase, mode) {
             (Model::New, Phase::Try, None) => (Model::Tried, Answer::Reserved),
-            (Model::New | Model::Tried, _, Some(Mode::Fail)) if self.calls_handler(phase) => return Answer::Error,
+            (Model::New | Model::Tried, _, Some(Mode::Fail)) if self.calls_handler(phase) => {
+                return Answer::Error;
+            }
             (Model::New, Phase::Try, Some(mode)) => {
                 let (_, reason) = REASONS.into_iter().find(|(known, _)| *known == mode).unwrap();
                 (Model::Refused(reason), Answer::No)
@@ -48,7 +53,9 @@ impl Model {
             (Model::New, Phase::Confirm, _) => return Answer::Refused,
             (Model::New, Phase::Cancel, _) => (Model::Barred, Answer::Cancelled),
             (Model::Tried, _, Some(Mode::Panic)) => return Answer::Error,
-            (Model::Tried, Phase::Cancel, None | Some(Mode::Reply(_))) => (Model::Cancelled, Answer::Cancelled),
+            (Model::Tried, Phase::Cancel, None | Some(Mode::Reply(_))) => {
+                (Model::Cancelled, Answer::Cancelled)
+            }
             (Model::Tried, Phase::Confirm, None) => (Model::Confirmed, Answer::Confirmed),
             (Model::Tried, _, Some(_)) => return Answer::Refused,
             (Model::Confirmed, _, _) => return Answer::Confirmed,
@@ -98,7 +105,9 @@ async fn call(node: &Node, gtid: Gtid, phase: Phase) -> (Answer, String) {
             false => (Answer::No, answer.reason),
         }),
         Phase::Confirm => node.confirm_once(gtid, "1").await.map(|a| ended(a.outcome(), a.reason, a.reply)),
-        Phase::Cancel => node.cancel_once(gtid, "1").await.map(|a| ended(a.outcome(), a.reason, Bytes::new())),
+        Phase::Cancel => {
+            node.cancel_once(gtid, "1").await.map(|a| ended(a.outcome(), a.reason, Bytes::new()))
+        }
     };
     answer.unwrap_or_else(|status| {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
@@ -154,7 +163,8 @@ async fn in_order(shop: &mut Shop, nodes: &[Node; 2], deliveries: Vec<Delivery>)
             _ => {}
         }
         assert_eq!(shop.state(gtid).await, models[branch].state(), "after call {index} of {deliveries:?}");
-        let moved = |of: fn((i64, i64, i64)) -> i64| models.iter().map(|model| of(model.moved())).sum::<i64>();
+        let moved =
+            |of: fn((i64, i64, i64)) -> i64| models.iter().map(|model| of(model.moved())).sum::<i64>();
         let expected = (100 + moved(|m| m.0), moved(|m| m.1), moved(|m| m.2));
         assert_eq!(shop.stock().await, expected, "after call {index} of {deliveries:?}");
     }
@@ -184,7 +194,10 @@ async fn at_once(shop: &mut Shop, nodes: &[Node; 2], deliveries: Vec<Delivery>) 
             (_, Answer::Refused) => words == "no Try is on record",
             (_, Answer::Error) => false,
         };
-        assert!(agrees, "{answer:?} to {phase:?} ({words}), but the row's state is {state:?}: {deliveries:?}");
+        assert!(
+            agrees,
+            "{answer:?} to {phase:?} ({words}), but the row's state is {state:?}: {deliveries:?}"
+        );
     }
     let expected = match state {
         Some(3) => (99, 1, 0),
@@ -192,7 +205,8 @@ async fn at_once(shop: &mut Shop, nodes: &[Node; 2], deliveries: Vec<Delivery>) 
         _ => (100, 0, 0),
     };
     assert_eq!(shop.stock().await, expected, "{state:?} {deliveries:?}");
-    let ran = |phase, states: &[u8]| assert_eq!(shop.runs(gtid, phase) == 1, states.contains(&state.unwrap_or(0)));
+    let ran =
+        |phase, states: &[u8]| assert_eq!(shop.runs(gtid, phase) == 1, states.contains(&state.unwrap_or(0)));
     ran(Phase::Try, &[3, 4, 5]);
     ran(Phase::Confirm, &[4]);
     ran(Phase::Cancel, &[5]);

@@ -14,14 +14,16 @@ impl Shop {
     }
 
     async fn rows(&mut self) -> Vec<Gtid> {
-        let rows: Vec<Vec<u8>> = self.world.plain.query("SELECT gtid FROM concord_barrier ORDER BY gtid").await.unwrap();
+        let rows: Vec<Vec<u8>> =
+            self.world.plain.query("SELECT gtid FROM concord_barrier ORDER BY gtid").await.unwrap();
         rows.into_iter().map(|bytes| Gtid::from_bytes(bytes.try_into().unwrap()).unwrap()).collect()
     }
 
     /// Rows of branches that were cancelled, one per gtid.
     async fn fill(&mut self, gtids: impl IntoIterator<Item = Gtid>) {
         let rows: Vec<_> = gtids.into_iter().map(|gtid| (gtid.to_bytes().to_vec(),)).collect();
-        let sql = "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) VALUES (?, 1, 5, 0, '')";
+        let sql =
+            "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) VALUES (?, 1, 5, 0, '')";
         self.world.plain.query_drop("START TRANSACTION").await.unwrap();
         self.world.plain.exec_batch(sql, rows).await.unwrap();
         self.world.plain.query_drop("COMMIT").await.unwrap();
