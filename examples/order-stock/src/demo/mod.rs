@@ -89,7 +89,7 @@ pub(crate) async fn run(mut options: Options) -> Result<ExitCode> {
         result = perform(&options, dir.path(), &mut stage) => conclude(&options, dir.path(), stage.as_ref(), result)?,
     };
     if let (true, Some(stage)) = (options.keep, &stage) {
-        tell_how_to_look(stage, &options, dir.path());
+        tell_how_to_look(stage, dir.path());
         signals.next().await;
     }
     if let Some(stage) = stage {
@@ -172,7 +172,7 @@ fn show_logs(dir: &Path, stage: Option<&Stage>) -> Result<()> {
     Ok(())
 }
 
-fn tell_how_to_look(stage: &Stage, options: &Options, dir: &Path) {
+fn tell_how_to_look(stage: &Stage, dir: &Path) {
     let (coordinator, door) = (stage.coordinator.address(), stage.part(Part::Order).process.address());
     let wish = |more: &str| format!("'{{\"sku\":\"T00101\",\"qty\":2,\"user\":{CUSTOMER}{more}}}'");
     let mysql = |part: Part, sql: &str| {
@@ -180,8 +180,13 @@ fn tell_how_to_look(stage: &Stage, options: &Options, dir: &Path) {
         format!("mysql -h 127.0.0.1 -P {} -u root {} -e '{sql}'", books.server().port(), books.database())
     };
     let concord = "cargo run --release --bin concord --";
-    say::headline("Everything is left running until Ctrl-C:");
-    stage.list(options);
+    let pid = |part: Part| stage.part(part).process.pid();
+    let [order, stock, payment] = Part::ALL.map(pid);
+    say::headline("Everything is left running until Ctrl-C.");
+    say::line(format!(
+        "Processes: order {order}, stock {stock}, payment {payment}, coordinator {}",
+        stage.coordinator.pid()
+    ));
     say::headline("To order something:");
     for command in [
         format!("curl -d {} http://{door}/orders", wish("")),

@@ -146,8 +146,8 @@ impl Stage {
         payment.bring(&self.balance, &money).await
     }
 
-    /// Tells what is running.
-    pub(crate) fn list(&self, options: &Options) {
+    /// Tells what was started.
+    pub(crate) fn describe(&self, options: &Options) {
         for part in Part::ALL {
             let (process, server) = (&self.part(part).process, self.books(part).server());
             let whose = if server.is_private() { "its own" } else { "your" };
@@ -166,11 +166,6 @@ impl Stage {
         };
         let (pid, address) = (self.coordinator.pid(), self.coordinator.address());
         say::line(format!("coordinator   process {pid}, {address}; {program}"));
-    }
-
-    /// Tells what was started.
-    pub(crate) fn describe(&self, options: &Options) {
-        self.list(options);
         say::line("customers     this process, over HTTP");
         say::line(format!(
             "stock         {} SKUs with plenty of each, but {} of {HOT}, which is split over {} rows",

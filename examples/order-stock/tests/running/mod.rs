@@ -58,10 +58,10 @@ impl Running {
         Running { child, said }
     }
 
-    /// What it last said about one of its processes, such as "order".
+    /// What it said about one of its processes, such as "order", when it had started it.
     fn about(&self, process: &str) -> &str {
         let start = format!("   {process:<13} process ");
-        self.said.iter().rfind(|line| line.starts_with(&start)).unwrap()
+        self.said.iter().find(|line| line.starts_with(&start)).unwrap()
     }
 
     /// The port of a service's database server.
@@ -75,10 +75,11 @@ impl Running {
         format!("http://{}", words.into_iter().find(|word| word.starts_with("127.0.0.1:")).unwrap())
     }
 
-    /// Ends one of its processes.
+    /// Ends one of its processes. Only with `--keep`, which says what they are in the end: some were restarted.
     pub(crate) fn kill9(&self, process: &str) {
-        let (_, after) = self.about(process).split_once(" process ").unwrap();
-        send("KILL", after.split_once(',').unwrap().0);
+        let list = self.said.iter().find_map(|line| line.strip_prefix("   Processes: ")).unwrap();
+        let pid = list.split(", ").find_map(|one| one.strip_prefix(process));
+        send("KILL", pid.unwrap().trim_start());
     }
 
     pub(crate) fn interrupt(&self) {
