@@ -38,9 +38,9 @@ pub enum StartError {
     /// The database cannot be reached or used.
     #[error(transparent)]
     Database(#[from] XaError),
-    /// The barrier table cannot be had.
-    #[error("no barrier table: {0}")]
-    Barrier(String),
+    /// A database cannot be used for local transactions, or has no barrier table and cannot be given one.
+    #[error("{0}")]
+    Local(String),
     /// The port cannot be served.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -251,6 +251,7 @@ impl Builder {
         };
         let link = Arc::new(Link::new(channel, self.address));
         let horizon = Arc::new(Horizon::new(self.retention));
+        let leniency = self.options.leniency.clone();
         let mut databases = self.tcc_on;
         let mut xa = None;
         if !self.database.is_empty() {
@@ -268,7 +269,7 @@ impl Builder {
             databases.push(pending(own.clone(), None));
             databases.extend(self.tcc.into_iter().map(|action| pending(own.clone(), Some(action))));
         }
-        let tcc = Arc::new(Tcc::open(databases, Arc::clone(&horizon)).await?);
+        let tcc = Arc::new(Tcc::open(databases, &leniency, Arc::clone(&horizon)).await?);
         let participant = Participant { xa, tcc, link, horizon, safety: self.safety_interval };
         let background = tokio::spawn({
             let (participant, recover, purge) =
@@ -295,7 +296,7 @@ async fn open_xa(url: &str, options: Options) -> Result<Database, StartError> {
 
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
-        StartError::Barrier(error.to_string())
+        StartError::Local(error.to_string())
     }
 }
 
@@ -403,6 +404,11 @@ impl Participant {
     /// The participant's database, for work outside any global transaction. None without [`Builder::database`].
     pub fn database(&self) -> Option<&Database> {
         self.xa.as_ref().map(|xa| &xa.database)
+    }
+
+    /// The way to the coordinator.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Joins a global transaction with a TCC branch: see [`TccBuilder::run`].

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use concord_xa::Leniency;
 use concord_xa::barrier::{BARRIER_TABLE, add_confirm_reply_sql, create_sql, table_name};
+use concord_xa::server::{FOREIGN_ENGINES, Purpose, VARIABLES, judge};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -12,7 +14,7 @@ use super::barrier::Barrier;
 use super::locks::Locks;
 use super::{Action, Home, Registered, Tcc};
 use crate::horizon::Horizon;
-use crate::local::{LocalDatabase, LocalError, LocalTransaction};
+use crate::local::{LocalDatabase, LocalError, LocalTransaction, SqlValue};
 
 /// A database whose barrier table is ready.
 pub(crate) struct Opened {
@@ -25,7 +27,7 @@ pub(crate) struct Opened {
 
 /// An action whose database has not been looked at yet.
 pub(crate) trait Pending: Send {
-    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Opened, OpenError>>;
+    fn open(self: Box<Self>, leniency: Leniency) -> BoxFuture<'static, Result<Opened, OpenError>>;
 }
 
 struct Unopened<D: LocalDatabase> {
@@ -42,9 +44,9 @@ pub(crate) fn pending<D: LocalDatabase>(
 }
 
 impl<D: LocalDatabase> Pending for Unopened<D> {
-    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Opened, OpenError>> {
+    fn open(self: Box<Self>, leniency: Leniency) -> BoxFuture<'static, Result<Opened, OpenError>> {
         async move {
-            let (identity, table) = prepare(&self.database).await?;
+            let (identity, table) = prepare(&self.database, &leniency).await?;
             let barrier = Barrier::new(self.database, table);
             let home = Arc::new(barrier.clone());
             let action = self.action.map(|(name, handlers)| {
@@ -59,10 +61,14 @@ impl<D: LocalDatabase> Pending for Unopened<D> {
 
 impl Tcc {
     /// Looks at every database and makes it ready.
-    pub(crate) async fn open(all: Vec<Box<dyn Pending>>, horizon: Arc<Horizon>) -> Result<Self, OpenError> {
+    pub(crate) async fn open(
+        all: Vec<Box<dyn Pending>>,
+        leniency: &Leniency,
+        horizon: Arc<Horizon>,
+    ) -> Result<Self, OpenError> {
         let (mut actions, mut homes, mut known) = (HashMap::new(), Vec::new(), HashSet::new());
         for pending in all {
-            let Opened { identity, home, action } = pending.open().await?;
+            let Opened { identity, home, action } = pending.open(leniency.clone()).await?;
             if known.insert(identity) {
                 home.newest().await?.into_iter().for_each(|gtid| horizon.see(gtid));
                 homes.push(home);
@@ -76,15 +82,17 @@ impl Tcc {
 /// Why a database cannot be used for TCC branches.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    #[error("{0}")]
+    #[error("the database cannot be used: {0}")]
     Unfit(String),
     #[error(transparent)]
     Database(#[from] LocalError),
 }
 
-/// Creates the barrier table where it is missing. Answers what identifies the database, and the table's name.
-async fn prepare<D: LocalDatabase>(database: &D) -> Result<(String, String), OpenError> {
+/// Checks that the server is fit, and creates the barrier table where it is missing. Answers what identifies the
+/// database, and the table's name.
+async fn prepare<D: LocalDatabase>(database: &D, leniency: &Leniency) -> Result<(String, String), OpenError> {
     let mut transaction = database.begin().await?;
+    check(&mut transaction, leniency).await?;
     let here = "SELECT DATABASE(), CONCAT_WS(' ', @@hostname, @@port, @@datadir, DATABASE())";
     let rows = transaction.query(here, Vec::new()).await?;
     let texts = rows.first().map(|row| row.iter().map(|value| value.as_str()).collect::<Vec<_>>());
@@ -100,6 +108,21 @@ async fn prepare<D: LocalDatabase>(database: &D) -> Result<(String, String), Ope
     }
     transaction.commit().await?;
     Ok(((*identity).to_owned(), table))
+}
+
+async fn check<T: LocalTransaction>(transaction: &mut T, leniency: &Leniency) -> Result<(), OpenError> {
+    let variables = pairs(transaction.query(VARIABLES, Vec::new()).await?);
+    let variables = variables.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    let foreign_engines = pairs(transaction.query(FOREIGN_ENGINES, Vec::new()).await?);
+    match judge(Purpose::Local, &variables, &foreign_engines, None, leniency) {
+        Ok(_) => Ok(()),
+        Err(faults) => Err(OpenError::Unfit(faults.join("; "))),
+    }
+}
+
+fn pairs(rows: Vec<Vec<SqlValue>>) -> Vec<(String, String)> {
+    let text = |row: &[SqlValue], index: usize| Some(row.get(index)?.as_str()?.to_owned());
+    rows.iter().filter_map(|row| Some((text(row, 0)?, text(row, 1)?))).collect()
 }
 
 struct Columns {

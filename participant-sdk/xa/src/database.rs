@@ -10,7 +10,7 @@ use mysql_async::{Opts, OptsBuilder, Row, from_row_opt};
 use crate::barrier::{Barrier, create_sql};
 use crate::branch::Branch;
 use crate::error::{XaError, code};
-use crate::server::{FOREIGN_ENGINES, Leniency, ServerInfo, VARIABLES, Variables, judge};
+use crate::server::{FOREIGN_ENGINES, Leniency, Purpose, ServerInfo, VARIABLES, Variables, judge};
 use crate::session::{OwnSessions, Pool, Session};
 use crate::statement::excerpt;
 use crate::xid::{RawXid, Xid};
@@ -261,7 +261,7 @@ async fn probe(session: &mut Session, options: &Options) -> Result<ServerInfo, X
     let database =
         rows().into_iter().next().and_then(|row| from_row_opt::<Option<String>>(row).ok()).flatten();
     let foreign_engines: Vec<_> = pairs(rows()).collect();
-    judge(&variables, &foreign_engines, database, &options.leniency).map_err(XaError::Unfit)
+    judge(Purpose::Xa, &variables, &foreign_engines, database, &options.leniency).map_err(XaError::Unfit)
 }
 
 fn pairs(rows: Vec<Row>) -> impl Iterator<Item = (String, String)> {

@@ -14,7 +14,7 @@ mod error;
 mod prepared;
 mod resolve;
 mod resource;
-mod server;
+pub mod server;
 mod session;
 mod statement;
 mod trip;

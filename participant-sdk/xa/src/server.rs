@@ -52,22 +52,32 @@ pub struct Leniency {
 }
 
 /// System variables, by lower-case name.
-pub(crate) type Variables = HashMap<String, String>;
+pub type Variables = HashMap<String, String>;
 
-/// The variables that [`judge`] looks at. Those that a server does not have are absent.
-pub(crate) const VARIABLES: &str = "SHOW VARIABLES WHERE Variable_name IN ('version', 'version_comment', \
+/// What a server is to be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// XA branches.
+    Xa,
+    /// Local transactions, as of TCC branches.
+    Local,
+}
+
+/// Asks for the variables that [`judge`] looks at. Those that a server does not have are absent.
+pub const VARIABLES: &str = "SHOW VARIABLES WHERE Variable_name IN ('version', 'version_comment', \
      'xa_detach_on_prepare', 'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on', \
      'innodb_support_xa', 'tidb_version')";
 
-/// Base tables of the default database that cannot take part in a transaction.
-pub(crate) const FOREIGN_ENGINES: &str = "SELECT table_name, engine FROM information_schema.tables \
+/// Asks for the base tables of the default database that cannot take part in a transaction.
+pub const FOREIGN_ENGINES: &str = "SELECT table_name, engine FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
 
 /// Decides whether a server is fit, from its variables and its non-InnoDB tables.
 ///
 /// # Errors
 /// One sentence for each thing that is wrong, with what to do about it.
-pub(crate) fn judge(
+pub fn judge(
+    purpose: Purpose,
     variables: &Variables,
     foreign_engines: &[(String, String)],
     database: Option<String>,
@@ -77,12 +87,13 @@ pub(crate) fn judge(
     let on = |name: &str| ["ON", "1"].iter().any(|value| get(name).eq_ignore_ascii_case(value));
     let banner = format!("{} {}", get("version"), get("version_comment"));
     let mut faults = Vec::new();
+    let xa = purpose == Purpose::Xa;
     for other in ["TiDB", "Vitess"] {
-        if banner.to_ascii_lowercase().contains(&other.to_ascii_lowercase()) {
+        if xa && banner.to_ascii_lowercase().contains(&other.to_ascii_lowercase()) {
             faults.push(format!("{other} does not support XA; use MySQL or MariaDB"));
         }
     }
-    if on("wsrep_on") {
+    if xa && on("wsrep_on") {
         faults.push("Galera (wsrep_on) does not support XA; use a server that is not a cluster node".into());
     }
     let flavor = if banner.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
@@ -98,7 +109,7 @@ pub(crate) fn judge(
     }
     // Asked for, not inferred from the version: it can be switched off.
     let detaches_on_prepare = on("xa_detach_on_prepare");
-    if flavor == Flavor::MySql && !detaches_on_prepare {
+    if xa && flavor == Flavor::MySql && !detaches_on_prepare {
         faults
             .push("xa_detach_on_prepare is OFF: set it ON, or prepared branches may turn into ghosts".into());
     }
@@ -161,7 +172,7 @@ mod tests {
     }
 
     fn faults(changes: &[(&str, &str)], leniency: &Leniency) -> String {
-        judge(&variables(changes), &[], None, leniency)
+        judge(Purpose::Xa, &variables(changes), &[], None, leniency)
             .map_or_else(|faults| faults.join("\n"), |_| String::new())
     }
 
@@ -187,10 +198,21 @@ mod tests {
     }
 
     #[test]
+    fn local_transactions_need_durability_but_not_what_xa_does() {
+        let faults = |changes| {
+            let fit = judge(Purpose::Local, &variables(changes), &[], None, &Leniency::default());
+            fit.map_or_else(|faults| faults.join("\n"), |_| String::new())
+        };
+        assert_eq!(faults(&[("wsrep_on", "ON"), ("xa_detach_on_prepare", "OFF")]), "");
+        assert!(faults(&[("sync_binlog", "0")]).contains("sync_binlog"));
+        assert!(faults(&[("version", "5.7.44")]).contains("too old"));
+    }
+
+    #[test]
     fn rule_13_mariadb_has_no_such_variable_and_holds() {
         let mut variables = variables(&[("version", "10.11.14-MariaDB-log")]);
         variables.remove("xa_detach_on_prepare");
-        let info = judge(&variables, &[], None, &Leniency::default()).unwrap();
+        let info = judge(Purpose::Xa, &variables, &[], None, &Leniency::default()).unwrap();
         assert_eq!((info.flavor, info.detaches_on_prepare), (Flavor::MariaDb, false));
         assert_eq!(info.to_string(), "MariaDB 10.11.14");
     }
@@ -201,7 +223,7 @@ mod tests {
         assert_eq!(faults(&[("innodb_flush_log_at_trx_commit", "0"), ("sync_binlog", "0")], &relaxed), "");
         let tables =
             [("audit".to_string(), "MyISAM".to_string()), ("cache".to_string(), "MEMORY".to_string())];
-        let faults = judge(&variables(&[]), &tables, None, &relaxed).unwrap_err();
+        let faults = judge(Purpose::Xa, &variables(&[]), &tables, None, &relaxed).unwrap_err();
         assert_eq!(faults.len(), 1);
         assert!(faults[0].contains("cache") && faults[0].contains("MEMORY"));
     }

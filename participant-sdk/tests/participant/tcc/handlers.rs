@@ -367,8 +367,8 @@ on_both! {
     }
 
     async fn a_participant_that_cannot_work_does_not_start(flavor) {
-        let shop = Shop::new(flavor, Driver::Sqlx).await;
-        let url = &shop.world.url;
+        let mut shop = Shop::new(flavor, Driver::Sqlx).await;
+        let url = shop.world.url.clone();
         let bare = || ParticipantServer::builder().coordinator("http://127.0.0.1:1").address("http://a.test:1");
         let nowhere = url.rsplit_once('/').unwrap().0.to_owned() + "/";
         for (builder, words) in [
@@ -382,6 +382,13 @@ on_both! {
         ] {
             let error = builder.build().await.err().expect("refused").to_string();
             assert!(error.contains(words), "{error}");
+        }
+        shop.world.plain.query_drop("CREATE TABLE log (id INT) ENGINE=MyISAM").await.unwrap();
+        for driver in [Driver::MysqlAsync, Driver::Sqlx] {
+            shop.driver = driver;
+            let error = shop.builder().build().await.err().expect("refused").to_string();
+            assert!(error.contains("log") && error.contains("MyISAM"), "{error}");
+            shop.builder().ignore_table("log").build().await.unwrap();
         }
     }
 }
