@@ -226,15 +226,15 @@ impl Participant {
                 return Reply::Refused;
             }
             Rm::Committed => return Reply::Ended(Outcome::Committed),
-            // Nothing to undo, and nothing that would have to be kept out.
-            Rm::ReadOnly => return Reply::Ended(Outcome::RolledBack),
             Rm::Refused if verb == Verb::Cancel => {}
             Rm::Fresh if mutant == Some(Mutant::NoTombstone) => {}
             Rm::Prepared => {
                 self.rm = Rm::RolledBack;
                 self.undone = 2.min(self.undone + 1);
             }
-            Rm::Fresh | Rm::Worked | Rm::Refused | Rm::RolledBack => self.rm = Rm::RolledBack,
+            // What only read leaves its tombstone too: a duplicate of its call, after a crash, may find something to
+            // write.
+            Rm::Fresh | Rm::Worked | Rm::ReadOnly | Rm::Refused | Rm::RolledBack => self.rm = Rm::RolledBack,
         }
         self.fenced = true;
         Reply::Ended(Outcome::RolledBack)
