@@ -43,7 +43,7 @@
 //! The coordinator ends every reservation, by Confirm or by Cancel, however long that takes. To expire one
 //! whose transaction may still commit would take from a buyer what was promised. [`Reservations::overdue`]
 //! therefore only lists, and [`Reservations::expire`] is for transactions of which the coordinator says that
-//! they were rolled back.
+//! they were rolled back. [`Reservations::expire_rolled_back`] asks it.
 
 mod audit;
 mod error;
@@ -57,6 +57,7 @@ mod schema;
 mod settle;
 mod splits;
 mod stock;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,7 @@ pub use history::{Reservation, State};
 pub use items::{ITEMS_MAX, QUANTITY_MAX, SKU_MAX_CHARS};
 pub use settle::Overdue;
 pub use stock::BUCKETS_MAX;
+pub use sweep::{Expired, ExpiryError};
 
 use crate::local::{LocalDatabase, LocalTransaction, SqlValue};
 use crate::tcc::TccBranch;

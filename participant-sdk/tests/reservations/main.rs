@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod auditing;
+mod behind_barrier;
 mod buckets;
 mod crowd;
 mod ending;
