@@ -46,10 +46,10 @@ class Demo:
 
     def __init__(self, said: str):
         self.coordinator = re.search(r"coordinator +process \d+, (\S+);", said)[1]
-        services = re.findall(r"^ +(\S.*?) +process (\d+), (\S+);.* on port (\d+)$", said, re.MULTILINE)
-        self.services = [
-            Service(name, int(pid), f"http://{at}", int(port)) for name, pid, at, port in services
-        ]
+        lines = re.findall(r"^ +(\S.*?) +process (\d+), (\S+);.* on port (\d+)$", said, re.MULTILINE)
+        # Said once more at the end, it holds then.
+        services = {name: Service(name, int(pid), f"http://{at}", int(port)) for name, pid, at, port in lines}
+        self.services = list(services.values())
         # While there is this file, one of the services turns decisions away.
         self.hold = Path(re.search(r"While there is a file (\S+),", said)[1])
 
