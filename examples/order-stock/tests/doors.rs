@@ -9,11 +9,15 @@ mod v1 {
     tonic::include_proto!("orderstock.v1");
 }
 
+use concord_proto::v1::GetStatusRequest;
+use concord_proto::v1::operator_client::OperatorClient;
+use concord_sandbox::until;
 use reqwest::{Client, Method, StatusCode};
 use running::Running;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
+use tonic::transport::Endpoint;
 use v1::orders_client::OrdersClient;
 use v1::{GetRequest, PlaceRequest};
 
@@ -185,6 +189,16 @@ async fn a_refusal_is_repeated_too(shop: &Shop) {
     let wish = json!({ "sku": "T00110", "qty": 9_999, "user": 5, "request_id": "too-many" }).to_string();
     let (status, first) = shop.post(wish.clone()).await;
     assert_eq!(status, StatusCode::CONFLICT, "{first}");
+    assert_eq!(shop.post(wish.clone()).await, (StatusCode::CONFLICT, first.clone()));
+    // Also when the coordinator has it on disk only.
+    let channel = Endpoint::from_shared(shop.demo.url("coordinator")).unwrap().connect().await.unwrap();
+    let mut operator = OperatorClient::new(channel);
+    until("no transaction is in the coordinator's memory", async || {
+        let status = operator.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+        Ok::<_, std::io::Error>((status.live_transactions == 0).then_some(()))
+    })
+    .await
+    .unwrap();
     assert_eq!(shop.post(wish).await, (StatusCode::CONFLICT, first));
 }
 

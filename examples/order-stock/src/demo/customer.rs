@@ -46,11 +46,35 @@ impl Customer {
         Ok(Customer { http, door, repeats: AtomicU64::new(0) })
     }
 
-    /// Sends the wish once.
+    /// Sends the wish until the shop knows what came of it. The wish has a request id, so that is one order at most.
     ///
     /// # Errors
-    /// When there is no answer.
-    pub(crate) async fn post(&self, wish: &Wish) -> Result<Answer> {
+    /// When nothing is known for too long.
+    pub(crate) async fn ask(&self, wish: &Wish) -> Result<Answer> {
+        let started = Instant::now();
+        loop {
+            let trouble = match self.post(wish).await {
+                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => answer.body.to_string(),
+                Ok(answer) => return Ok(answer),
+                Err(error) => format!("{error:#}"),
+            };
+            if started.elapsed() > PATIENCE {
+                bail!("{wish:?}: nothing is known of it: {trouble}");
+            }
+            self.repeats.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(REPEAT_AFTER).await;
+        }
+    }
+
+    /// As [`Customer::ask`]; the answer must be a yes or a no.
+    ///
+    /// # Errors
+    /// As [`Customer::ask`]; when it is neither.
+    pub(crate) async fn order(&self, wish: &Wish) -> Result<Outcome> {
+        outcome(wish, self.ask(wish).await?)
+    }
+
+    async fn post(&self, wish: &Wish) -> Result<Answer> {
         let response = self.http.post(format!("{}/orders", self.door)).json(wish).send().await?;
         Ok(Answer { status: response.status(), body: response.json().await? })
     }
@@ -73,26 +97,6 @@ impl Customer {
     pub(crate) async fn get(&self, id: &str) -> Result<Answer> {
         let response = self.http.get(format!("{}/orders/{id}", self.door)).send().await?;
         Ok(Answer { status: response.status(), body: response.json().await? })
-    }
-
-    /// Sends the wish until the shop says yes or no. It has a request id, so that is one order at most.
-    ///
-    /// # Errors
-    /// When the shop answers anything else, or nothing is known for too long.
-    pub(crate) async fn order(&self, wish: &Wish) -> Result<Outcome> {
-        let started = Instant::now();
-        loop {
-            let trouble = match self.post(wish).await {
-                Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => answer.body.to_string(),
-                Ok(answer) => return outcome(wish, answer),
-                Err(error) => format!("{error:#}"),
-            };
-            if started.elapsed() > PATIENCE {
-                bail!("{wish:?}: nothing is known of it: {trouble}");
-            }
-            self.repeats.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(REPEAT_AFTER).await;
-        }
     }
 
     /// Requests that were repeated because it was not known what had come of them.

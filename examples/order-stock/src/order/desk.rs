@@ -8,9 +8,7 @@ use concord_participant::Gtid;
 use concord_participant::reservations::{ReserveItem, ReserveItems};
 use concord_proto::status::reason;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_proto::v1::{
-    BranchKind, BranchRequest, BranchState, ExecuteRequest, Transaction, TransactionState,
-};
+use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest, Transaction, TransactionState};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable as _;
 use serde::{Deserialize, Serialize};
@@ -165,12 +163,11 @@ impl Desk {
             let done = self.execute(&request, deadline, &request_id).await?;
             let NewOrder { sku, qty, user, cents } = new.clone();
             let order = Order { id: done.gtid.clone(), sku, qty, user, cents };
-            match done.state() {
-                TransactionState::Committed => return Ok(Placed { order, delivering: false }),
-                TransactionState::Committing => return Ok(Placed { order, delivering: true }),
-                _ if is_refused(&done) => {
-                    let reason = words(&done.reason).to_owned();
-                    return Err(Refusal::Refused { reason, id: done.gtid });
+            match (done.state(), refusal(&done)) {
+                (TransactionState::Committed, _) => return Ok(Placed { order, delivering: false }),
+                (TransactionState::Committing, _) => return Ok(Placed { order, delivering: true }),
+                (_, Some(words)) => {
+                    return Err(Refusal::Refused { reason: words.to_owned(), id: done.gtid });
                 }
                 // A time-out, a coordinator that restarted: nobody's fault.
                 _ if Instant::now() + PAUSE > deadline => return Err(unavailable(done.reason)),
@@ -279,15 +276,12 @@ fn check(wish: &Wish) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the stock or the payment service said no. A Try that merely fails is repeated until it times out.
-fn is_refused(transaction: &Transaction) -> bool {
-    let refused = |state| state == BranchState::Refused;
-    transaction.branches.iter().any(|branch| branch.kind() == BranchKind::Tcc && refused(branch.state()))
-}
-
-/// The service's own words, of "branch 2 (reserve at http://…) refused: not enough of T00101".
-fn words(reason: &str) -> &str {
-    reason.split_once(" refused: ").map_or(reason, |(_, words)| words)
+/// The words of the stock or the payment service, if one of them said no: of "branch 2 (reserve at http://…)
+/// refused: not enough of T00101". A Try that merely fails is repeated until it times out.
+fn refusal(transaction: &Transaction) -> Option<&str> {
+    // Not the branches' states: of a transaction that has ended, only the reason is kept.
+    let (branch, words) = transaction.reason.split_once(" refused: ")?;
+    (branch.starts_with("branch 2 ") || branch.starts_with("branch 3 ")).then_some(words)
 }
 
 /// The call may or may not have taken effect, or did not only for the moment.

@@ -92,7 +92,7 @@ pub(super) async fn coordinator(stage: &mut Stage, record: &mut Vec<Outcome>) ->
 /// Sends the wish; its answer is waited for later.
 fn send(stage: &Stage, wish: &Wish) -> JoinHandle<Result<Answer>> {
     let (customer, wish) = (stage.customer.clone(), wish.clone());
-    tokio::spawn(async move { customer.post(&wish).await })
+    tokio::spawn(async move { customer.ask(&wish).await })
 }
 
 async fn answer(waiting: JoinHandle<Result<Answer>>) -> Result<Answer> {

@@ -26,7 +26,7 @@ pub(super) async fn reply_lost(stage: &Stage, record: &mut Vec<Outcome>) -> Resu
     let wish = wish("T00103", 2, "reply-lost");
     let stock = stage.part(Part::Stock);
     stock.switch_on(LOSE_REPLY)?;
-    let answer = stage.customer.post(&wish).await?;
+    let answer = stage.customer.ask(&wish).await?;
     ensure!(!stock.file(LOSE_REPLY).exists(), "no answer was lost");
     let outcome = outcome(&wish, answer.clone())?;
     let ended = stage.observer.ended(&outcome.id).await?;
@@ -58,7 +58,7 @@ pub(super) async fn cancel_overtakes(stage: &Stage, record: &mut Vec<Outcome>) -
     let wish = Wish { sku: "T00101".into(), qty: 1, user: POOR, request_id: Some("cancel-overtakes".into()) };
     let stock = stage.part(Part::Stock);
     stock.switch_on(CATCH_TRY)?;
-    let outcome = outcome(&wish, stage.customer.post(&wish).await?)?;
+    let outcome = outcome(&wish, stage.customer.ask(&wish).await?)?;
     ensure!(outcome.order.is_none(), "it should have been refused: {outcome:?}");
     say::line(format!(
         "User {POOR} has {} and wants something for {}.",

@@ -18,7 +18,7 @@ pub(super) async fn success(stage: &Stage, record: &mut Vec<Outcome>) -> Result<
     let wish = wish("T00101", 2, "success");
     let door = stage.part(Part::Order).process.url();
     say::line(format!("curl -d '{}' {door}/orders", serde_json::to_string(&wish)?));
-    let answer = stage.customer.post(&wish).await?;
+    let answer = stage.customer.ask(&wish).await?;
     say::line(format!("{}: {}", answer.status, answer.body));
     say::line(
         "One global transaction, two protocols. The order's row is prepared by XA while goods and money",
@@ -40,7 +40,7 @@ pub(super) async fn refusal(stage: &Stage, orders: u64, record: &mut Vec<Outcome
     ));
     let before = View::take(stage, HOT, CUSTOMER).await?;
     let wish = wish(HOT, qty, "refusal");
-    let answer = stage.customer.post(&wish).await?;
+    let answer = stage.customer.ask(&wish).await?;
     say::line(format!("{}: {}", answer.status, answer.body["error"]));
     let outcome = outcome(&wish, answer)?;
     ensure!(outcome.reason.contains("not enough of T00110"), "for want of stock: {outcome:?}");
@@ -61,7 +61,7 @@ pub(super) async fn duplicate(stage: &Stage, record: &mut Vec<Outcome>) -> Resul
     say::headline("3  A request that comes twice");
     let before = View::take(stage, "T00102", CUSTOMER).await?;
     let wish = wish("T00102", 3, "twice");
-    let (one, other) = tokio::try_join!(stage.customer.post(&wish), stage.customer.post(&wish))?;
+    let (one, other) = tokio::try_join!(stage.customer.ask(&wish), stage.customer.ask(&wish))?;
     say::line("Twice at the same time by HTTP, and then once more by gRPC, with the same request id:");
     for answer in [&one, &other] {
         say::line(format!("{}: order {}", answer.status, answer.body["id"]));
@@ -70,7 +70,7 @@ pub(super) async fn duplicate(stage: &Stage, record: &mut Vec<Outcome>) -> Resul
     let again = stage.customer.place_by_grpc(&wish).await?;
     say::line(format!("OK: order {:?}", again.id));
     ensure!(one.body["id"] == again.id, "another order by gRPC: {one:?}, {again:?}");
-    let differs = stage.customer.post(&super::wish("T00102", 4, "twice")).await?;
+    let differs = stage.customer.ask(&super::wish("T00102", 4, "twice")).await?;
     ensure!(differs.status == StatusCode::UNPROCESSABLE_ENTITY, "other content: {differs:?}");
     say::line("The same request id with another quantity is a mistake of the customer's:");
     say::line(format!("{}: {}", differs.status, differs.body["error"]));
