@@ -75,8 +75,8 @@ impl Engine {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(EngineError::ShuttingDown);
         }
-        if let Some(error) = self.failed.borrow().clone() {
-            return Err(EngineError::Store(error));
+        if let Some(error) = self.driver.failed.cause() {
+            return Err(EngineError::Store(error.clone()));
         }
         let driver = &self.driver;
         let options = Options {

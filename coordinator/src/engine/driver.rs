@@ -10,9 +10,10 @@ use concord_protocol::{
     Timer, Verb,
 };
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use super::failure::Failure;
 use super::live::{Live, LiveState};
 use super::participants::{BranchCall, CallResult, Participants};
 use super::record::to_store;
@@ -49,7 +50,7 @@ pub(crate) struct Driver {
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) leaving: mpsc::UnboundedSender<Leaving>,
-    pub(crate) failed: watch::Sender<Option<StoreError>>,
+    pub(crate) failed: Failure,
     pub(crate) counts: Counts,
     /// Transactions that only wait for votes.
     pub(crate) voting: AtomicUsize,
@@ -134,14 +135,10 @@ impl Driver {
 
     /// The store takes no more records: whoever waits for an outcome is told, and the process ends.
     pub(crate) fn fail(&self, error: StoreError) {
-        self.failed.send_if_modified(|failed| {
-            let first = failed.is_none();
-            if first {
-                tracing::error!(%error, "the store failed; stopping");
-                *failed = Some(error);
-            }
-            first
-        });
+        let text = error.to_string();
+        if self.failed.report(error) {
+            tracing::error!(error = text, "the store failed; stopping");
+        }
     }
 
     fn call(

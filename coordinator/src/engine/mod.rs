@@ -8,6 +8,7 @@ mod admission;
 mod clock;
 mod driver;
 mod error;
+mod failure;
 mod listing;
 mod live;
 mod orders;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_protocol::{ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 pub use clock::{Machine, Surroundings};
@@ -42,6 +43,7 @@ pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Kind, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
 use self::driver::{Counts, Driver};
+use self::failure::Failure;
 use self::live::Live;
 use self::registry::Registry;
 use self::timers::Timers;
@@ -98,7 +100,6 @@ pub struct Engine {
     driver: Arc<Driver>,
     issuer: GtidIssuer,
     stopping: AtomicBool,
-    failed: watch::Receiver<Option<StoreError>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -132,7 +133,6 @@ impl Engine {
         surroundings: Arc<dyn Surroundings>,
     ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
-        let (failed_in, failed) = watch::channel(None);
         let issuer = GtidIssuer::new(store.epoch());
         let driver = Arc::new(Driver {
             settings,
@@ -141,7 +141,7 @@ impl Engine {
             clock: Clock::start(surroundings),
             timers: Timers::default(),
             leaving,
-            failed: failed_in,
+            failed: Failure::default(),
             counts: Counts::default(),
             voting: AtomicUsize::new(0),
             store,
@@ -150,7 +150,7 @@ impl Engine {
             tokio::spawn(Arc::clone(&driver).run_timers()).abort_handle(),
             tokio::spawn(Arc::clone(&driver).run_leaving(leaving_out)).abort_handle(),
         ];
-        let engine = Engine { driver, issuer, stopping: AtomicBool::new(false), failed, tasks };
+        let engine = Engine { driver, issuer, stopping: AtomicBool::new(false), tasks };
         engine.recover().await?;
         Ok(engine)
     }
@@ -229,11 +229,7 @@ impl Engine {
 
     /// Resolves when the store has failed: the process must end.
     pub async fn store_failed(&self) -> StoreError {
-        let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().unwrap_or(StoreError::Closed),
-            Err(_) => StoreError::Closed,
-        }
+        self.driver.failed.wait().await
     }
 
     /// Takes no new transactions from now on, and waits until the live ones have ended or `grace` is over.
