@@ -136,12 +136,21 @@ impl Shop {
         Shop { world, driver, probe: Arc::new(probe) }
     }
 
-    /// A builder of the participant, with the action "order".
-    pub fn builder(&self) -> Builder {
-        let builder = ParticipantServer::builder()
+    fn bare_builder(&self) -> Builder {
+        ParticipantServer::builder()
             .coordinator(&self.world.coordinator)
             .address("http://participant.test:7101")
-            .recovery(Duration::from_secs(3_600), Duration::ZERO);
+            .recovery(Duration::from_secs(3_600), Duration::ZERO)
+    }
+
+    /// A builder with the action "order" on some pool.
+    pub fn builder_on<D: LocalDatabase>(&self, pool: D) -> Builder {
+        self.through(self.bare_builder(), pool)
+    }
+
+    /// A builder of the participant, with the action "order".
+    pub fn builder(&self) -> Builder {
+        let builder = self.bare_builder();
         let probe = &self.probe;
         match self.driver {
             Driver::Own => builder
@@ -167,6 +176,15 @@ impl Shop {
 
     pub async fn node(&self) -> Node {
         self.world.node_of(self.builder()).await
+    }
+
+    /// Reaches the database by a detour.
+    pub fn by(&mut self, port: u16) {
+        let (server, database) = self.world.url.rsplit_once('/').unwrap();
+        let (host, _) = server.rsplit_once(':').unwrap();
+        // sqlx encrypts where it can, and then nobody in between can read what is said.
+        let readable = if self.driver == Driver::Sqlx { "?ssl-mode=disabled" } else { "" };
+        self.world.url = format!("{host}:{port}/{database}{readable}");
     }
 
     /// What the next handlers of the branch do.
