@@ -26,6 +26,11 @@ pub enum EngineError {
         /// Why it did.
         reason: String,
     },
+    /// The caller's time is up, and nothing is decided yet. The transaction goes on.
+    #[error(
+        "transaction {0} is not decided yet; it goes on: ask again with the same idempotency key, or Watch it"
+    )]
+    StillUndecided(Gtid),
     /// The same key came with another request before.
     #[error("idempotency key {key:?} was used for another request (transaction {gtid})")]
     KeyReused {

@@ -254,7 +254,10 @@ impl Engine {
         }
     }
 
-    /// Waits for an outcome. At `until` it settles for the decision; before that is taken it waits on.
+    /// Waits for an outcome. At `until` it settles for the decision.
+    ///
+    /// # Errors
+    /// [`EngineError::StillUndecided`] when that has not been taken by then.
     async fn outcome(
         &self,
         live: &Arc<Live>,
@@ -266,15 +269,13 @@ impl Engine {
             let decided_will_do = late || wait == Wait::Decided || state.transaction.is_parked();
             (state.completed || decided_will_do && state.told.is_some()).then_some(())
         };
-        let late = async {
-            sleep_until(until).await;
-            live.when(|state| enough(state, true)).await;
-        };
         tokio::select! {
             // What is known is told, also when the store fails at the same moment.
             biased;
             () = live.when(|state| enough(state, false)) => {}
-            () = late => {}
+            () = sleep_until(until) => {
+                enough(&live.lock(), true).ok_or(EngineError::StillUndecided(live.gtid))?;
+            }
             error = self.store_failed() => return Err(EngineError::Store(error)),
         }
         Ok(live.snapshot())

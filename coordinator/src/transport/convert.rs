@@ -122,6 +122,7 @@ pub(crate) fn status(error: EngineError) -> Status {
             Refusal::BranchEnded => (Code::FailedPrecondition, "BRANCH_ENDED"),
         },
         EngineError::RolledBack { .. } => (Code::Aborted, "ROLLED_BACK"),
+        EngineError::StillUndecided(_) => (Code::DeadlineExceeded, "NOT_DECIDED_YET"),
         EngineError::KeyReused { .. } => (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"),
         EngineError::Invalid { .. } => (Code::InvalidArgument, "INVALID_FIELD"),
         EngineError::NotAllowed(_) => (Code::PermissionDenied, "PARTICIPANT_NOT_ALLOWED"),
