@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use concord_crash_points::crash_point;
 use concord_protocol::{
     BranchId, BranchState, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal, Reply,
     Timer, Verb,
@@ -117,15 +118,19 @@ impl Driver {
             return;
         }
         let durability = if forced.is_some() { Durability::Forced } else { Durability::Lazy };
+        crash_point!("coordinator/log-before", each super::crash::records(effects));
         // Queued here, under the transaction's lock: the log keeps the order of the steps.
         let written = self.store.append(entries, durability);
+        crash_point!("coordinator/log-queued", each super::crash::records(effects));
         if ended {
             // The receiver lives as long as the engine.
             let _ = self.leaving.send((live.gtid, written));
         } else if let Some(record) = forced {
             let (driver, live) = (Arc::clone(self), Arc::clone(live));
             tokio::spawn(async move {
-                match written.await {
+                let written = written.await;
+                crash_point!("coordinator/log-durable", super::crash::forced(record));
+                match written {
                     Ok(()) => driver.step_or_log(&live, Event::Logged(record)),
                     Err(error) => driver.fail(error),
                 }
@@ -180,6 +185,7 @@ impl Driver {
     }
 
     fn answered(self: &Arc<Self>, live: &Arc<Live>, branch: BranchId, verb: Verb, result: CallResult) {
+        crash_point!("coordinator/reply", format!("{verb:?}"));
         let CallResult { reply, reason, payload } = result;
         let mut state = live.lock();
         if matches!(reply, Reply::Failed { .. }) {

@@ -6,6 +6,8 @@
 
 mod admission;
 mod clock;
+#[cfg(feature = "crash-points")]
+mod crash;
 mod driver;
 mod error;
 mod failure;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use concord_crash_points::crash_point;
 use concord_protocol::{ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -157,6 +160,7 @@ impl Engine {
 
     async fn recover(&self) -> Result<(), StoreError> {
         let stored = self.driver.store.load_live().await?;
+        crash_point!("coordinator/recovery/loaded");
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
         for one in &stored {
@@ -170,8 +174,11 @@ impl Engine {
             self.driver.registry.insert(Arc::clone(live), usize::MAX);
         }
         for live in &recovered {
+            crash_point!("coordinator/recovery/resume");
             self.driver.step_or_log(live, Event::Resume);
+            crash_point!("coordinator/recovery/resumed");
         }
+        crash_point!("coordinator/recovery/done");
         Ok(())
     }
 

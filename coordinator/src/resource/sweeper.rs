@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use concord_crash_points::crash_point;
 use concord_protocol::{BranchId, Decision, Gtid, Outcome};
 use concord_xa::{Database, Holding, InDoubt, Resolution, Xid};
 use futures_util::future::join_all;
@@ -78,6 +79,7 @@ impl Resource {
                 }
             },
         };
+        crash_point!("coordinator/sweeper/before");
         let resolution = match verdict {
             Ok(Verdict::Committed) => database.commit(&xid).await,
             Ok(Verdict::RolledBack) => database.rollback(&xid).await,
@@ -87,6 +89,7 @@ impl Resource {
                 return;
             }
         };
+        crash_point!("coordinator/sweeper/after");
         self.note(engine, xid, resolution);
     }
 

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_crash_points::crash_point;
 use concord_proto::v1::coordinator_server::Coordinator;
 use concord_proto::v1::{self, BranchKind, TransactionState};
 use concord_protocol::{BranchId, Gtid, Vote};
@@ -48,8 +49,10 @@ pub(crate) struct CoordinatorService {
 #[tonic::async_trait]
 impl Coordinator for CoordinatorService {
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
+        crash_point!("coordinator/received/Begin");
         let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.into_inner();
         let begun = self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await.map_err(status)?;
+        crash_point!("coordinator/answer/Begin");
         Ok(Response::new(v1::BeginResponse { gtid: begun.id.to_string(), timeout_ms: begun.remaining_ms }))
     }
 
@@ -57,6 +60,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::RegisterBranchRequest>,
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
+        crash_point!("coordinator/received/RegisterBranch");
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
         let (action, payload) = match kind {
@@ -77,6 +81,7 @@ impl Coordinator for CoordinatorService {
             )?,
         };
         let branch = self.engine.register(joined).await.map_err(status)?;
+        crash_point!("coordinator/answer/RegisterBranch");
         Ok(Response::new(v1::RegisterBranchResponse {
             branch_id: branch.id.0,
             cluster_id: self.engine.cluster_id().0,
@@ -88,6 +93,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::ReportVoteRequest>,
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
+        crash_point!("coordinator/received/ReportVote");
         let request = request.into_inner();
         let vote = match request.vote() {
             v1::Vote::Yes => Vote::Yes,
@@ -98,6 +104,7 @@ impl Coordinator for CoordinatorService {
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
         self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
+        crash_point!("coordinator/answer/ReportVote");
         Ok(Response::new(v1::ReportVoteResponse {}))
     }
 
@@ -105,10 +112,12 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::CommitResponse>, Status> {
+        crash_point!("coordinator/received/Commit");
         let until = settle_by(request.metadata());
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
         let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
+        crash_point!("coordinator/answer/Commit");
         Ok(Response::new(v1::CommitResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 
@@ -116,11 +125,13 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
+        crash_point!("coordinator/received/Rollback");
         let until = settle_by(request.metadata());
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
+        crash_point!("coordinator/answer/Rollback");
         Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 
@@ -128,6 +139,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::ExecuteRequest>,
     ) -> Result<Response<v1::ExecuteResponse>, Status> {
+        crash_point!("coordinator/received/Execute");
         let until = settle_by(request.metadata());
         let request = request.into_inner();
         let (wait, grade) = (wait(request.wait()), grade(request.grade()));
@@ -135,6 +147,7 @@ impl Coordinator for CoordinatorService {
         let branches: Result<Vec<_>, Status> = request.branches.into_iter().map(branch_request).collect();
         let snapshot = self.engine.execute(begin, grade, branches?, wait, until).await.map_err(status)?;
         let replies = snapshot.branches.iter().map(|branch| branch.reply.clone()).collect();
+        crash_point!("coordinator/answer/Execute");
         Ok(Response::new(v1::ExecuteResponse {
             transaction: Some(transaction(snapshot, Vec::new())),
             replies,
@@ -171,6 +184,7 @@ impl Coordinator for CoordinatorService {
         &self,
         request: Request<v1::InquireRequest>,
     ) -> Result<Response<v1::InquireResponse>, Status> {
+        crash_point!("coordinator/received/Inquire");
         let gtids = request.into_inner().gtids;
         if gtids.len() > INQUIRE_MAX {
             let problem = format!("{} are over the limit of {INQUIRE_MAX}", gtids.len());
@@ -182,6 +196,7 @@ impl Coordinator for CoordinatorService {
             answer.outcomes.push(convert::verdict(standing.verdict).into());
             answer.ended.push(standing.ended);
         }
+        crash_point!("coordinator/answer/Inquire");
         Ok(Response::new(answer))
     }
 }

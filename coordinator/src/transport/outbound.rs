@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::{self, BranchOutcome, Vote as VoteMessage};
 use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
@@ -91,6 +92,7 @@ impl Participants for GrpcParticipants {
         let (cluster_id, limit) = (self.cluster_id, self.settings.call_timeout);
         async move {
             let (verb, repeated) = (call.verb, call.repeated);
+            crash_point!("coordinator/send", format!("{verb:?}"));
             let answer =
                 tokio::time::timeout(limit, send(participant.client.clone(), call, cluster_id)).await;
             let answer = answer.unwrap_or_else(|_| {

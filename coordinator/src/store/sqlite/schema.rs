@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_crash_points::crash_point;
 use concord_protocol::{ClusterId, Epoch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
@@ -173,7 +174,9 @@ fn begin_epoch(connection: &mut Connection, file: &Path) -> Result<(ClusterId, E
             )
             .map_err(failed)?;
     }
+    crash_point!("coordinator/epoch/before");
     transaction.commit().map_err(failed)?;
+    crash_point!("coordinator/epoch/raised");
     Ok((ClusterId(cluster_id), Epoch(epoch)))
 }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use concord_crash_points::crash_point;
 use concord_protocol::{Epoch, Gtid};
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
@@ -173,7 +174,9 @@ impl Writer {
                 }
             }
         }
+        crash_point!("coordinator/writer-before", if forced { "forced" } else { "lazy" });
         transaction.commit()?;
+        crash_point!("coordinator/writer-committed", if forced { "forced" } else { "lazy" });
         faults.committed(connection, forced)?;
         self.seq = seq;
         Ok(())
