@@ -36,8 +36,55 @@
 //! }
 //! ```
 //!
+//! Work that must be held for longer than a database transaction should last is reserved first, and used up or given
+//! back later: Try, Confirm, Cancel. Three handlers, each in a local transaction together with the barrier, which sees
+//! to it that each takes effect at most once, whatever is lost, repeated or overtaken on the way:
+//!
+//! ```no_run
+//! use concord_participant::{HandlerError, Json, MySql, ParticipantServer, SqlValue, TccBranch};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order {
+//!     sku: String,
+//!     qty: u32,
+//! }
+//!
+//! async fn reserve(mut tcc: TccBranch<MySql>, Json(order): Json<Order>) -> Result<(), HandlerError> {
+//!     let sql = "UPDATE stock SET available = available - ?, frozen = frozen + ? WHERE sku = ? AND available >= ?";
+//!     let qty = SqlValue::from(order.qty);
+//!     match tcc.execute(sql, vec![qty.clone(), qty.clone(), order.sku.into(), qty]).await? {
+//!         1 => Ok(()),
+//!         _ => Err(HandlerError::refused("out of stock")), // any other error: Try is called again
+//!     }
+//! }
+//!
+//! async fn sell(mut tcc: TccBranch<MySql>, Json(order): Json<Order>) -> Result<(), HandlerError> {
+//!     tcc.execute("UPDATE stock SET frozen = frozen - ? WHERE sku = ?", vec![order.qty.into(), order.sku.into()]).await?;
+//!     Ok(())
+//! }
+//!
+//! async fn give_back(mut tcc: TccBranch<MySql>, Json(order): Json<Order>) -> Result<(), HandlerError> {
+//!     let sql = "UPDATE stock SET available = available + ?, frozen = frozen - ? WHERE sku = ?";
+//!     tcc.execute(sql, vec![order.qty.into(), order.qty.into(), order.sku.into()]).await?;
+//!     Ok(())
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! ParticipantServer::builder()
+//!     .database("mysql://shop@127.0.0.1:3306/shop")
+//!     .coordinator("http://127.0.0.1:7600")
+//!     .address("http://127.0.0.1:7102")
+//!     .tcc("order", reserve, sell, give_back)
+//! #   .build().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Builder::tcc_on`] does the same on a pool that the service has already, of mysql_async or (feature `sqlx`) of
+//! sqlx; [`reservations`] has the tables and these three handlers ready-made.
+//!
 //! Inside a gRPC service of one's own: [`gtid_of`] the request, then [`Participant::branch`] and
-//! [`BranchBuilder::run`].
+//! [`BranchBuilder::run`], or [`Participant::tcc_branch`] and [`TccBuilder::run`].
 
 mod handler;
 mod horizon;
