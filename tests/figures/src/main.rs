@@ -4,11 +4,15 @@
 
 mod bank;
 mod bare;
+mod bare_orders;
+mod contest;
 mod hot;
 mod load;
 mod memory;
 mod noop;
+mod orders;
 mod recovery;
+mod shop;
 mod stage;
 mod throughput;
 
@@ -38,7 +42,10 @@ struct Arguments {
     /// Transfers in one round of the throughput figure
     #[arg(long, default_value_t = 3_000)]
     transfers: usize,
-    /// Rounds of the throughput figure; the median counts
+    /// Orders in one round of the orders figure
+    #[arg(long, default_value_t = 2_000)]
+    orders: usize,
+    /// Rounds of the throughput, the no-op and the orders figure; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Transactions in one round of the no-op figure
@@ -75,6 +82,8 @@ enum Figure {
     Memory,
     /// TCC with participants that do nothing
     Noop,
+    /// Orders by XA and TCC against a bare client
+    Orders,
     /// Reservations of one hot SKU in 16 buckets, against one row
     Hot,
 }
@@ -86,6 +95,8 @@ enum Service {
     Bank(bank::BankArgs),
     #[command(hide = true)]
     Noop(noop::NoopArgs),
+    #[command(hide = true)]
+    Shop(shop::ShopArgs),
     #[command(hide = true)]
     Coordinator(stage::CoordinatorArgs),
 }
@@ -143,6 +154,7 @@ async fn main() -> Result<()> {
     match arguments.service {
         Some(Service::Bank(bank)) => return bank::serve(bank).await,
         Some(Service::Noop(noop)) => return noop::serve(noop).await,
+        Some(Service::Shop(shop)) => return shop::serve(shop).await,
         Some(Service::Coordinator(coordinator)) => return stage::coordinate(coordinator).await,
         None => {}
     }
@@ -174,6 +186,9 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Line>> {
         add(memory::measure(arguments.live).await?);
     }
     for &flavor in flavors {
+        if wants(Figure::Orders) {
+            add(orders::measure(flavor, !arguments.no_binlog, arguments.orders, arguments.rounds).await?);
+        }
         if wants(Figure::Hot) {
             add(hot::measure(flavor, !arguments.no_binlog, arguments.transfers, arguments.rounds).await?);
         }

@@ -141,16 +141,7 @@ impl Stage {
 
     /// Processor time used so far.
     pub(crate) fn cost(&self) -> Result<Cost> {
-        let mut databases = 0.0;
-        for database in &self.databases {
-            databases += cpu_seconds(database.pid().context("a private server")?)?;
-        }
-        Ok(Cost {
-            databases,
-            banks: cpu_seconds(self.banks[0].pid())? + cpu_seconds(self.banks[1].pid())?,
-            coordinator: cpu_seconds(self.coordinator.pid())?,
-            client: cpu_seconds(std::process::id())?,
-        })
+        Cost::so_far(&self.databases, &self.banks, &self.coordinator)
     }
 
     pub(crate) fn urls(&self) -> [String; 2] {
@@ -185,30 +176,46 @@ async fn database(flavor: Flavor, binlog: bool) -> Result<Server> {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Cost {
     databases: f64,
-    banks: f64,
+    services: f64,
     coordinator: f64,
     /// This process: the initiator, or the bare client.
     client: f64,
 }
 
 impl Cost {
+    /// What was used so far.
+    pub(crate) fn so_far(databases: &[Server], services: &[Service], coordinator: &Service) -> Result<Cost> {
+        let mut cost = Cost {
+            coordinator: cpu_seconds(coordinator.pid())?,
+            client: cpu_seconds(std::process::id())?,
+            ..Cost::default()
+        };
+        for database in databases {
+            cost.databases += cpu_seconds(database.pid().context("a private server")?)?;
+        }
+        for service in services {
+            cost.services += cpu_seconds(service.pid())?;
+        }
+        Ok(cost)
+    }
+
     /// Adds what was used between two looks.
     pub(crate) fn add(&mut self, before: Cost, after: Cost) {
         self.databases += after.databases - before.databases;
-        self.banks += after.banks - before.banks;
+        self.services += after.services - before.services;
         self.coordinator += after.coordinator - before.coordinator;
         self.client += after.client - before.client;
     }
 
     pub(crate) fn total(&self) -> f64 {
-        self.databases + self.banks + self.coordinator + self.client
+        self.databases + self.services + self.coordinator + self.client
     }
 
     pub(crate) fn per_transfer(&self, transfers: f64) -> String {
         let us = |seconds: f64| format!("{:.0}", seconds * 1e6 / transfers);
         let parts = [
             ("databases", self.databases),
-            ("banks", self.banks),
+            ("services", self.services),
             ("coordinator", self.coordinator),
             ("client", self.client),
         ];

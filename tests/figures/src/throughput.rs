@@ -9,8 +9,9 @@ use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
 
 use crate::bare::Client;
-use crate::load::{self, Run, median};
-use crate::stage::{Cost, Stage};
+use crate::contest::Contestant;
+use crate::load::{self, Run};
+use crate::stage::Stage;
 use crate::{Bound, Line};
 
 const CONCURRENCY: usize = 64;
@@ -48,16 +49,8 @@ pub(crate) async fn measure(stage: &Stage, transfers: usize, rounds: usize) -> R
     ensure!(stage.in_doubt().await? == 0, "branches were left in doubt");
     let Contest { concord, same, plain, latency } = &contest;
     let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0;
-    let against = |other: &Contestant| {
-        let ratios: Vec<f64> =
-            concord.rates.iter().zip(&other.rates).map(|(with, bare)| with / bare).collect();
-        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = ratios.iter().copied().fold(0.0, f64::max);
-        let rates = format!("{:.0}/s against {:.0}/s", median(&concord.rates), median(&other.rates));
-        (median(&ratios), format!("{rates}; rounds {least:.2} … {most:.2}"))
-    };
-    let (ratio_same, detail_same) = against(same);
-    let (ratio_plain, detail_plain) = against(plain);
+    let (ratio_same, detail_same) = concord.against(same);
+    let (ratio_plain, detail_plain) = concord.against(plain);
     let costs = [("through Concord", concord), ("bare", same), ("without markers", plain)];
     let costs = costs.map(|(name, one)| format!("{name} {}", one.cost.per_transfer(count)));
     Ok(vec![
@@ -90,13 +83,6 @@ struct Contest {
     /// A bare client without the marker rows.
     plain: Contestant,
     latency: Histogram<u64>,
-}
-
-#[derive(Default)]
-struct Contestant {
-    /// Transfers a second, by round.
-    rates: Vec<f64>,
-    cost: Cost,
 }
 
 impl Contest {
