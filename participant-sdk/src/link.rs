@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::{
     BranchKind, InquireRequest, Outcome, RegisterBranchRequest, ReportVoteRequest, Vote,
@@ -57,7 +58,9 @@ impl Link {
     /// [`INQUIRE_MAX`].
     pub(crate) async fn inquire(&self, gtids: &[Gtid]) -> Result<Vec<Verdict>, Status> {
         let request = InquireRequest { gtids: gtids.iter().map(Gtid::to_string).collect() };
+        crash_point!("participant/inquire/before");
         let answer = self.client.clone().inquire(request).await?.into_inner();
+        crash_point!("participant/inquire/after");
         self.cluster.store(answer.cluster_id, Ordering::Relaxed);
         // An answer of another length is an answer to something else.
         if answer.outcomes.len() != gtids.len() {
@@ -88,7 +91,9 @@ impl Link {
             action,
             payload,
         };
+        crash_point!("participant/register/before");
         let answer = self.client.clone().register_branch(request).await?.into_inner();
+        crash_point!("participant/register/after");
         let xid = Xid { cluster: ClusterId(answer.cluster_id), gtid, branch: BranchId(answer.branch_id) };
         Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
     }
@@ -100,6 +105,9 @@ impl Link {
             vote: vote.into(),
             reason: crate::service::cut(why.to_owned()),
         };
-        self.client.clone().report_vote(request).await.map(|_| ())
+        crash_point!("participant/report/before");
+        self.client.clone().report_vote(request).await?;
+        crash_point!("participant/report/after");
+        Ok(())
     }
 }

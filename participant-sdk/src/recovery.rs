@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use concord_crash_points::crash_point;
 use concord_proto::v1::Outcome;
 use concord_protocol::Gtid;
 use concord_xa::{Holding, XaError, Xid};
@@ -85,6 +86,7 @@ impl Xa {
             swept.left += 1;
             return;
         }
+        crash_point!("participant/sweep/before");
         let ending = match verdict {
             Some(Outcome::Committed) => self.commit(*xid).await,
             Some(Outcome::RolledBack) => self.rollback(*xid).await,
@@ -94,6 +96,7 @@ impl Xa {
                 return;
             }
         };
+        crash_point!("participant/sweep/after");
         match ending {
             Ok(Ending::Committed { .. }) => {
                 swept.committed += 1;

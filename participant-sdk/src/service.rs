@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use concord_proto::status::with_reason;
 use concord_proto::v1::participant_server::Participant as Service;
 use concord_proto::v1::{
@@ -120,12 +121,14 @@ pub(crate) fn cut(mut reason: String) -> String {
 #[tonic::async_trait]
 impl Service for ParticipantService {
     async fn work(&self, request: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
+        crash_point!("participant/received/Work");
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
         let job = self.required_job(request.work, request.remaining_ms)?;
         let core = self.xa()?;
         let repeated = request.repeated_call;
         let answer = self.to_the_end(async move { core.work(xid, job, repeated).await }).await?;
+        crash_point!("participant/answer/Work");
         Ok(Response::new(match answer {
             Answer::Yes { reply } | Answer::ReadOnly { reply } => {
                 WorkResponse { done: true, reason: String::new(), reply }
@@ -137,6 +140,7 @@ impl Service for ParticipantService {
     }
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        crash_point!("participant/received/Prepare");
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
         let job = self.job(request.work, request.remaining_ms)?;
@@ -148,6 +152,7 @@ impl Service for ParticipantService {
             Answer::ReadOnly { reply } => (Vote::ReadOnly, String::new(), reply),
             Answer::No { reason } => (Vote::No, cut(reason), Default::default()),
         };
+        crash_point!("participant/answer/Prepare");
         Ok(Response::new(PrepareResponse { vote: vote.into(), reason, reply }))
     }
 
@@ -155,6 +160,7 @@ impl Service for ParticipantService {
         &self,
         request: Request<CommitBranchRequest>,
     ) -> Result<Response<CommitBranchResponse>, Status> {
+        crash_point!("participant/received/Commit");
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
         let core = self.xa()?;
@@ -172,6 +178,7 @@ impl Service for ParticipantService {
             Ending::Committed { .. } => (BranchOutcome::Committed, String::new(), Default::default()),
             Ending::RolledBack { reason } => (BranchOutcome::RolledBack, cut(reason), Default::default()),
         };
+        crash_point!("participant/answer/Commit");
         Ok(Response::new(CommitBranchResponse { outcome: outcome.into(), reason, reply }))
     }
 
@@ -179,19 +186,23 @@ impl Service for ParticipantService {
         &self,
         request: Request<RollbackBranchRequest>,
     ) -> Result<Response<RollbackBranchResponse>, Status> {
+        crash_point!("participant/received/Rollback");
         let xid = self.xid(request.into_inner().branch)?;
         let (outcome, reply) = match self.xa()?.rollback(xid).await.map_err(unsettled)? {
             Ending::Committed { reply } => (BranchOutcome::Committed, reply),
             Ending::RolledBack { .. } => (BranchOutcome::RolledBack, Default::default()),
         };
+        crash_point!("participant/answer/Rollback");
         Ok(Response::new(RollbackBranchResponse { outcome: outcome.into(), reply }))
     }
 
     async fn r#try(&self, request: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
+        crash_point!("participant/received/Try");
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
         let job = self.required_job(request.work, request.remaining_ms)?;
         let tried = self.to_the_end(async move { tcc.attempt(key, job).await }).await?;
+        crash_point!("participant/answer/Try");
         Ok(Response::new(match tried {
             Tried::Reserved { reply } => TryResponse { reserved: true, reason: String::new(), reply },
             Tried::Refused { reason } => {
@@ -201,20 +212,24 @@ impl Service for ParticipantService {
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        crash_point!("participant/received/Confirm");
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
         let job = self.required_job(request.work, 0)?;
         let finished = self.to_the_end(async move { tcc.confirm(key, job).await }).await?;
         let (outcome, reason, reply) = parts(finished);
+        crash_point!("participant/answer/Confirm");
         Ok(Response::new(ConfirmResponse { outcome: outcome.into(), reason, reply }))
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        crash_point!("participant/received/Cancel");
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
         let job = self.required_job(request.work, 0)?;
         let finished = self.to_the_end(async move { tcc.cancel(key, job).await }).await?;
         let (outcome, reason, _) = parts(finished);
+        crash_point!("participant/answer/Cancel");
         Ok(Response::new(CancelResponse { outcome: outcome.into(), reason }))
     }
 }

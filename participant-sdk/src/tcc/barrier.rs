@@ -24,6 +24,7 @@
 //! may keep others waiting for a moment, and waits for none of them.
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use concord_xa::barrier;
 use tokio::time::{Instant, timeout};
 
@@ -126,6 +127,7 @@ impl<D: LocalDatabase> Barrier<D> {
         handlers: &Handlers<D>,
     ) -> Result<Tried, Unsettled> {
         let deadline = Instant::now() + job.remaining;
+        crash_point!("tcc/try/before");
         let begun = self.database.begin_with(&self.statements.attempt, the_row(key));
         let begun = tokio::time::timeout_at(deadline, begun).await;
         let (mut transaction, affected) = begun.map_err(|_| no_answer())??;
@@ -134,9 +136,12 @@ impl<D: LocalDatabase> Barrier<D> {
             roll_back::<D>(transaction).await;
             return recorded_try(row);
         }
+        crash_point!("tcc/try/row");
         match run(&handlers.attempt, transaction, (key, Phase::Try), job.payload, deadline).await {
             Ran::Done(transaction, reply) => {
+                crash_point!("tcc/try/done");
                 self.commit(transaction, key, &self.statements.set_reply, &reply).await?;
+                crash_point!("tcc/try/committed");
                 Ok(Tried::Reserved { reply })
             }
             Ran::Refused(reason) => self.refuse(key, reason).await,
@@ -157,9 +162,12 @@ impl<D: LocalDatabase> Barrier<D> {
         let reason = crate::service::cut(reason);
         let mut params = the_row(key);
         params.push(SqlValue::from(reason.as_bytes()));
+        crash_point!("tcc/refuse/before");
         let (mut transaction, affected) = self.begin_with(&self.statements.refuse, params).await?;
         if affected == INSERTED {
+            crash_point!("tcc/refuse/row");
             within(transaction.commit()).await?;
+            crash_point!("tcc/refuse/committed");
             return Ok(Tried::Refused { reason });
         }
         // Another process was quicker, with another result perhaps.
@@ -176,6 +184,7 @@ impl<D: LocalDatabase> Barrier<D> {
         handlers: &Handlers<D>,
     ) -> Result<Finished, Unsettled> {
         let deadline = Instant::now() + job.remaining;
+        crash_point!("tcc/confirm/before");
         let (mut transaction, confirmed) = self.begin_with(&self.statements.confirm, the_row(key)).await?;
         if confirmed == 0 {
             let row = self.read(&mut transaction, key).await?;
@@ -183,9 +192,12 @@ impl<D: LocalDatabase> Barrier<D> {
             let no_try = Finished::Refused { reason: "no Try is on record".into() };
             return row.map_or(Ok(no_try), recorded_end);
         }
+        crash_point!("tcc/confirm/row");
         match run(&handlers.confirm, transaction, (key, Phase::Confirm), job.payload, deadline).await {
             Ran::Done(transaction, reply) => {
+                crash_point!("tcc/confirm/done");
                 self.commit(transaction, key, &self.statements.set_confirm_reply, &reply).await?;
+                crash_point!("tcc/confirm/committed");
                 Ok(Finished::Confirmed { reply })
             }
             other => stuck(key, Phase::Confirm, other),
@@ -202,12 +214,15 @@ impl<D: LocalDatabase> Barrier<D> {
         handler: Option<&Handler<D>>,
     ) -> Result<Finished, Unsettled> {
         let deadline = Instant::now() + job.remaining;
+        crash_point!("tcc/cancel/before");
         let (mut transaction, affected) = self.begin_with(&self.statements.cancel, the_row(key)).await?;
         if affected != CHANGED {
             let row = self.read_own(&mut transaction, key).await?;
             if row.state == barrier::STATE_TOMBSTONE {
                 // Perhaps a new one.
+                crash_point!("tcc/tombstone/row");
                 within(transaction.commit()).await?;
+                crash_point!("tcc/tombstone/committed");
             } else {
                 roll_back::<D>(transaction).await;
             }
@@ -217,9 +232,12 @@ impl<D: LocalDatabase> Barrier<D> {
             roll_back::<D>(transaction).await;
             return Err(no_action(&job.action));
         };
+        crash_point!("tcc/cancel/row");
         match run(handler, transaction, (key, Phase::Cancel), job.payload, deadline).await {
             Ran::Done(transaction, _) => {
+                crash_point!("tcc/cancel/done");
                 within(transaction.commit()).await?;
+                crash_point!("tcc/cancel/committed");
                 Ok(Finished::Cancelled { reason: String::new() })
             }
             other => stuck(key, Phase::Cancel, other),

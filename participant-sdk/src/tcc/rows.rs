@@ -1,5 +1,6 @@
 //! The barrier table's rows, for purging.
 
+use concord_crash_points::crash_point;
 use concord_protocol::Gtid;
 
 use super::barrier::Barrier;
@@ -31,7 +32,9 @@ impl<D: LocalDatabase> Barrier<D> {
         let sql = format!("DELETE FROM {} WHERE gtid IN ({marks})", self.table);
         let params = gtids.into_iter().map(|gtid| gtid.to_bytes().into()).collect();
         let (transaction, deleted) = self.database.begin_with(&sql, params).await?;
+        crash_point!("participant/purge/deleted");
         transaction.commit().await?;
+        crash_point!("participant/purge/committed");
         Ok(deleted)
     }
 

@@ -1,6 +1,7 @@
 //! A branch under way: statements, then the vote.
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use mysql_async::{Params, Row};
 
 use crate::barrier::REPLY_MAX_BYTES;
@@ -190,7 +191,10 @@ impl Branch {
         }
         let mut trip = self.ending(reply);
         trip.add(Part::Last, &format!("XA PREPARE {}", self.name));
-        let failure = match self.session.run(&trip.text).await {
+        crash_point!("xa/prepare/before");
+        let answer = self.session.run(&trip.text).await;
+        crash_point!("xa/prepare/after");
+        let failure = match answer {
             Ok(results) if results.len() == trip.parts.len() => return Vote::Yes(self.into_prepared()),
             Ok(done) => Failure { done, error: XaError::Connection("an answer of the wrong shape".into()) },
             Err(failure) => failure,
@@ -213,7 +217,10 @@ impl Branch {
             Ok(()) => {
                 let mut trip = self.ending(reply);
                 trip.add(Part::Last, &format!("XA COMMIT {} ONE PHASE", self.name));
-                match self.session.run(&trip.text).await {
+                crash_point!("xa/one-phase/before");
+                let answer = self.session.run(&trip.text).await;
+                crash_point!("xa/one-phase/after");
+                match answer {
                     Ok(results) if results.len() == trip.parts.len() => {
                         self.finish_session();
                         return Resolution::Committed { reply: Bytes::copy_from_slice(reply) };
@@ -250,7 +257,10 @@ impl Branch {
         }
         let limit = self.database.0.options.control_timeout;
         let sql = format!("XA END {0}; XA ROLLBACK {0}", self.name);
-        match self.session.run_within(limit, &sql).await {
+        crash_point!("xa/abort/before");
+        let answer = self.session.run_within(limit, &sql).await;
+        crash_point!("xa/abort/after");
+        match answer {
             Ok(_) => self.finish_session(),
             // A deadlock's victim refuses END and takes ROLLBACK. Not used again after an XA error (rule 11).
             Err(failure) if failure.error.connection_survives() => {
@@ -389,7 +399,9 @@ impl Branch {
         self.queue = queue;
         // Cancelled here, the branch may have run half of it: it must not go on as if nothing had happened.
         self.failed = Some("a statement was cut short".into());
+        crash_point!("xa/work/before");
         let result = self.session.run(&trip.text).await;
+        crash_point!("xa/work/after");
         self.failed = None;
         match result {
             Ok(results) => self.take_results(&trip, results),

@@ -1,5 +1,7 @@
 //! A prepared branch in the hands of the process that prepared it.
 
+use concord_crash_points::crash_point;
+
 use crate::database::Database;
 use crate::error::XaError;
 use crate::resolve::{Answer, Resolution, classify};
@@ -77,7 +79,10 @@ impl PreparedBranch {
     async fn finish(&mut self, mut session: Session, verb: &str) -> Option<Resolution> {
         let sql = format!("{verb} {}", self.xid.to_sql());
         let limit = self.database.0.options.control_timeout;
-        let error = match session.run_within(limit, &sql).await {
+        crash_point!("xa/owner/before");
+        let answer = session.run_within(limit, &sql).await;
+        crash_point!("xa/owner/after");
+        let error = match answer {
             Ok(_) => {
                 if self.reusable {
                     session.give_back();

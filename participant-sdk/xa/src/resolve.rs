@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_crash_points::crash_point;
 use mysql_async::from_row_opt;
 
 use crate::barrier::{Entry, Evidence, STATE_MARKER, STATE_TOMBSTONE, entry};
@@ -127,7 +128,10 @@ impl Database {
         let sql = format!("XA COMMIT {}", xid.to_sql());
         let mut reason = String::new();
         for _ in 0..ROUNDS {
-            match self.control(&sql).await {
+            crash_point!("xa/commit/before");
+            let answer = self.control(&sql).await;
+            crash_point!("xa/commit/after");
+            match answer {
                 Ok(_) => return Resolution::Committed { reply: Bytes::new() },
                 Err(error) if error.code() != Some(code::XAER_NOTA) => {
                     return match classify(&error) {
@@ -176,7 +180,10 @@ impl Database {
         let mut rolled_back = false;
         let mut reason = String::new();
         for round in 0..ROUNDS {
-            match self.control(&sql).await {
+            crash_point!("xa/rollback/before");
+            let answer = self.control(&sql).await;
+            crash_point!("xa/rollback/after");
+            match answer {
                 Ok(_) => rolled_back = true,
                 Err(error) => match (error.code(), classify(&error)) {
                     (Some(code::XAER_NOTA), _) => {}
@@ -319,7 +326,9 @@ impl Database {
 
     /// Writes the tombstone unless there is a row, and reads what is there.
     async fn tombstone(&self, xid: &Xid) -> Result<Option<Entry>, XaError> {
+        crash_point!("xa/tombstone/before");
         let results = self.control(&self.0.barrier.tombstone_sql(xid, 0)).await?;
+        crash_point!("xa/tombstone/after");
         results.into_iter().nth(1).map_or(Ok(None), entry)
     }
 
