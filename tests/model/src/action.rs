@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use concord_protocol::{Kind, State, Timer};
+use concord_protocol::{Decision, Event, Kind, Millis, State, Timer};
 
 use crate::configuration::Configuration;
-use crate::message::{Index, Message, branch_id};
+use crate::message::{Index, Message, branch_id, index_of};
 use crate::mutant::Mutant;
 use crate::participant::Choice;
 use crate::world::World;
@@ -33,6 +33,10 @@ pub(crate) enum Action {
     Rollback,
     /// An operator has everything retried.
     Retry,
+    /// An operator wants the transaction left alone.
+    Park,
+    /// An operator ends a branch by hand, and says so.
+    Resolve(Index, Decision),
     /// The coordinator is killed and comes back; so many records of its log are found.
     Crash { kept: usize },
     /// A participant is killed and comes back.
@@ -55,7 +59,8 @@ impl Action {
         requests(world, rules, actions);
         messages(world, actions);
         crashes(world, rules, actions);
-        sweeps(world, actions);
+        sweeps(world, rules, actions);
+        orders(world, actions);
     }
 }
 
@@ -77,7 +82,7 @@ fn requests(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
     if transaction.is_undecided() {
         actions.push(Action::Rollback);
     }
-    if transaction.is_parked() {
+    if world.is_parked() {
         actions.push(Action::Retry);
     }
 }
@@ -123,8 +128,8 @@ fn crashes(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
     }
 }
 
-fn sweeps(world: &World, actions: &mut Vec<Action>) {
-    if world.left.sweeps == 0 {
+fn sweeps(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
+    if world.left.sweeps == 0 || world.verdict(rules).is_none() {
         return;
     }
     for index in world.indices().filter(|index| world.is_in_doubt(*index)) {
@@ -141,6 +146,20 @@ fn sweeps(world: &World, actions: &mut Vec<Action>) {
                 .filter(|index| world.participant(*index).kind == Kind::Xa)
                 .map(Action::Sweep),
         );
+    }
+}
+
+fn orders(world: &World, actions: &mut Vec<Action>) {
+    let Some(transaction) = world.transaction.as_ref().filter(|_| world.left.orders > 0) else { return };
+    let mut parked = transaction.clone();
+    if parked.step(Event::Park, Millis(0)).is_ok() && parked != *transaction {
+        actions.push(Action::Park);
+    }
+    for (id, branch) in transaction.branches() {
+        if world.takes_orders() && (!branch.state().has_ended() || branch.is_parked()) {
+            let index = index_of(id);
+            actions.extend([Decision::Commit, Decision::Rollback].map(|how| Action::Resolve(index, how)));
+        }
     }
 }
 
@@ -170,6 +189,10 @@ impl fmt::Display for Action {
             Action::Commit => write!(f, "initiator: commit"),
             Action::Rollback => write!(f, "initiator: roll back"),
             Action::Retry => write!(f, "operator: retry"),
+            Action::Park => write!(f, "operator: leave it alone"),
+            Action::Resolve(index, how) => {
+                write!(f, "operator: has ended branch {} by hand ({how:?})", index + 1)
+            }
             Action::Crash { kept } => write!(f, "KILL -9 of the coordinator; its log has {kept} records"),
             Action::CrashParticipant(index) => write!(f, "KILL -9 of participant {}", index + 1),
             Action::Inquire(index) => write!(f, "participant {} asks about its prepared branch", index + 1),

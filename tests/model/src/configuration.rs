@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use concord_protocol::{Grade, Kind, Millis, Options};
 
 use crate::mutant::Mutant;
 
 /// Who drives the transaction, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// `Begin`, branches that join, `Commit` or `Rollback`.
     Initiator,
@@ -43,11 +44,14 @@ pub struct Faults {
     /// Branches that recovery or the sweeper ends before the coordinator's own call does. At the end, when all
     /// else is quiet, they end what is left without counting.
     pub sweeps: u8,
+    /// Orders of an operator: to leave a transaction alone, or to end a branch by hand, one way or the other. That
+    /// everything is retried, and that a forced outcome is acknowledged, does not count.
+    pub orders: u8,
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Faults { crashes, participant_crashes, lost, duplicated, refusals, sweeps } = self;
+        let Faults { crashes, participant_crashes, lost, duplicated, refusals, sweeps, orders } = self;
         let parts = [
             (crashes, "crash"),
             (participant_crashes, "participant crash"),
@@ -55,6 +59,7 @@ impl fmt::Display for Faults {
             (duplicated, "dup"),
             (refusals, "refusal"),
             (sweeps, "sweep"),
+            (orders, "order"),
         ];
         let mut first = true;
         for (count, name) in parts.into_iter().filter(|(count, _)| **count > 0) {
@@ -143,7 +148,15 @@ pub fn configurations(extent: Extent) -> Vec<Configuration> {
     use Kind::{Tcc, Xa};
     let modes = [Mode::EarlyVote, Mode::Strict, Mode::Initiator];
     let mut all = Vec::new();
-    let one = Faults { crashes: 1, participant_crashes: 1, lost: 1, duplicated: 1, refusals: 1, sweeps: 1 };
+    let one = Faults {
+        crashes: 1,
+        participant_crashes: 1,
+        lost: 1,
+        duplicated: 1,
+        refusals: 1,
+        sweeps: 1,
+        orders: 1,
+    };
     for kind in [Xa, Tcc] {
         for mode in [Mode::EarlyVote, Mode::Initiator] {
             all.push(Configuration::new(&[kind], mode).with(one));

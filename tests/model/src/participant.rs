@@ -51,6 +51,8 @@ pub(crate) struct Participant {
     pub(crate) fenced: bool,
     /// Its handler has refused a Confirm or a Cancel.
     pub(crate) refused: bool,
+    /// An operator has ended it against the decision.
+    pub(crate) forced: bool,
     /// How often its effects became permanent, and were undone. More than two are counted as two.
     pub(crate) commits: u8,
     pub(crate) undone: u8,
@@ -65,6 +67,7 @@ impl Participant {
             read_only: false,
             fenced: false,
             refused: false,
+            forced: false,
             commits: 0,
             undone: 0,
         }
@@ -272,8 +275,13 @@ impl Participant {
         }
     }
 
-    /// Whether it is part of the transaction, and neither has committed nor still can.
+    /// Whether it is part of the transaction, and neither has committed nor still can, and nobody forced it.
     pub(crate) fn cannot_commit(&self) -> bool {
-        self.joined && !matches!(self.rm, Rm::Prepared | Rm::Committed)
+        self.joined && !self.forced && !matches!(self.rm, Rm::Prepared | Rm::Committed)
+    }
+
+    /// Whether it has committed, and not because somebody forced it.
+    pub(crate) fn has_committed(&self) -> bool {
+        self.rm == Rm::Committed && !self.forced
     }
 }

@@ -7,12 +7,12 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, PoisonError};
 
-use concord_protocol::{State, Timer, Transaction};
+use concord_protocol::{Decision, State, Timer, Transaction};
 
 use crate::action::Action;
 use crate::claim::Claim;
 use crate::configuration::{Configuration, Faults};
-use crate::message::Message;
+use crate::message::{Index, Message, branch_id};
 use crate::participant::{Choice, Rm};
 use crate::world::World;
 
@@ -70,7 +70,9 @@ pub(crate) fn ends_well(world: &World, rules: &Configuration, known: &Known) -> 
 pub(crate) fn run(world: &World, rules: &Configuration) -> (World, Vec<Action>, Option<Claim>) {
     let mut world = without_faults(world);
     let mut actions = Vec::new();
-    for _ in 0..STEPS_MAX {
+    let mut seen = HashSet::new();
+    // Once round is enough to read.
+    while seen.insert(world.digest()) {
         match step(&mut world, rules) {
             Step::Done => return (world, actions, None),
             Step::Went(action) => actions.push(action),
@@ -124,8 +126,8 @@ fn next(world: &World, rules: &Configuration) -> Option<Action> {
         return Some(Action::Fire(*timer));
     }
     let transaction = world.transaction.as_ref();
-    if transaction.is_some_and(Transaction::is_parked) {
-        return Some(Action::Retry);
+    if world.is_parked() {
+        return Some(acknowledgement(world).unwrap_or(Action::Retry));
     }
     // The initiator may never come back. Nobody else's work needs the deadline.
     if transaction.is_some_and(|transaction| transaction.state() == State::Active)
@@ -138,6 +140,20 @@ fn next(world: &World, rules: &Configuration) -> Option<Action> {
     }
     let answered = world.verdict(rules).is_some();
     world.indices().find(|index| answered && world.is_in_doubt(*index)).map(Action::Inquire)
+}
+
+/// A branch that ended against the decision, and was forced to, waits for the operator to say that he knows.
+fn acknowledgement(world: &World) -> Option<Action> {
+    let transaction = world.transaction.as_ref()?;
+    let waits = |index: &Index| {
+        let branch = transaction.branch(branch_id(*index));
+        world.participant(*index).forced && branch.is_some_and(|b| b.is_parked() && b.state().has_ended())
+    };
+    let against = match transaction.decision()? {
+        Decision::Commit => Decision::Rollback,
+        Decision::Rollback => Decision::Commit,
+    };
+    world.indices().find(waits).map(|index| Action::Resolve(index, against))
 }
 
 fn late_call(world: &World) -> Option<Action> {

@@ -125,6 +125,11 @@ impl World {
             Action::Commit => self.step(Event::Commit, rules),
             Action::Rollback => self.step(Event::Rollback, rules),
             Action::Retry => self.step(Event::RetryNow, rules),
+            Action::Park => {
+                self.left.orders -= 1;
+                self.step(Event::Park, rules);
+            }
+            Action::Resolve(index, how) => self.resolve(index, how, rules),
             Action::Crash { kept } => self.crash(kept, rules),
             Action::CrashParticipant(index) => {
                 self.left.participant_crashes -= 1;
@@ -229,7 +234,8 @@ impl World {
             Effect::Tell(Milestone::Decided(decision)) => self.tell_decision(decision, rules),
             Effect::Tell(Milestone::Completed) => {}
             Effect::Alarm(branch) => {
-                if !self.participant(index_of(branch)).refused {
+                let participant = self.participant(index_of(branch));
+                if !participant.refused && !participant.forced {
                     self.fail_claim(Claim::NoFalseAlarm);
                 }
             }
@@ -377,9 +383,11 @@ impl World {
     }
 
     fn end_on_resource(&mut self, index: Index, decision: Decision, rules: &Configuration) -> Reply {
-        let verb = match decision {
-            Decision::Commit => Verb::Commit,
-            Decision::Rollback => Verb::Rollback,
+        let verb = match (self.participant(index).kind, decision) {
+            (Kind::Xa, Decision::Commit) => Verb::Commit,
+            (Kind::Xa, Decision::Rollback) => Verb::Rollback,
+            (Kind::Tcc, Decision::Commit) => Verb::Confirm,
+            (Kind::Tcc, Decision::Rollback) => Verb::Cancel,
         };
         self.participant_mut(index).answer(verb, false, Choice::Yes, rules.mutant)
     }
@@ -393,6 +401,35 @@ impl World {
             (Decision::Commit, Reply::Ended(Outcome::RolledBack)) => {}
             (_, Reply::Ended(outcome)) => self.step(Event::Swept { branch, outcome }, rules),
             _ => {}
+        }
+    }
+
+    // ---- operators ----
+
+    /// Whether it waits for an operator. Once it has ended it is history, and takes no orders.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|one| one.is_parked() && !one.state().is_terminal())
+    }
+
+    /// Whether the core lets an operator say how a branch has ended.
+    pub(crate) fn takes_orders(&self) -> bool {
+        let delegated = self.log.is_durable(|record| matches!(record, Record::Delegated(_)));
+        self.transaction.as_ref().is_some_and(|transaction| transaction.decision().is_some() || delegated)
+    }
+
+    /// An operator ends a branch by hand, by the participant's own means, and tells the coordinator how it ended.
+    /// That there is nothing to commit is no proof that there will not be: about that he says nothing.
+    fn resolve(&mut self, index: Index, how: Decision, rules: &Configuration) {
+        self.left.orders = self.left.orders.saturating_sub(1);
+        let before = *self.participant(index);
+        let reply = self.end_on_resource(index, how, rules);
+        if let Reply::Ended(outcome) = reply
+            && (how, outcome) != (Decision::Commit, Outcome::RolledBack)
+        {
+            let decision = self.transaction.as_ref().and_then(Transaction::decision).map(Outcome::from);
+            let against = decision.is_some_and(|decision| decision != outcome);
+            self.participant_mut(index).forced |= against && *self.participant(index) != before;
+            self.step(Event::Resolve { branch: branch_id(index), outcome }, rules);
         }
     }
 
@@ -441,7 +478,7 @@ impl World {
 
     fn check(&mut self) {
         let everyone = &self.participants[..usize::from(self.size)];
-        let committed = everyone.iter().any(|one| one.rm == Rm::Committed);
+        let committed = everyone.iter().any(Participant::has_committed);
         let lost = || {
             self.indices().any(|index| self.participant(index).cannot_commit() && !self.has_only_read(index))
         };
@@ -467,18 +504,28 @@ impl World {
     /// Whether everything has ended, and ended well.
     pub(crate) fn has_ended_well(&self) -> bool {
         let outcome = self.transaction.as_ref().map_or(State::RolledBack, Transaction::state);
-        let parked = self.transaction.as_ref().is_some_and(Transaction::is_parked);
         let all = |good: fn(&Participant) -> bool| self.indices().all(|index| good(self.participant(index)));
         let has_committed = |index| {
             let one = self.participant(index);
-            !one.joined || one.rm == Rm::Committed || self.has_only_read(index)
+            !one.joined || one.has_committed() || one.forced || self.has_only_read(index)
         };
         let agreed = match outcome {
             State::Committed => self.indices().all(has_committed),
-            State::RolledBack => all(|one| one.rm != Rm::Committed),
+            State::RolledBack => all(|one| !one.has_committed()),
             _ => false,
         };
-        agreed && !parked && all(|one| !matches!(one.rm, Rm::Worked | Rm::Prepared))
+        agreed
+            && !self.is_parked()
+            && self.forced_are_on_record()
+            && all(|one| !matches!(one.rm, Rm::Worked | Rm::Prepared))
+    }
+
+    /// Whether what an operator forced is known to be so. Of a transaction that is unknown nothing is known.
+    fn forced_are_on_record(&self) -> bool {
+        let Some(transaction) = &self.transaction else { return true };
+        transaction
+            .branches()
+            .all(|(id, branch)| branch.is_heuristic() || !self.participant(index_of(id)).forced)
     }
 
     fn fail_claim(&mut self, claim: Claim) {
