@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, PoisonError};
 
-use concord_protocol::{Decision, State, Timer, Transaction};
+use concord_protocol::{Decision, State, Timer};
 
 use crate::action::Action;
 use crate::claim::Claim;
