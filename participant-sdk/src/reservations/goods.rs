@@ -38,13 +38,10 @@ impl Reservations {
         quantity: i64,
     ) -> Result<(), ReservationError> {
         let quantity = check_quantity(check_sku(sku)?, quantity.into())?;
-        let mut stock = match self.lock(tx, sku, LOWEST).await? {
-            Some(stock) => stock,
-            None => {
-                self.create(tx, sku).await?;
-                self.locked(tx, sku, LOWEST).await?
-            }
-        };
+        if self.lock(tx, sku, LOWEST).await?.is_none() {
+            self.create(tx, sku).await?;
+        }
+        let mut stock = self.locked(tx, sku, LOWEST).await?;
         stock.receive(sku, quantity)?;
         self.write(tx, sku, &stock).await
     }
@@ -115,8 +112,8 @@ impl Reservations {
     /// Makes an SKU without goods, unless somebody else does.
     async fn create<T: LocalTransaction>(&self, tx: &mut T, sku: &str) -> Result<(), ReservationError> {
         let sql = format!(
-            "INSERT INTO {} (sku, bucket, buckets, on_hand, available, frozen, received, sold) \
-             VALUES (?, {HOME}, 1, 0, 0, 0, 0, 0) ON DUPLICATE KEY UPDATE buckets = buckets",
+            "INSERT INTO {} (sku, bucket, buckets, lanes, on_hand, available, frozen, received, sold) \
+             VALUES (?, {HOME}, 1, 0, 0, 0, 0, 0, 0) ON DUPLICATE KEY UPDATE buckets = buckets",
             self.items_table()
         );
         tx.execute(&sql, vec![sku.into()]).await?;

@@ -19,7 +19,7 @@ use crate::local::{LocalTransaction, SqlValue};
 const ROWS_PER_STATEMENT: usize = 1_024;
 
 /// One call in so many reads the rows first, to find out if another process has split the SKU.
-const LOOK_EVERY: u32 = 64;
+const LOOK_EVERY: u32 = 32;
 
 /// Taken from one bucket.
 struct Frozen<'a> {

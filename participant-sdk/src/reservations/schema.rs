@@ -36,7 +36,8 @@ impl Reservations {
                 "CREATE TABLE IF NOT EXISTS {items} (
                    sku VARCHAR(64) COLLATE utf8mb4_bin NOT NULL,
                    bucket SMALLINT NOT NULL COMMENT '0; those of a split SKU are below',
-                   buckets SMALLINT UNSIGNED NOT NULL COMMENT 'of the SKU, in each of its rows',
+                   buckets SMALLINT UNSIGNED NOT NULL COMMENT 'in use; as bucket 0 has it',
+                   lanes SMALLINT UNSIGNED NOT NULL COMMENT 'rows below bucket 0; as bucket 0 has it',
                    on_hand BIGINT NOT NULL,
                    available BIGINT NOT NULL,
                    frozen BIGINT NOT NULL,

@@ -17,8 +17,9 @@ pub(crate) const HOME: i16 = 0;
 /// Below every bucket: where locking begins when all are to be locked.
 pub(crate) const LOWEST: i16 = i16::MIN;
 
-/// A bucket is low when it has less than so many times what is wanted.
-const LOW: i64 = 8;
+/// A buyer goes on to draw on a lane that has so many times what is wanted: more than those who wait for it at the
+/// same time are likely to want.
+const PLENTY: i64 = 16;
 
 /// Rows of one statement, at most; a statement has at most 65,535 parameters.
 const ROWS_PER_STATEMENT: usize = 1_024;
@@ -48,17 +49,25 @@ pub(crate) struct Stock {
     /// How many lanes are in use, or 1 when there is only the home. Lanes below are retired: nothing is put
     /// into them, but what was frozen in them before may come back.
     buckets: u16,
+    /// How many lanes have rows, in use or retired.
+    lanes: usize,
 }
 
-/// How much a bucket must have so that it is not low.
+/// How much a lane must have to be drawn on without further thought.
 pub(crate) fn plenty(wanted: i64) -> i64 {
-    // At most 8 times a checked quantity.
-    LOW * wanted
+    // At most 16 times a checked quantity.
+    PLENTY * wanted
 }
 
 impl Stock {
     pub(crate) fn buckets(&self) -> u16 {
         self.buckets
+    }
+
+    /// Whether all rows are here. Rows that came into being while somebody waited for the home, which is read
+    /// last, are missing: whoever reads rows in order does not look back.
+    fn is_complete(&self) -> bool {
+        self.rows.len() == self.lanes + 1
     }
 
     /// The sum of a figure over all rows.
@@ -76,14 +85,13 @@ impl Stock {
         self.sum(|row| if row.number >= bucket { row.available } else { 0 })
     }
 
-    /// Whether some bucket that buyers would pick is low, or some other has what they need.
+    /// Whether some lane will soon not have plenty, or there are goods in rows that nobody picks.
     pub(crate) fn is_low(&self, wanted: i64) -> bool {
         if self.buckets == 1 {
-            // Only if there are goods in rows that nobody picks.
             return self.available() > self.available_from(HOME);
         }
         let lanes = self.rows.iter().filter(|row| self.is_used(row.number) && row.number != HOME);
-        lanes.into_iter().any(|row| row.available < plenty(wanted))
+        lanes.into_iter().any(|row| row.available < 2 * plenty(wanted))
     }
 
     fn is_used(&self, number: i16) -> bool {
@@ -120,6 +128,7 @@ impl Stock {
                 self.rows.insert(place, Bucket { number, on_hand, available, frozen, received, sold });
             }
         }
+        self.lanes = self.rows.len() - 1;
         let (received, sold) = (self.sum(|row| row.received), self.sum(|row| row.sold));
         let used = i64::from(lanes) + 1;
         let (share, rest) = (available / used, available % used);
@@ -133,11 +142,11 @@ impl Stock {
         }
     }
 
-    /// Spreads what is available, unless even then some bucket would be low.
+    /// Spreads what is available, unless even then some lane would be low.
     fn level(&mut self, wanted: i64) {
         let mut even = self.clone();
         even.spread(self.available(), self.buckets);
-        if !even.is_low(2 * wanted) {
+        if !even.is_low(wanted) {
             *self = even;
         }
     }
@@ -186,15 +195,18 @@ impl Reservations {
         self.read(tx, sku, from, Locking::Wait).await
     }
 
-    /// As [`Reservations::lock`], of an SKU that must be there.
+    /// As [`Reservations::lock`], of an SKU that must be there. From [`LOWEST`] up, all its rows.
     pub(crate) async fn locked<T: LocalTransaction>(
         &self,
         tx: &mut T,
         sku: &str,
         from: i16,
     ) -> Result<Stock, ReservationError> {
-        let stock = self.lock(tx, sku, from).await?;
-        stock.ok_or_else(|| ReservationError::UnknownSku(sku.to_owned()))
+        match self.lock(tx, sku, from).await? {
+            None => Err(ReservationError::UnknownSku(sku.to_owned())),
+            Some(stock) if from > LOWEST || stock.is_complete() => Ok(stock),
+            Some(_) => self.locked_at_once(tx, sku).await,
+        }
     }
 
     /// Locks all rows of an SKU and waits for none of them: for those who may hold one already.
@@ -203,13 +215,20 @@ impl Reservations {
         tx: &mut T,
         sku: &str,
     ) -> Result<Stock, ReservationError> {
-        match self.read(tx, sku, LOWEST, Locking::NoWait).await {
-            Err(ReservationError::Database(LocalError::Server {
-                code: NOWAIT_MYSQL | NOWAIT_MARIADB,
-                ..
-            })) => Err(ReservationError::Busy(sku.to_owned())),
-            read => read?.ok_or_else(|| ReservationError::UnknownSku(sku.to_owned())),
+        // The second time the home is ours, and nobody makes lanes who does not have it.
+        for _ in 0..2 {
+            match self.read(tx, sku, LOWEST, Locking::NoWait).await {
+                Ok(Some(stock)) if stock.is_complete() => return Ok(stock),
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(ReservationError::UnknownSku(sku.to_owned())),
+                Err(ReservationError::Database(LocalError::Server {
+                    code: NOWAIT_MYSQL | NOWAIT_MARIADB,
+                    ..
+                })) => return Err(ReservationError::Busy(sku.to_owned())),
+                Err(error) => return Err(error),
+            }
         }
+        Err(ReservationError::Corrupt(format!("{} lacks rows of {sku}", self.items_table())))
     }
 
     async fn read<T: LocalTransaction>(
@@ -221,7 +240,7 @@ impl Reservations {
     ) -> Result<Option<Stock>, ReservationError> {
         // Without the hint a small table may be read from end to end, and with it other SKUs be waited for.
         let sql = format!(
-            "SELECT bucket, on_hand, available, frozen, received, sold, buckets FROM {} FORCE INDEX (PRIMARY) \
+            "SELECT bucket, on_hand, available, frozen, received, sold, buckets, lanes FROM {} FORCE INDEX (PRIMARY) \
              WHERE sku = ? AND bucket >= ? ORDER BY bucket {}",
             self.items_table(),
             match locking {
@@ -231,7 +250,7 @@ impl Reservations {
             }
         );
         let rows = tx.query(&sql, vec![sku.into(), from.into()]).await?;
-        let mut stock = Stock { rows: Vec::with_capacity(rows.len()), buckets: 1 };
+        let mut stock = Stock { rows: Vec::with_capacity(rows.len()), buckets: 1, lanes: 0 };
         for row in &rows {
             let mut row = Reader::new(self.items_table(), row);
             stock.rows.push(Bucket {
@@ -242,7 +261,8 @@ impl Reservations {
                 received: row.number()?,
                 sold: row.number()?,
             });
-            stock.buckets = row.number()?;
+            // The last row's count, which is the home's.
+            (stock.buckets, stock.lanes) = (row.number()?, row.number()?);
         }
         Ok(Some(stock).filter(|stock| !stock.rows.is_empty()))
     }
@@ -279,16 +299,17 @@ impl Reservations {
     ) -> Result<(), ReservationError> {
         for rows in stock.rows.chunks(ROWS_PER_STATEMENT) {
             let sql = format!(
-                "INSERT INTO {} (sku, bucket, buckets, on_hand, available, frozen, received, sold) VALUES {} \
-                 ON DUPLICATE KEY UPDATE buckets = VALUES(buckets), on_hand = VALUES(on_hand), \
+                "INSERT INTO {} (sku, bucket, buckets, lanes, on_hand, available, frozen, received, sold) VALUES {} \
+                 ON DUPLICATE KEY UPDATE buckets = VALUES(buckets), lanes = VALUES(lanes), on_hand = VALUES(on_hand), \
                  available = VALUES(available), frozen = VALUES(frozen), received = VALUES(received), \
                  sold = VALUES(sold)",
                 self.items_table(),
-                vec!["(?, ?, ?, ?, ?, ?, ?, ?)"; rows.len()].join(", ")
+                vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows.len()].join(", ")
             );
             let params = rows.iter().flat_map(|row| {
                 let figures = [row.on_hand, row.available, row.frozen, row.received, row.sold];
-                let key: [SqlValue; 3] = [sku.into(), row.number.into(), stock.buckets.into()];
+                let lanes = u16::try_from(stock.lanes).unwrap_or(u16::MAX);
+                let key: [SqlValue; 4] = [sku.into(), row.number.into(), stock.buckets.into(), lanes.into()];
                 key.into_iter().chain(figures.map(SqlValue::from))
             });
             tx.execute(&sql, params.collect()).await?;

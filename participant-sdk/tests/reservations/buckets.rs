@@ -137,6 +137,16 @@ on_both! {
         shop.audit_is_clean().await;
     }
 
+    async fn rows_that_are_missing_are_noticed(flavor) {
+        let shop = Shop::new(flavor).await.with("T1", 100).await;
+        shop.split("T1", 4).await.unwrap();
+        shop.sql("DELETE FROM stock WHERE bucket = -2").await.unwrap();
+        for error in [shop.split("T1", 1).await.unwrap_err(), shop.add("T1", 1).await.unwrap_err()] {
+            assert_eq!(error.to_string(), "`stock` lacks rows of T1");
+        }
+        assert!(!shop.audit().await.is_clean());
+    }
+
     /// Whoever is refused holds nothing that others wait for, even before it has rolled back.
     async fn a_refusal_locks_nothing(flavor) {
         let shop = Shop::new(flavor).await.with("T1", 10).await;
@@ -163,5 +173,44 @@ on_both! {
         holder.rollback().await.unwrap();
         shop.reserve(again, &[("T1", 5)]).await.unwrap();
         shop.audit_is_clean().await;
+    }
+
+    /// It waits for the home, and meanwhile lanes come into being that it has passed already.
+    async fn rows_that_appear_while_waiting_are_not_lost(flavor) {
+        // A name of its own, by which its statements are found among those of other tests.
+        let shop = Shop::new(flavor).await;
+        let shop = Shop::on(shop.database, "appearing").await.with("T1", 100).await;
+        for late in ["split", "add", "remove", "reserve"] {
+            let mut splitter = shop.database.begin().await.unwrap();
+            splitter.query("SELECT 1 FROM appearing WHERE sku = 'T1' AND bucket = 0 FOR UPDATE", vec![]).await.unwrap();
+            let waiting = tokio::spawn({
+                let shop = shop.clone();
+                async move {
+                    match late {
+                        "split" => shop.split("T1", 3).await,
+                        "add" => shop.add("T1", 7).await,
+                        "remove" => shop.remove("T1", 7).await,
+                        _ => shop.reserve(gtid(), &[("T1", 90)]).await,
+                    }
+                }
+            });
+            let waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' \
+                         AND trx_query LIKE '%`appearing`%'";
+            while shop.query(waits).await.is_empty() {
+                assert!(!waiting.is_finished(), "{late}: {:?}", waiting.await);
+                // Asked more often, the server answers from its cache.
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+            shop.another_process().stock.split(&mut splitter, "T1", 8).await.unwrap();
+            splitter.commit().await.unwrap();
+            match waiting.await.unwrap() {
+                Ok(()) | Err(ReservationError::Busy(_)) => {}
+                Err(error) => panic!("{late}: {error}"),
+            }
+            shop.audit_is_clean().await;
+            shop.sql("DELETE FROM appearing").await.unwrap();
+            shop.sql("DELETE FROM appearing_reservation").await.unwrap();
+            shop.add("T1", 100).await.unwrap();
+        }
     }
 }

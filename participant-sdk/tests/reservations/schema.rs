@@ -58,7 +58,7 @@ on_both! {
             ("UPDATE stock SET available = available + 1", "stock_on_hand"),
             ("UPDATE stock SET frozen = 0", "stock_on_hand"),
             ("UPDATE stock SET on_hand = 11", "stock_on_hand"),
-            ("INSERT INTO stock VALUES ('T2', 0, 1, 1, 0, 0, 1, 0)", "stock_on_hand"),
+            ("INSERT INTO stock VALUES ('T2', 0, 1, 0, 1, 0, 0, 1, 0)", "stock_on_hand"),
             ("UPDATE stock_reservation SET quantity = 0", "stock_quantity"),
             ("UPDATE stock_reservation SET confirmed = 5", "stock_confirmed"),
             ("UPDATE stock_reservation SET confirmed = -1", "stock_confirmed"),
