@@ -34,9 +34,13 @@
 //! - `frozen` is the sum of the pending reservations, because both change in one local transaction.
 //! - A row of a reservation is never deleted: its state moves on, once.
 //! - All times are the database's. The clocks of its clients do not matter.
-//! - Orders of many SKUs do not deadlock with each other under READ COMMITTED, whatever order they name them in.
-//!   Under REPEATABLE READ they may (its gap locks, and what it keeps locked); they fail then, are tried again by
-//!   the coordinator, and nothing is oversold.
+//! - Orders of many SKUs do not deadlock with each other, whatever order they name them in and however often an
+//!   SKU is split meanwhile. That needs READ COMMITTED, which the SDK's own pool has; a pool that is given to
+//!   [`crate::Builder::tcc_on`] must be set to it. Under REPEATABLE READ some deadlock (on locked gaps, and on rows
+//!   that stay locked although they did not match); they fail, are tried again by the coordinator, and nothing is
+//!   oversold.
+//! - [`ReservationError::Busy`] says that the transaction has to begin again, so as not to risk a deadlock. It is no
+//!   refusal, so the coordinator repeats Try. It is seldom: a handful when an SKU is split or sells out under load.
 //!
 //! # Expiry
 //!
