@@ -1,5 +1,7 @@
 //! What is looked at when everything has settled.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail, ensure};
 use concord_proto::v1::{ExecuteResponse, ListRequest, TransactionState};
 use tonic::Status;
@@ -48,19 +50,8 @@ impl World {
         self.settled().await?;
         let [one, two] = self.banks();
         let ledgers = [one.ledger().await?, two.ledger().await?];
-        for Transfer { name, outcome } in transfers {
-            let rows = ledgers.each_ref().map(|ledger| ledger.get(name).copied().unwrap_or(0));
-            let committed = self.committed_on_record(name).await?;
-            let told = match outcome {
-                Outcome::Committed => true,
-                Outcome::RolledBack => false,
-                Outcome::Unknown => committed == 1,
-            };
-            let expected = u64::from(told);
-            ensure!(
-                committed == expected && rows == [expected; 2],
-                "{name}: told {outcome:?}; {committed} on record as committed; {rows:?} ledger rows"
-            );
+        for transfer in transfers {
+            self.agreed(transfer, [true; 2], &ledgers).await?;
         }
         let strangers: Vec<_> = ledgers
             .iter()
@@ -69,6 +60,32 @@ impl World {
             .collect();
         ensure!(strangers.is_empty(), "nobody asked for {strangers:?}");
         self.conserved().await
+    }
+
+    /// Checks that a transfer ended as its initiator was told: the same way at each of the banks that take part, once
+    /// (I1 to I4). `ledgers`: [`crate::Bank::ledger`] of both, when everything has ended.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub async fn agreed(
+        &self,
+        transfer: &Transfer,
+        takes_part: [bool; 2],
+        ledgers: &[BTreeMap<String, u64>; 2],
+    ) -> Result<()> {
+        let Transfer { name, outcome } = transfer;
+        let rows = ledgers.each_ref().map(|ledger| ledger.get(name).copied().unwrap_or(0));
+        let committed = self.committed_on_record(name).await?;
+        let told = match outcome {
+            Outcome::Committed => true,
+            Outcome::RolledBack => false,
+            Outcome::Unknown => committed == 1,
+        };
+        ensure!(
+            committed == u64::from(told) && rows == takes_part.map(|there| u64::from(there && told)),
+            "{name}: told {outcome:?}; {committed} on record as committed; {rows:?} ledger rows"
+        );
+        Ok(())
     }
 
     /// How many transactions of this name the coordinator has on record as committed: attempts with one

@@ -116,6 +116,17 @@ impl Bank {
         Ok((total - self.opening_total, booked))
     }
 
+    /// What a query for one number answers.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn count(&self, sql: &str) -> Result<u64> {
+        let mut connection = self.connect().await?;
+        let count: Option<u64> = connection.query_first(sql).await?;
+        connection.disconnect().await?;
+        count.context("no number")
+    }
+
     /// How many ledger rows each transfer has.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use concord_proto::v1::{GetStatusRequest, GetStatusResponse};
 use concord_sandbox::Address;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::control::Answers;
 use crate::process::{Process, Programs};
 use crate::wait::until;
 
@@ -61,6 +62,8 @@ impl CoordinatorOptions {
 #[derive(Debug)]
 pub struct Coordinator {
     process: Process,
+    answers: Answers,
+    crash_at: Option<String>,
     address: Address,
     channel: Channel,
     data_dir: PathBuf,
@@ -97,6 +100,8 @@ impl Coordinator {
             .connect_lazy();
         Ok(Coordinator {
             process: Process::new(name, programs.coordinator, directory),
+            answers: Answers::default(),
+            crash_at: None,
             address,
             channel,
             data_dir: directory.join("data"),
@@ -134,9 +139,25 @@ impl Coordinator {
         for (key, value) in self.options.settings.iter().chain(&own) {
             arguments.extend(["--set".into(), format!("{key}={value}").into()]);
         }
+        if let Some(order) = self.crash_at.take() {
+            arguments.extend(["--crash-at".into(), order.into()]);
+        }
         self.process.set_arguments(arguments);
-        // Nobody writes to its standard output.
-        self.process.start().map(drop)
+        self.answers = Answers::of(self.process.start()?);
+        Ok(())
+    }
+
+    /// Has a crash point armed from its next start on, for that life.
+    pub fn crash_at_start(&mut self, order: impl Into<String>) {
+        self.crash_at = Some(order.into());
+    }
+
+    /// Has a line obeyed: see the program. Answers what comes after `ok`.
+    ///
+    /// # Errors
+    /// When it answers with an error, or is not running.
+    pub async fn ask(&mut self, line: &str) -> Result<String> {
+        self.answers.ask(&mut self.process, line).await
     }
 
     /// Starts it, and returns when it answers. Before that it must not be running.

@@ -12,9 +12,11 @@
 
 mod audit;
 mod bank;
+mod control;
 mod coordinator;
 mod fault;
 mod participant;
+pub mod points;
 mod process;
 mod servers;
 mod wait;

@@ -1,13 +1,13 @@
 //! A participant process.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{ChildStdout, ExitStatus};
+use std::process::ExitStatus;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use concord_sandbox::Address;
 
+use crate::control::Answers;
 use crate::fault::{Fault, Verb};
 use crate::process::{Process, Programs};
 
@@ -22,6 +22,8 @@ pub struct ParticipantOptions {
     pub sessions_max: usize,
     /// How long a branch waits for a session.
     pub session_wait_ms: u64,
+    /// How often it purges the barrier table, and by how much rows are older then than the newest.
+    pub purge_ms: Option<(u64, u64)>,
 }
 
 impl Default for ParticipantOptions {
@@ -31,6 +33,7 @@ impl Default for ParticipantOptions {
             recovery_safety_ms: 1_000,
             sessions_max: 128,
             session_wait_ms: 5_000,
+            purge_ms: None,
         }
     }
 }
@@ -39,8 +42,9 @@ impl Default for ParticipantOptions {
 #[derive(Debug)]
 pub struct Participant {
     process: Process,
+    arguments: Vec<OsString>,
     address: Address,
-    answers: Option<BufReader<ChildStdout>>,
+    answers: Answers,
 }
 
 impl Participant {
@@ -57,8 +61,8 @@ impl Participant {
         options: &ParticipantOptions,
     ) -> Result<Self> {
         let address = Address::reserve()?;
-        let mut process = Process::new(name, programs.participant, directory);
-        let flags = [
+        let process = Process::new(name, programs.participant, directory);
+        let mut flags = vec![
             ("--listen", address.socket().to_string()),
             ("--database", database.to_owned()),
             ("--coordinator", coordinator.to_owned()),
@@ -67,9 +71,13 @@ impl Participant {
             ("--sessions-max", options.sessions_max.to_string()),
             ("--session-wait-ms", options.session_wait_ms.to_string()),
         ];
+        if let Some((interval, retention)) = options.purge_ms {
+            flags.push(("--purge-interval-ms", interval.to_string()));
+            flags.push(("--retention-ms", retention.to_string()));
+        }
         let arguments = flags.into_iter().flat_map(|(flag, value)| [OsString::from(flag), value.into()]);
-        process.set_arguments(arguments.collect());
-        let mut participant = Participant { process, address, answers: None };
+        let arguments = arguments.collect();
+        let mut participant = Participant { process, arguments, address, answers: Answers::default() };
         participant.restart().await?;
         Ok(participant)
     }
@@ -79,9 +87,24 @@ impl Participant {
     /// # Errors
     /// When it ends instead.
     pub async fn restart(&mut self) -> Result<()> {
-        let output = BufReader::new(self.process.start()?);
-        self.answers = Some(output);
-        match self.answer().await {
+        self.process.set_arguments(self.arguments.clone());
+        self.started().await
+    }
+
+    /// As [`Participant::restart`], with a crash point armed from the start.
+    ///
+    /// # Errors
+    /// When it ends instead, as it may.
+    pub async fn restart_to_crash(&mut self, order: &str) -> Result<()> {
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--crash-at".into(), order.into()]);
+        self.process.set_arguments(arguments);
+        self.started().await
+    }
+
+    async fn started(&mut self) -> Result<()> {
+        self.answers = Answers::of(self.process.start()?);
+        match self.answers.line().await {
             Ok(line) if line == "ready" => Ok(()),
             other => bail!("{} did not start ({other:?}): {}", self.process.name(), self.process.log()),
         }
@@ -147,28 +170,20 @@ impl Participant {
         self.ask(&format!("join {gtid} {action} {entry}")).await.map(drop)
     }
 
-    async fn ask(&mut self, line: &str) -> Result<String> {
-        self.process.tell(line)?;
-        let answer = self.answer().await?;
-        match answer.split_once(' ').unwrap_or((&answer, "")) {
-            ("ok", rest) => Ok(rest.to_owned()),
-            _ => bail!("{} answered {answer:?} to {line:?}", self.process.name()),
-        }
+    /// Joins a transaction of an initiator's with an XA branch that prepares only when asked to.
+    ///
+    /// # Errors
+    /// When the branch was refused; when it is not running.
+    pub async fn open(&mut self, gtid: &str, action: &str, entry: &crate::Entry) -> Result<()> {
+        let entry = serde_json::to_string(entry)?;
+        self.ask(&format!("open {gtid} {action} {entry}")).await.map(drop)
     }
 
-    async fn answer(&mut self) -> Result<String> {
-        let mut answers = self.answers.take().context("it is not running")?;
-        // A pipe can only be read blocking; the end of the process ends it.
-        let (answers, line) = tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            let read = answers.read_line(&mut line).map(|_| line);
-            (answers, read)
-        })
-        .await?;
-        self.answers = Some(answers);
-        match line?.trim_end() {
-            "" => bail!("{} has closed its standard output", self.process.name()),
-            line => Ok(line.to_owned()),
-        }
+    /// Has a line obeyed: see the program. Answers what comes after `ok`.
+    ///
+    /// # Errors
+    /// When it answers with an error, or is not running.
+    pub async fn ask(&mut self, line: &str) -> Result<String> {
+        self.answers.ask(&mut self.process, line).await
     }
 }

@@ -1,7 +1,7 @@
 //! The coordinator as the `concord` program runs it: the same configuration, the same signals, the same exit
-//! codes. It ends as by SIGKILL when the test that started it is gone.
+//! codes. It obeys lines about crash points, and ends as by SIGKILL when the test that started it is gone.
 
-use std::io::Read as _;
+use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +19,9 @@ struct Args {
     /// Any key of the configuration
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Crash point to be armed: NAME[:NTH[:LINGER_MS[:PID]]]
+    #[arg(long)]
+    crash_at: Option<String>,
 }
 
 impl Args {
@@ -36,11 +39,19 @@ impl Args {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let config = Config::load(&Args::parse().sources()?)?.config;
+    let args = Args::parse();
+    args.crash_at.as_deref().map(concord_tests::points::arm).transpose()?;
+    let config = Config::load(&args.sources()?)?.config;
     let filter = EnvFilter::try_new(&config.log.filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     std::thread::spawn(|| {
-        std::io::stdin().read_to_end(&mut Vec::new()).ok();
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match concord_tests::points::obey(&line) {
+                Some(Ok(answer)) => println!("ok {answer}"),
+                Some(Err(error)) => println!("error {error:#}"),
+                None => println!("error not understood: {line:?}"),
+            }
+        }
         std::process::exit(137);
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

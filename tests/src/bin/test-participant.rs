@@ -1,7 +1,8 @@
 //! A bank on the participant SDK, with a door that can be told to do everything wrong.
 //!
 //! It is controlled by lines on its standard input, each answered by one line, `ok …` or `error …`:
-//! `fault VERB FAULT`, `calls VERB`, `join GTID ACTION ENTRY`. At the end of its input it ends.
+//! `fault VERB FAULT`, `calls VERB`, `join GTID ACTION ENTRY`, `open GTID ACTION ENTRY`, and those of
+//! [`concord_tests::points`]. At the end of its input it ends.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -47,6 +48,15 @@ struct Args {
     /// How long a branch waits for a session
     #[arg(long)]
     session_wait_ms: u64,
+    /// How often to purge the barrier table; together with --retention-ms
+    #[arg(long)]
+    purge_interval_ms: Option<u64>,
+    /// How much older than the newest row one is that may be purged
+    #[arg(long)]
+    retention_ms: Option<u64>,
+    /// Crash point to be armed: NAME[:NTH[:LINGER_MS[:PID]]]
+    #[arg(long)]
+    crash_at: Option<String>,
 }
 
 async fn debit(mut branch: XaBranch, Json(entry): Json<Entry>) -> Result<(), HandlerError> {
@@ -239,10 +249,14 @@ impl Participant for Guarded {
 
 /// Carries out one line of the test's.
 async fn obey(line: &str, door: &Door, sdk: &Sdk) -> Result<String> {
+    if let Some(answer) = concord_tests::points::obey(line) {
+        return answer;
+    }
     let mut words = line.splitn(4, ' ');
     let mut word = || words.next().with_context(|| format!("a word is missing in {line:?}"));
     let parsed = |text: &str| text.parse::<Verb>().map_err(anyhow::Error::msg);
-    match word()? {
+    let order = word()?;
+    match order {
         "fault" => {
             let verb = parsed(word()?)?;
             door.faults[verb as usize].send_replace(word()?.parse().map_err(anyhow::Error::msg)?);
@@ -252,7 +266,7 @@ async fn obey(line: &str, door: &Door, sdk: &Sdk) -> Result<String> {
             let verb = parsed(word()?)?;
             Ok(door.calls[verb as usize].load(std::sync::atomic::Ordering::SeqCst).to_string())
         }
-        "join" => {
+        "join" | "open" => {
             let gtid: Gtid = word()?.parse()?;
             let action = word()?.to_owned();
             let entry: Entry = serde_json::from_str(word()?)?;
@@ -268,7 +282,9 @@ async fn obey(line: &str, door: &Door, sdk: &Sdk) -> Result<String> {
                     _ => insert(branch, entry).await,
                 }
             };
-            sdk.branch(gtid).run(run).await?;
+            let branch = sdk.branch(gtid);
+            let branch = if order == "open" { branch.strict() } else { branch };
+            branch.run(run).await?;
             Ok(String::new())
         }
         _ => anyhow::bail!("not understood: {line:?}"),
@@ -298,6 +314,7 @@ fn say(line: &str) {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    args.crash_at.as_deref().map(concord_tests::points::arm).transpose()?;
     let filter = EnvFilter::try_new("info,concord_participant=debug,concord_xa=debug")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let options = Options {
@@ -309,7 +326,11 @@ async fn main() -> Result<()> {
         ..Options::default()
     };
     let ms = Duration::from_millis;
-    let server = ParticipantServer::builder()
+    let mut builder = ParticipantServer::builder();
+    if let (Some(interval), Some(retention)) = (args.purge_interval_ms, args.retention_ms) {
+        builder = builder.purge(ms(interval), ms(retention));
+    }
+    let server = builder
         .database(&args.database)
         .database_options(options)
         .coordinator(&args.coordinator)

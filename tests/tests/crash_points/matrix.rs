@@ -1,0 +1,170 @@
+//! Every point in every scenario that comes there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use concord_crash_points::{MARIADB_ONLY, POINTS, is_known};
+use concord_sandbox::Flavor;
+use concord_tests::Pair;
+
+use super::case::{Case, Moment, Role};
+use super::scenario::Scenario;
+use super::stage::Stage;
+
+concord_tests::on_both!(every_point);
+
+/// Worlds at a time: they wait more than they work.
+const LANES: usize = 4;
+/// After so many failures of a scenario the rest of it is left out.
+const FAILURES_MAX: usize = 3;
+/// A point that is reached more often is not different any more.
+const NTH_MAX: u32 = 2;
+/// For the store's writer: as long as anything takes that must not happen before it goes on.
+const LINGER: Duration = Duration::from_millis(40);
+
+/// What came of one scenario.
+#[derive(Debug)]
+struct Played {
+    scenario: Scenario,
+    cases: usize,
+    points: BTreeSet<String>,
+    failures: Vec<String>,
+    took: Duration,
+}
+
+async fn every_point(flavor: Flavor) -> Result<()> {
+    let only = std::env::var("CONCORD_CRASH_CASE").ok();
+    let pair = concord_tests::pair(flavor).await?;
+    let started = Instant::now();
+    let mut scenarios = Scenario::all();
+    if let Ok(name) = std::env::var("CONCORD_CRASH_SCENARIO") {
+        scenarios.retain(|scenario| scenario.to_string() == name);
+    }
+    let queue = Mutex::new(VecDeque::from(scenarios));
+    let lane = async || {
+        let mut all = Vec::new();
+        loop {
+            let next = queue.lock().expect("nobody panics with it").pop_front();
+            let Some(scenario) = next else { return all };
+            let played = play(scenario, &pair, only.as_deref()).await;
+            println!("{flavor:?}: {played}");
+            all.push(played);
+        }
+    };
+    let lanes = futures_util::future::join_all((0..LANES).map(|_| lane())).await;
+    let all: Vec<Played> = lanes.into_iter().flatten().collect();
+    let points: BTreeSet<&str> = all.iter().flat_map(|one| &one.points).map(String::as_str).collect();
+    let (scenarios, cases) = (all.len(), all.iter().map(|one| one.cases).sum::<usize>());
+    let seconds = started.elapsed().as_secs();
+    println!("{flavor:?}: {} points x {scenarios} scenarios: {cases} deaths in {seconds} s", points.len());
+    let failures: Vec<&String> = all.iter().flat_map(|one| &one.failures).collect();
+    ensure!(failures.is_empty(), "{} of {cases} cases failed: {failures:#?}", failures.len());
+    if scenarios == Scenario::all().len() && only.is_none() {
+        let expected = POINTS.iter().filter(|name| flavor == Flavor::MariaDb || !MARIADB_ONLY.contains(name));
+        let missed: Vec<_> = expected.filter(|name| !points.contains(**name)).collect();
+        ensure!(missed.is_empty(), "nobody ever died at {missed:?}");
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Played {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (points, cases, failed, took) = (self.points.len(), self.cases, self.failures.len(), self.took);
+        write!(f, "{}: {points} points, {cases} deaths, {failed} failed, {took:.1?}", self.scenario)
+    }
+}
+
+async fn play(scenario: Scenario, pair: &Pair, only: Option<&str>) -> Played {
+    let mut played =
+        Played { scenario, cases: 0, points: BTreeSet::new(), failures: Vec::new(), took: Duration::ZERO };
+    let started = Instant::now();
+    if let Err(error) = play_all(pair, only, &mut played).await {
+        played.failures.push(format!("{scenario}: {error:#}"));
+    }
+    played.took = started.elapsed();
+    played
+}
+
+async fn play_all(pair: &Pair, only: Option<&str>, played: &mut Played) -> Result<()> {
+    let scenario = played.scenario;
+    let mut stage = Stage::set(scenario, pair).await?;
+    let reached = stage.rehearse().await.context("without a death")?;
+    for (number, case) in cases(scenario, &reached)?.into_iter().enumerate() {
+        let name = format!("{scenario}: {case}");
+        if !only.is_none_or(|only| name.contains(only)) {
+            continue;
+        }
+        played.cases += 1;
+        if let Moment::Point { name, .. } = &case.moment {
+            played.points.insert(name.clone());
+        }
+        // Every second initiator leaves it at that.
+        if let Err(error) = stage.play(&case, number % 2 == 0).await {
+            println!("FAILED {name}: {error:#}");
+            played.failures.push(format!("{name}: {error:#}"));
+            if played.failures.len() == FAILURES_MAX {
+                return Ok(());
+            }
+            stage = Stage::set(scenario, pair).await?;
+        }
+    }
+    stage.close().await.context("afterwards")
+}
+
+/// The deaths of a scenario, by the points that were reached in it.
+fn cases(scenario: Scenario, reached: &BTreeMap<(Role, String), u32>) -> Result<Vec<Case>> {
+    let names: BTreeSet<&String> = reached.keys().map(|(_, name)| name).collect();
+    let mut cases = Vec::new();
+    for name in names {
+        ensure!(is_known(name), "the point {name} is not in the table");
+        if scenario.is_about(name) {
+            for at in places(scenario, name, reached) {
+                deaths_at(scenario, name, at, reached[&(at, name.clone())], &mut cases);
+            }
+        }
+    }
+    if matches!(scenario, Scenario::Execute(..)) {
+        cases.push(Case { moment: Moment::Answered, victim: Role::Coordinator });
+    }
+    Ok(cases)
+}
+
+/// The processes that die at a point: of two participants that come there, the second.
+fn places(scenario: Scenario, name: &str, reached: &BTreeMap<(Role, String), u32>) -> Vec<Role> {
+    let comes = |role: &Role| reached.contains_key(&(*role, name.to_owned()));
+    let participant = [Role::Two, Role::One].into_iter().find(comes);
+    match scenario {
+        // Only they have it armed.
+        Scenario::CoordinatorAgain(..) => vec![Role::Coordinator],
+        Scenario::ParticipantAgain(..) => vec![Role::Two],
+        _ => [Role::Coordinator].into_iter().filter(comes).chain(participant).collect(),
+    }
+    .into_iter()
+    .filter(comes)
+    .collect()
+}
+
+fn deaths_at(scenario: Scenario, name: &str, at: Role, times: u32, cases: &mut Vec<Case>) {
+    let mut die = |victim: Role, nth: u32, linger: Duration| {
+        let moment = Moment::Point { name: name.to_owned(), at, nth, linger };
+        cases.push(Case { moment, victim });
+    };
+    for nth in 1..=times.min(NTH_MAX) {
+        die(at, nth, Duration::ZERO);
+    }
+    if name.starts_with("coordinator/writer") {
+        die(at, 1, LINGER);
+    }
+    if scenario.arms_at_restart() {
+        return;
+    }
+    // A call is under way; its answer is.
+    if name.starts_with("participant/received") {
+        die(Role::Coordinator, 1, Duration::ZERO);
+    }
+    if name.starts_with("coordinator/reply") {
+        die(Role::Two, 1, Duration::ZERO);
+    }
+}
