@@ -57,7 +57,19 @@ impl Link {
     /// What the coordinator says of each transaction, in the order asked. Also learns which cluster it is. At most
     /// [`INQUIRE_MAX`].
     pub(crate) async fn inquire(&self, gtids: &[Gtid]) -> Result<Vec<Verdict>, Status> {
-        let request = InquireRequest { gtids: gtids.iter().map(Gtid::to_string).collect() };
+        self.inquire_branches(gtids, &[]).await
+    }
+
+    /// As [`Link::inquire`], each for one branch: the verdict of a branch may differ from its transaction's.
+    pub(crate) async fn inquire_branches(
+        &self,
+        gtids: &[Gtid],
+        branches: &[BranchId],
+    ) -> Result<Vec<Verdict>, Status> {
+        let request = InquireRequest {
+            gtids: gtids.iter().map(Gtid::to_string).collect(),
+            branch_ids: branches.iter().map(|branch| branch.0).collect(),
+        };
         crash_point!("participant/inquire/before");
         let answer = self.client.clone().inquire(request).await?.into_inner();
         crash_point!("participant/inquire/after");

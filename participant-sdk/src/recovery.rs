@@ -1,12 +1,10 @@
 //! Ending the branches that were left prepared in this participant's database.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
 use concord_proto::v1::Outcome;
-use concord_protocol::Gtid;
 use concord_xa::{Holding, XaError, Xid};
 use tonic::Status;
 
@@ -65,22 +63,23 @@ impl Xa {
         }
         for chunk in ours.chunks(INQUIRE_MAX).chain(ours.is_empty().then_some(&[][..])) {
             let verdicts = self.inquire(chunk).await?;
-            for xid in chunk.iter().filter(|xid| Some(xid.cluster) == self.link.cluster()) {
-                let verdict = verdicts.get(&xid.gtid).copied();
+            // The cluster is known by now.
+            let ours = chunk.iter().zip(verdicts).filter(|(xid, _)| Some(xid.cluster) == self.link.cluster());
+            for (xid, verdict) in ours {
                 self.carry_out(xid, verdict, safety, &mut swept).await;
             }
         }
         Ok(swept)
     }
 
-    async fn inquire(&self, xids: &[Xid]) -> Result<HashMap<Gtid, Outcome>, SweepError> {
-        let gtids: Vec<Gtid> = xids.iter().map(|xid| xid.gtid).collect();
-        let verdicts = self.link.inquire(&gtids).await;
+    async fn inquire(&self, xids: &[Xid]) -> Result<Vec<Outcome>, SweepError> {
+        let (gtids, branches): (Vec<_>, Vec<_>) = xids.iter().map(|xid| (xid.gtid, xid.branch)).unzip();
+        let verdicts = self.link.inquire_branches(&gtids, &branches).await;
         let verdicts = verdicts.map_err(|status| SweepError::Coordinator(Box::new(status)))?;
-        Ok(gtids.into_iter().zip(verdicts.iter().map(|verdict| verdict.outcome)).collect())
+        Ok(verdicts.into_iter().map(|verdict| verdict.outcome).collect())
     }
 
-    async fn carry_out(&self, xid: &Xid, verdict: Option<Outcome>, safety: Duration, swept: &mut Swept) {
+    async fn carry_out(&self, xid: &Xid, verdict: Outcome, safety: Duration, swept: &mut Swept) {
         swept.found += 1;
         if !self.lives_here(xid, safety).await {
             swept.left += 1;
@@ -88,8 +87,8 @@ impl Xa {
         }
         crash_point!("participant/sweep/before");
         let ending = match verdict {
-            Some(Outcome::Committed) => self.commit(*xid).await,
-            Some(Outcome::RolledBack) => self.rollback(*xid).await,
+            Outcome::Committed => self.commit(*xid).await,
+            Outcome::RolledBack => self.rollback(*xid).await,
             // Any doubt wins.
             _ => {
                 swept.left += 1;

@@ -117,9 +117,14 @@ impl Transaction {
         if self.phase == contradicts || matches!(self.phase, Phase::Committed | Phase::RolledBack) {
             return None;
         }
+        // Committed without a decision, and not in one phase: nobody wrote anything.
+        let only_read = self.phase == Phase::Active && outcome == Outcome::Committed;
         self.phase = phase;
-        for branch in self.branches.iter_mut().filter(|branch| !branch.state.has_ended()) {
-            branch.state = outcome.into();
+        for branch in &mut self.branches {
+            branch.parked = false;
+            if !branch.state.has_ended() {
+                branch.state = if only_read { BranchState::ReadOnly } else { outcome.into() };
+            }
         }
         Some(())
     }

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
-use concord_protocol::{ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
+use concord_protocol::{BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -182,19 +182,43 @@ impl Engine {
         Ok(())
     }
 
-    /// What became of a transaction, for a participant that holds a branch in doubt. Presumed abort: what is
-    /// unknown, and of an epoch that has ended, was rolled back.
+    /// What became of a transaction. Presumed abort: what is unknown, and of an epoch that has ended, was rolled
+    /// back.
     ///
     /// # Errors
     /// [`EngineError::Store`] when the store cannot be read.
     pub async fn inquire(&self, gtid: Gtid) -> Result<Standing, EngineError> {
+        self.inquire_branch(gtid, None).await
+    }
+
+    /// As [`Engine::inquire`], for somebody who holds this branch in doubt. Only a branch whose yes was counted may
+    /// commit: one that voted read-only has ended, and is found prepared only if a duplicate of its call has run
+    /// when its participant had forgotten the first.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when the store cannot be read.
+    pub async fn inquire_branch(
+        &self,
+        gtid: Gtid,
+        branch: Option<BranchId>,
+    ) -> Result<Standing, EngineError> {
+        let standing = |decision, state: Option<BranchState>, ended| Standing {
+            verdict: match (decision, branch, state) {
+                (Some(_), Some(_), None | Some(BranchState::ReadOnly)) => Verdict::RolledBack,
+                _ => decision.into(),
+            },
+            ended,
+        };
         if let Some(live) = self.driver.registry.get(gtid) {
+            let state = live.lock();
+            let known = branch.and_then(|id| state.transaction.branch(id)).map(|branch| branch.state());
             // It leaves memory once its end is on record: before that a restart would deliver it again.
-            return Ok(Standing { verdict: live.lock().told.into(), ended: false });
+            return Ok(standing(state.told, known, false));
         }
         if let Some(stored) = self.driver.store.get(gtid).await? {
             let snapshot = record::snapshot(&stored)?;
-            return Ok(Standing { verdict: snapshot.decision().into(), ended: snapshot.state.is_terminal() });
+            let known = snapshot.branches.iter().find(|one| Some(one.id) == branch).map(|one| one.state);
+            return Ok(standing(snapshot.decision(), known, snapshot.state.is_terminal()));
         }
         if gtid.epoch() < self.epoch() {
             return Ok(Standing { verdict: Verdict::RolledBack, ended: true });

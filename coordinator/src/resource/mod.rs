@@ -209,7 +209,8 @@ impl Resource {
     async fn in_doubt(&self, engine: &Engine, listed: InDoubt) -> Result<InDoubtView, EngineError> {
         let (mut ours, mut first_seen_at) = (None, None);
         if let Some(xid) = self.ours(&listed) {
-            ours = Some((xid.gtid, xid.branch, engine.inquire(xid.gtid).await?.verdict));
+            let standing = engine.inquire_branch(xid.gtid, Some(xid.branch)).await?;
+            ours = Some((xid.gtid, xid.branch, standing.verdict));
             first_seen_at = self.status().seen.get(&xid).map(|sighting| sighting.wall);
         }
         Ok(InDoubtView { resource: self.config.name.clone(), xid: listed.raw, ours, first_seen_at })

@@ -70,7 +70,7 @@ impl Resource {
             // proves anything about it. Where there is no such table, the server's own answer must do.
             None => match database.holding(&xid).await {
                 Ok(Holding::Here(_) | Holding::NoTable) => {
-                    engine.inquire(xid.gtid).await.map(|standing| standing.verdict)
+                    engine.inquire_branch(xid.gtid, Some(xid.branch)).await.map(|standing| standing.verdict)
                 }
                 Ok(Holding::Elsewhere) => return,
                 Err(error) => {

@@ -185,14 +185,18 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::InquireRequest>,
     ) -> Result<Response<v1::InquireResponse>, Status> {
         crash_point!("coordinator/received/Inquire");
-        let gtids = request.into_inner().gtids;
+        let v1::InquireRequest { gtids, branch_ids } = request.into_inner();
+        if branch_ids.len() > gtids.len() {
+            return Err(invalid("branch_ids", "are more than the gtids"));
+        }
         if gtids.len() > INQUIRE_MAX {
             let problem = format!("{} are over the limit of {INQUIRE_MAX}", gtids.len());
             return Err(invalid("gtids", problem));
         }
         let mut answer = v1::InquireResponse { cluster_id: self.engine.cluster_id().0, ..Default::default() };
-        for text in gtids {
-            let standing = self.engine.inquire(gtid(&text)?).await.map_err(status)?;
+        for (text, branch) in gtids.iter().zip(branch_ids.into_iter().chain(std::iter::repeat(0))) {
+            let branch = (branch > 0).then_some(BranchId(branch));
+            let standing = self.engine.inquire_branch(gtid(text)?, branch).await.map_err(status)?;
             answer.outcomes.push(convert::verdict(standing.verdict).into());
             answer.ended.push(standing.ended);
         }

@@ -375,7 +375,14 @@ impl World {
 
     fn inquire(&mut self, index: Index, rules: &Configuration) {
         self.left.sweeps = self.left.sweeps.saturating_sub(1);
-        let Some(decision) = self.verdict(rules) else { return };
+        let Some(mut decision) = self.verdict(rules) else { return };
+        if let Some(t) = &self.transaction
+            && t.branch(branch_id(index)).is_some_and(|b| b.state() == BranchState::ReadOnly)
+        {
+            decision = Decision::Rollback;
+            self.end_on_resource(index, decision, rules);
+            return;
+        }
         if !self.nobody_wrote() {
             self.tell(decision);
         }

@@ -89,7 +89,7 @@ async fn numbers_beyond_their_limits() {
         assert_eq!(refusal(alone.execute(executed).await), invalid());
     }
     let gtids = vec![String::new(); 1_001];
-    assert_eq!(refusal(api.inquire(InquireRequest { gtids }).await), invalid());
+    assert_eq!(refusal(api.inquire(InquireRequest { gtids, ..Default::default() }).await), invalid());
     alone.untouched().await;
     api.begin(begin(86_400_000)).await.unwrap();
 }

@@ -128,6 +128,32 @@ async fn decided_answers_before_phase_two_and_completed_settles_for_it_at_the_ca
     world.reaches(decided.gtid, State::Committed).await;
 }
 
+/// A duplicate of its call may run when its participant has forgotten the first, and prepare something.
+#[tokio::test(start_paused = true)]
+async fn a_branch_that_only_read_is_no_part_of_the_decision() {
+    let world = World::new().await;
+    world.actors.script(B, Script::ReadOnly);
+    world.actors.script(A, Script::HangOn(Verb::Commit));
+    let live = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap().gtid;
+    let verdict =
+        async |gtid, branch| world.engine.inquire_branch(gtid, Some(BranchId(branch))).await.unwrap().verdict;
+    assert_eq!((verdict(live, 1).await, verdict(live, 2).await), (Verdict::Committed, Verdict::RolledBack));
+    world.actors.script(A, Script::Agree);
+    let ended = world.execute(&[A, B]).await.unwrap().gtid;
+    world.actors.script(A, Script::ReadOnly);
+    let all_read = world.execute(&[A, B]).await.unwrap().gtid;
+    for gtid in [ended, all_read] {
+        // From memory, and from the store when it has left that.
+        for _ in 0..2 {
+            let first = if gtid == ended { Verdict::Committed } else { Verdict::RolledBack };
+            assert_eq!((verdict(gtid, 1).await, verdict(gtid, 2).await), (first, Verdict::RolledBack));
+            assert_eq!(verdict(gtid, 3).await, Verdict::RolledBack, "there is no such branch");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(world.engine.inquire(gtid).await.unwrap().ended);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_repeated_key_answers_with_the_first_outcome() {
     let world = World::new().await;
