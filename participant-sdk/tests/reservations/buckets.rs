@@ -70,12 +70,13 @@ on_both! {
     async fn low_lanes_are_filled_from_the_home(flavor) {
         let shop = Shop::new(flavor).await.with("T1", 3_000).await;
         shop.split("T1", 2).await.unwrap();
-        for _ in 0..100 {
-            shop.reserve(gtid(), &[("T1", 20)]).await.unwrap();
+        shop.sql("UPDATE stock SET available = IF(bucket = 0, 2980, 10), on_hand = available").await.unwrap();
+        // One finds out, the next one does it.
+        for _ in 0..2 {
+            shop.reserve(gtid(), &[("T1", 1)]).await.unwrap();
         }
-        let lanes: Vec<_> = shop.rows().await.iter().map(|(_, available, _)| *available).collect();
-        assert_eq!(lanes.iter().sum::<i64>(), 1_000);
-        assert!(lanes.iter().all(|available| *available > 0), "{lanes:?}");
+        let available: Vec<_> = shop.rows().await.iter().map(|(_, available, _)| *available).collect();
+        assert!(available.iter().all(|available| *available >= 998), "{available:?}");
         shop.audit_is_clean().await;
     }
 
