@@ -1,0 +1,292 @@
+//! The coordinator's process: the real engine, its log, its way out to participants; killed and started again.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use concord_coordinator::engine::{
+    Backoff, BranchCall, CallResult, Engine, Participants, Settings, Surroundings,
+};
+use concord_coordinator::store::{MemoryStore, UnixMillis};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
+use crate::figures::Fault;
+use crate::life::Life;
+use crate::network::{self, Message, Place};
+use crate::participant::Job;
+use crate::scenario::Moment;
+use crate::store::SimulatedStore;
+use crate::sweeper;
+use crate::world::{CLUSTER, World, participant_number};
+
+/// The coordinator's machine: a disk, and a process that comes and goes.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    state: Mutex<State>,
+    /// Woken when the process has died.
+    died: Notify,
+    effects: AtomicU64,
+    commits: AtomicU64,
+    /// How far the wall clock is off, in milliseconds.
+    skew_ms: Mutex<i64>,
+    chances: AtomicU64,
+}
+
+enum State {
+    Down { disk: Option<Box<MemoryStore>>, for_ms: u64 },
+    Up { life: Arc<Life>, store: Arc<SimulatedStore>, engine: Option<Arc<Engine>> },
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Down { .. } => "Down",
+            State::Up { .. } => "Up",
+        })
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn new() -> Self {
+        let disk = Some(Box::new(MemoryStore::with_cluster_id(CLUSTER)));
+        Coordinator {
+            state: Mutex::new(State::Down { disk, for_ms: 0 }),
+            died: Notify::new(),
+            effects: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            skew_ms: Mutex::default(),
+            chances: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine, while there is one that can be asked.
+    pub(crate) fn door(&self) -> Option<(Arc<Life>, Arc<Engine>)> {
+        match &*self.lock() {
+            State::Up { life, engine: Some(engine), .. } => Some((Arc::clone(life), Arc::clone(engine))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn next_commit(&self) -> u64 {
+        self.commits.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn jump(&self, by_ms: i64) {
+        *self.skew_ms.lock().unwrap_or_else(PoisonError::into_inner) += by_ms;
+    }
+
+    fn wall_ms(&self, world: &World) -> u64 {
+        /// Some day in 2024.
+        const ORIGIN_MS: u64 = 1_710_000_000_000;
+        let skew = *self.skew_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        (ORIGIN_MS + world.now_ms()).saturating_add_signed(skew)
+    }
+
+    /// The process is about to do something that can be seen from outside. False: it dies before that, or has died
+    /// already.
+    pub(crate) fn effect(&self, world: &World, life: &Life, what: &str) -> bool {
+        if life.is_over() {
+            return false;
+        }
+        let number = self.effects.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(down_ms) = world.dies(Moment::Before(number)) {
+            world.say(|| format!("coordinator: dies before effect {number}, {what}"));
+            self.kill(world, down_ms);
+            return false;
+        }
+        true
+    }
+
+    /// The process has done it. False: it dies now, or has died already.
+    pub(crate) fn effect_done(&self, world: &World, life: &Life) -> bool {
+        if life.is_over() {
+            return false;
+        }
+        let number = self.effects.load(Ordering::Relaxed);
+        if let Some(down_ms) = world.dies(Moment::After(number)) {
+            world.say(|| format!("coordinator: dies after effect {number}"));
+            self.kill(world, down_ms);
+            return false;
+        }
+        true
+    }
+
+    /// kill -9, and a start after so long.
+    pub(crate) fn kill(&self, world: &World, down_ms: u64) {
+        let mut state = self.lock();
+        if let State::Up { life, store, .. } = &*state {
+            life.end();
+            world.figures.count(Fault::Coordinator);
+            let mut roll = world.dice.of(0xC4A5).of(self.effects.load(Ordering::Relaxed)).roll();
+            let disk = Some(Box::new(store.crash(&mut roll)));
+            let dead = std::mem::replace(&mut *state, State::Down { disk, for_ms: down_ms });
+            drop(state);
+            // Its background tasks end with it.
+            drop(dead);
+            world.say(|| "coordinator: killed".into());
+            self.died.notify_one();
+        }
+    }
+
+    /// Starts the process, and again whenever it has died.
+    pub(crate) async fn supervise(&self, world: &Arc<World>) {
+        loop {
+            let (disk, for_ms) = match &mut *self.lock() {
+                State::Down { disk, for_ms } => (disk.take(), *for_ms),
+                State::Up { .. } => (None, 0),
+            };
+            if let Some(disk) = disk {
+                world.pause(for_ms).await;
+                self.start(world, *disk).await;
+            }
+            self.died.notified().await;
+        }
+    }
+
+    async fn start(&self, world: &Arc<World>, disk: MemoryStore) {
+        let life = Life::begin();
+        let store = SimulatedStore::open(world, &life, disk);
+        *self.lock() = State::Up { life: Arc::clone(&life), store: Arc::clone(&store), engine: None };
+        world.say(|| "coordinator: starts".into());
+        let calls = Arc::new(Calls { world: Arc::downgrade(world), life: Arc::clone(&life) });
+        let machine = Arc::new(Machine { world: Arc::downgrade(world) });
+        let engine = Engine::start_in(store, calls, settings(world), machine);
+        let engine = match life.within(engine).await {
+            Some(Ok(engine)) => Arc::new(engine),
+            Some(Err(error)) => {
+                world.violation("start", format!("the coordinator does not start: {error}"));
+                return;
+            }
+            // Killed while it was starting.
+            None => return,
+        };
+        if let State::Up { life: current, engine: door, .. } = &mut *self.lock()
+            && Arc::ptr_eq(current, &life)
+        {
+            *door = Some(Arc::clone(&engine));
+        }
+        sweeper::start(world, &life, &engine);
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            // `concord serve` ends with its store.
+            if life.within(engine.store_failed()).await.is_some() {
+                world.coordinator.kill(&world, 100);
+            }
+        });
+    }
+
+    /// Ends it for good, so that nothing refers to the world any more.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        if let State::Up { life, .. } = &*state {
+            life.end();
+        }
+        let stopped = std::mem::replace(&mut *state, State::Down { disk: None, for_ms: 0 });
+        drop(state);
+        drop(stopped);
+    }
+}
+
+fn settings(world: &World) -> Settings {
+    let plan = world.scenario.coordinator;
+    Settings {
+        live_transactions_max: plan.live_max,
+        branches_max: 100,
+        payload_bytes_max: 1 << 20,
+        timeout_default: Duration::from_secs(30),
+        timeout_max: Duration::from_secs(3_600),
+        backoff: Backoff {
+            first: Duration::from_millis(50),
+            max: Duration::from_millis(plan.backoff_max_ms.max(50)),
+        },
+        park_after_attempts: Some(plan.park_after).filter(|limit| *limit > 0),
+    }
+}
+
+/// The coordinator's wall clock and random numbers.
+struct Machine {
+    world: Weak<World>,
+}
+
+impl Surroundings for Machine {
+    fn wall_clock(&self) -> UnixMillis {
+        let world = self.world.upgrade();
+        UnixMillis(world.map_or(0, |world| world.coordinator.wall_ms(&world)))
+    }
+
+    fn chance(&self) -> f64 {
+        let Some(world) = self.world.upgrade() else { return 1.0 };
+        let number = world.coordinator.chances.fetch_add(1, Ordering::Relaxed);
+        world.dice.of(0xC1A2CE).of(number).roll().fraction()
+    }
+}
+
+/// The way out to participants.
+struct Calls {
+    world: Weak<World>,
+    life: Arc<Life>,
+}
+
+impl Participants for Calls {
+    fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult> {
+        let Some(world) = self.world.upgrade() else { return std::future::pending().boxed() };
+        if !world.coordinator.effect(&world, &self.life, "call") {
+            return std::future::pending().boxed();
+        }
+        world.say(|| {
+            let BranchCall { gtid, branch, participant, verb, repeated, .. } = &call;
+            let again = if *repeated { " (repeated)" } else { "" };
+            format!("coordinator: {verb:?}{again} to {participant}, {gtid} branch {branch}")
+        });
+        // It leaves now: what happens to the coordinator afterwards does not hold it up.
+        let sent = tokio::spawn(send(world.clone(), call));
+        world.coordinator.effect_done(&world, &self.life);
+        let life = Arc::clone(&self.life);
+        async move {
+            match life.within(sent).await {
+                Some(Ok(result)) => result,
+                Some(Err(_)) => CallResult::failed(true, "the call was cut off"),
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn permits(&self, participant: &str) -> bool {
+        participant_number(participant).is_some()
+    }
+}
+
+async fn send(world: Arc<World>, call: BranchCall) -> CallResult {
+    let Some(number) = participant_number(&call.participant) else {
+        return CallResult::failed(false, "there is no such participant");
+    };
+    if let Some(job) = Job::read(&call.payload, call.remaining_ms) {
+        world.name(call.gtid, job.transaction);
+    }
+    let message = Message {
+        from: Place::Coordinator,
+        to: Place::Participant(number),
+        about: world.about(call.gtid),
+        what: 100 * (call.verb as u64 + 1) + u64::from(call.branch.0),
+        repeatable: true,
+    };
+    let (at, limit) = (Arc::clone(&world), world.scenario.call_timeout());
+    let called = network::call(&world, message, limit, move || {
+        let (world, call) = (Arc::clone(&at), call.clone());
+        async move {
+            match world.participants.get(usize::from(number)) {
+                Some(participant) => participant.handle(&world, &call).await,
+                None => network::Delivered::Nobody,
+            }
+        }
+    });
+    called.await.unwrap_or_else(|lost| CallResult::failed(lost.maybe_arrived, "no answer"))
+}

@@ -1,0 +1,257 @@
+//! Rows, the locks on them, and the transactions that hold these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_protocol::Gtid;
+
+use super::{Isolation, Note, Schema, code};
+
+/// Names a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Of the accounts.
+    Account(Schema, u32),
+    /// Of the barrier table.
+    Barrier(Schema, Gtid, u32),
+}
+
+/// A row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// Of the accounts.
+    Account {
+        /// What may be spent.
+        balance: i64,
+        /// What is reserved.
+        frozen: i64,
+    },
+    /// Of the barrier table.
+    Barrier {
+        /// See [`super::barrier`].
+        state: u8,
+        /// The session that wrote it.
+        connection: u32,
+        /// When, by the server's clock.
+        created_ms: u64,
+    },
+}
+
+/// A transaction, local or of a branch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Transaction {
+    pub(super) changes: BTreeMap<Key, Option<Row>>,
+    pub(super) notes: Vec<Note>,
+    locks: BTreeSet<Key>,
+    /// The transaction whose lock it is waiting for.
+    waits_for: Option<TransactionId>,
+}
+
+impl Transaction {
+    pub(super) fn has_written(&self) -> bool {
+        !self.changes.is_empty() || !self.notes.is_empty()
+    }
+}
+
+/// Numbers a transaction within its server.
+pub(super) type TransactionId = u64;
+
+#[derive(Debug, Clone, Default)]
+struct Lock {
+    exclusive: Option<TransactionId>,
+    shared: BTreeSet<TransactionId>,
+}
+
+/// How a row is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// To change it.
+    Exclusive,
+    /// Left behind by an INSERT that met a duplicate.
+    Shared,
+}
+
+/// Why a lock was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotGranted {
+    Wait,
+    Deadlock,
+}
+
+/// Everything that is stored.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    committed: BTreeMap<Key, Row>,
+    pub(super) notes: Vec<Note>,
+    transactions: BTreeMap<TransactionId, Transaction>,
+    locks: BTreeMap<Key, Lock>,
+    last: TransactionId,
+}
+
+impl Rows {
+    pub(super) fn insert_committed(&mut self, key: Key, row: Row) {
+        self.committed.insert(key, row);
+    }
+
+    pub(super) fn committed(&self) -> &BTreeMap<Key, Row> {
+        &self.committed
+    }
+
+    pub(super) fn begin(&mut self) -> TransactionId {
+        self.last += 1;
+        self.transactions.insert(self.last, Transaction::default());
+        self.last
+    }
+
+    pub(super) fn transaction(&self, id: TransactionId) -> Option<&Transaction> {
+        self.transactions.get(&id)
+    }
+
+    pub(super) fn open_transactions(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// Makes its changes permanent, and gives up its locks.
+    pub(super) fn commit(&mut self, id: TransactionId) {
+        let Some(transaction) = self.end(id) else { return };
+        for (key, row) in transaction.changes {
+            match row {
+                Some(row) => self.committed.insert(key, row),
+                None => self.committed.remove(&key),
+            };
+        }
+        self.notes.extend(transaction.notes);
+    }
+
+    /// Forgets its changes, and gives up its locks. Answers what it was.
+    pub(super) fn roll_back(&mut self, id: TransactionId) -> Option<Transaction> {
+        self.end(id)
+    }
+
+    fn end(&mut self, id: TransactionId) -> Option<Transaction> {
+        let transaction = self.transactions.remove(&id)?;
+        for key in &transaction.locks {
+            let Some(lock) = self.locks.get_mut(key) else { continue };
+            lock.shared.remove(&id);
+            if lock.exclusive == Some(id) {
+                lock.exclusive = None;
+            }
+            if lock.exclusive.is_none() && lock.shared.is_empty() {
+                self.locks.remove(key);
+            }
+        }
+        Some(transaction)
+    }
+
+    /// After a restart: the transaction is there again, with locks on what it changed only.
+    pub(super) fn restore(&mut self, transaction: Transaction) -> TransactionId {
+        let id = self.begin();
+        let locks: BTreeSet<Key> = transaction.changes.keys().copied().collect();
+        for key in &locks {
+            self.locks.entry(*key).or_default().exclusive = Some(id);
+        }
+        self.transactions.insert(id, Transaction { locks, waits_for: None, ..transaction });
+        id
+    }
+
+    /// Takes every transaction out; their locks go with them.
+    pub(super) fn take_transactions(&mut self) -> BTreeMap<TransactionId, Transaction> {
+        self.locks.clear();
+        std::mem::take(&mut self.transactions)
+    }
+
+    pub(super) fn lock(&mut self, id: TransactionId, key: Key, mode: Mode) -> Result<(), NotGranted> {
+        let lock = self.locks.entry(key).or_default();
+        let other = |holder: &TransactionId| *holder != id;
+        let holder = lock.exclusive.filter(other).or_else(|| match mode {
+            Mode::Exclusive => lock.shared.iter().copied().find(other),
+            Mode::Shared => None,
+        });
+        if let Some(holder) = holder {
+            if self.would_close_a_circle(id, holder) {
+                return Err(NotGranted::Deadlock);
+            }
+            if let Some(transaction) = self.transactions.get_mut(&id) {
+                transaction.waits_for = Some(holder);
+            }
+            return Err(NotGranted::Wait);
+        }
+        match mode {
+            Mode::Exclusive => lock.exclusive = Some(id),
+            Mode::Shared => drop(lock.shared.insert(id)),
+        }
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.waits_for = None;
+            transaction.locks.insert(key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_waiting(&mut self, id: TransactionId) {
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.waits_for = None;
+        }
+    }
+
+    fn would_close_a_circle(&self, id: TransactionId, holder: TransactionId) -> bool {
+        let mut next = Some(holder);
+        while let Some(at) = next {
+            if at == id {
+                return true;
+            }
+            next = self.transactions.get(&at).and_then(|transaction| transaction.waits_for);
+        }
+        false
+    }
+
+    /// A row as `id` sees it: its own change, or what is committed.
+    pub(super) fn see(&self, id: Option<TransactionId>, key: Key) -> Option<Row> {
+        let own = id.and_then(|id| self.transactions.get(&id)?.changes.get(&key));
+        own.copied().unwrap_or_else(|| self.committed.get(&key).copied())
+    }
+
+    /// A row as a read of this isolation sees it.
+    pub(super) fn look(&self, id: Option<TransactionId>, key: Key, isolation: Isolation) -> Option<Row> {
+        let changed_by = match isolation {
+            Isolation::Committed => None,
+            Isolation::Uncommitted => self.locks.get(&key).and_then(|lock| lock.exclusive),
+        };
+        let changed = changed_by.and_then(|holder| self.transactions.get(&holder)?.changes.get(&key));
+        changed.copied().unwrap_or_else(|| self.see(id, key))
+    }
+
+    /// Every row that a read of this isolation sees.
+    pub(super) fn all(&self, isolation: Isolation) -> BTreeMap<Key, Row> {
+        let mut all = self.committed.clone();
+        if isolation == Isolation::Uncommitted {
+            for (key, row) in self.transactions.values().flat_map(|transaction| &transaction.changes) {
+                match row {
+                    Some(row) => all.insert(*key, *row),
+                    None => all.remove(key),
+                };
+            }
+        }
+        all
+    }
+
+    /// Changes a row that the transaction has locked.
+    pub(super) fn change(&mut self, id: TransactionId, key: Key, row: Option<Row>) {
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.changes.insert(key, row);
+        }
+    }
+
+    pub(super) fn note(&mut self, id: TransactionId, note: Note) {
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.notes.push(note);
+        }
+    }
+}
+
+impl From<NotGranted> for super::Stop {
+    fn from(reason: NotGranted) -> Self {
+        match reason {
+            NotGranted::Wait => super::Stop::Blocked,
+            NotGranted::Deadlock => super::Stop::Error(code::DEADLOCK),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The XA verbs (docs/xa.md, "States", and "After PREPARE, who can finish it?").
+
+use concord_xa::Xid;
+
+use super::rows::Transaction;
+use super::server::{Branch, Doing, Server, SessionId, Stop};
+use super::{Answer, Flavor, code};
+
+/// How far a session's branch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Between START and END.
+    Active,
+    /// After END.
+    Idle,
+    /// MariaDB: after PREPARE, until the session disconnects.
+    Prepared,
+    /// A deadlock's victim: can only be rolled back.
+    Doomed,
+}
+
+const DONE: Result<Answer, Stop> = Ok(Answer::Affected(0));
+
+fn refused(code: u16) -> Result<Answer, Stop> {
+    Err(Stop::Error(code))
+}
+
+impl Server {
+    pub(super) fn xa_start(&mut self, id: SessionId, xid: Xid) -> Result<Answer, Stop> {
+        match self.doing(id) {
+            Doing::Branch(..) => return refused(code::RMFAIL),
+            Doing::Local(_) => return refused(code::OUTSIDE),
+            Doing::Nothing => {}
+        }
+        // In any state, whoever holds it: a probe for existence.
+        if self.branches.contains_key(&xid) {
+            return refused(code::DUPID);
+        }
+        let transaction = Some(self.rows.begin());
+        self.branches.insert(xid, Branch { transaction, holder: Some(id), prepared: false });
+        self.set_doing(id, Doing::Branch(xid, Stage::Active));
+        DONE
+    }
+
+    pub(super) fn xa_end(&mut self, id: SessionId, xid: Xid) -> Result<Answer, Stop> {
+        match self.doing(id) {
+            Doing::Branch(own, Stage::Active) if own == xid => {
+                self.set_doing(id, Doing::Branch(xid, Stage::Idle));
+                DONE
+            }
+            Doing::Branch(_, Stage::Active) => refused(code::NOTA),
+            Doing::Branch(own, Stage::Doomed) if own == xid => refused(match self.flavor {
+                Flavor::MySql => code::RBDEADLOCK,
+                Flavor::MariaDb => code::RMFAIL,
+            }),
+            _ => refused(code::RMFAIL),
+        }
+    }
+
+    pub(super) fn xa_prepare(&mut self, id: SessionId, xid: Xid) -> Result<Answer, Stop> {
+        match self.doing(id) {
+            Doing::Branch(own, Stage::Idle) if own == xid => {}
+            Doing::Branch(_, Stage::Idle) => return refused(code::NOTA),
+            _ => return refused(code::RMFAIL),
+        }
+        let detached = self.flavor == Flavor::MySql;
+        if let Some(branch) = self.branches.get_mut(&xid) {
+            branch.prepared = true;
+            branch.holder = (!detached).then_some(id);
+        }
+        self.set_doing(id, if detached { Doing::Nothing } else { Doing::Branch(xid, Stage::Prepared) });
+        // PREPARE syncs the log.
+        self.rolled_back_in_memory.clear();
+        DONE
+    }
+
+    pub(super) fn xa_commit(&mut self, id: SessionId, xid: Xid, one_phase: bool) -> Result<Answer, Stop> {
+        match self.doing(id) {
+            Doing::Branch(own, stage) if own == xid => match (stage, one_phase) {
+                (Stage::Idle, true) | (Stage::Prepared, false) => {}
+                (Stage::Doomed, _) => return refused(code::RBDEADLOCK),
+                _ => return refused(code::RMFAIL),
+            },
+            busy @ (Doing::Branch(..) | Doing::Local(_)) => return self.busy(busy),
+            Doing::Nothing if !self.is_detached(&xid) => return refused(code::NOTA),
+            Doing::Nothing => {}
+        }
+        self.forget(id, xid, |server, transaction| server.commit_transaction(transaction));
+        DONE
+    }
+
+    pub(super) fn xa_rollback(&mut self, id: SessionId, xid: Xid) -> Result<Answer, Stop> {
+        match self.doing(id) {
+            Doing::Branch(own, stage) if own == xid => match stage {
+                Stage::Active => return refused(code::RMFAIL),
+                Stage::Idle | Stage::Prepared | Stage::Doomed => {}
+            },
+            busy @ (Doing::Branch(..) | Doing::Local(_)) => return self.busy(busy),
+            Doing::Nothing if !self.is_detached(&xid) => return refused(code::NOTA),
+            Doing::Nothing => {}
+        }
+        let prepared = self.branches.get(&xid).is_some_and(|branch| branch.prepared);
+        self.forget(id, xid, |server, transaction| {
+            let undone = server.rows.roll_back(transaction);
+            // The rollback of a prepared branch syncs nothing.
+            if let Some(undone) = undone.filter(|undone| prepared && Transaction::has_written(undone)) {
+                server.rolled_back_in_memory.push((xid, undone));
+            }
+        });
+        DONE
+    }
+
+    /// The answer to a verb about another branch, from a session that is in the middle of something.
+    fn busy(&self, doing: Doing) -> Result<Answer, Stop> {
+        refused(match (self.flavor, doing) {
+            (Flavor::MariaDb, _) => code::OUTSIDE,
+            (Flavor::MySql, Doing::Branch(..)) => code::RMFAIL,
+            (Flavor::MySql, _) => code::OUTSIDE,
+        })
+    }
+
+    fn is_detached(&self, xid: &Xid) -> bool {
+        self.branches.get(xid).is_some_and(|branch| branch.prepared && branch.holder.is_none())
+    }
+
+    /// Ends a branch, in whatever way `end` ends its transaction.
+    fn forget(&mut self, id: SessionId, xid: Xid, end: impl FnOnce(&mut Self, u64)) {
+        let branch = self.branches.remove(&xid);
+        if let Some(transaction) = branch.and_then(|branch| branch.transaction) {
+            end(self, transaction);
+        }
+        if matches!(self.doing(id), Doing::Branch(own, _) if own == xid) {
+            self.set_doing(id, Doing::Nothing);
+        }
+    }
+
+    /// The session that held it has gone.
+    pub(super) fn let_go_of(&mut self, xid: Xid) {
+        let Some(branch) = self.branches.get_mut(&xid) else { return };
+        if branch.prepared {
+            branch.holder = None;
+            return;
+        }
+        let transaction = branch.transaction;
+        self.branches.remove(&xid);
+        if let Some(transaction) = transaction {
+            self.rows.roll_back(transaction);
+        }
+    }
+}

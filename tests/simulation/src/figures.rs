@@ -1,0 +1,107 @@
+//! Counting.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A message was lost.
+    Lost,
+    /// A message came twice.
+    Repeated,
+    /// A message came late: after others that were sent after it.
+    Delayed,
+    /// A connection between two places was cut.
+    Partition,
+    /// A connection to a database broke.
+    Connection,
+    /// A participant was killed.
+    Participant,
+    /// A database server was killed.
+    Database,
+    /// The coordinator was killed, at some time or before or after an effect.
+    Coordinator,
+    /// The coordinator's wall clock jumped.
+    Clock,
+    /// Everything stood still for a while.
+    Pause,
+    /// The coordinator's store failed.
+    Store,
+}
+
+const FAULTS: usize = Fault::Store as usize + 1;
+
+/// Counts of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    faults: [AtomicU64; FAULTS],
+}
+
+impl Counts {
+    pub(crate) fn count(&self, fault: Fault) {
+        self.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> Faults {
+        let of = |fault: Fault| self.faults[fault as usize].load(Ordering::Relaxed);
+        Faults {
+            lost: of(Fault::Lost),
+            repeated: of(Fault::Repeated),
+            delayed: of(Fault::Delayed),
+            partitions: of(Fault::Partition),
+            connections: of(Fault::Connection),
+            participants: of(Fault::Participant),
+            databases: of(Fault::Database),
+            coordinators: of(Fault::Coordinator),
+            clocks: of(Fault::Clock),
+            pauses: of(Fault::Pause),
+            stores: of(Fault::Store),
+        }
+    }
+}
+
+/// Faults by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Messages lost.
+    pub lost: u64,
+    /// Messages that came twice.
+    pub repeated: u64,
+    /// Messages that came late, after others that were sent later.
+    pub delayed: u64,
+    /// Connections cut between two places.
+    pub partitions: u64,
+    /// Database connections broken.
+    pub connections: u64,
+    /// Participants killed.
+    pub participants: u64,
+    /// Database servers killed.
+    pub databases: u64,
+    /// Coordinators killed.
+    pub coordinators: u64,
+    /// Jumps of the coordinator's wall clock.
+    pub clocks: u64,
+    /// Times when everything stood still.
+    pub pauses: u64,
+    /// Failures of the coordinator's store.
+    pub stores: u64,
+}
+
+impl Faults {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Faults) {
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.delayed += other.delayed;
+        self.partitions += other.partitions;
+        self.connections += other.connections;
+        self.participants += other.participants;
+        self.databases += other.databases;
+        self.coordinators += other.coordinators;
+        self.clocks += other.clocks;
+        self.pauses += other.pauses;
+        self.stores += other.stores;
+    }
+}

@@ -1,0 +1,90 @@
+//! Brings about what the scenario has in store, and puts everything right at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::figures::Fault;
+use crate::life::Life;
+use crate::scenario::{Disaster, Moment};
+use crate::world::World;
+
+/// Lets every disaster happen at its time, as long as the life that it answers lasts. Those of the coordinator that
+/// come with an effect, and those of its store, happen there.
+pub(crate) fn rage(world: &Arc<World>) -> Arc<Life> {
+    let rage = Life::begin();
+    for disaster in world.scenario.disasters.clone() {
+        let (world, rage) = (Arc::clone(world), Arc::clone(&rage));
+        tokio::spawn(async move { rage.within(strike(world, disaster)).await });
+    }
+    rage
+}
+
+async fn strike(world: Arc<World>, disaster: Disaster) {
+    match disaster {
+        Disaster::Coordinator { moment: Moment::At(at_ms), down_ms } => {
+            world.pause(at_ms).await;
+            world.coordinator.kill(&world, down_ms);
+        }
+        Disaster::Coordinator { .. } | Disaster::Store { .. } => {}
+        Disaster::Participant { who, at_ms, down_ms } => {
+            world.pause(at_ms).await;
+            let Some(participant) = world.participants.get(usize::from(who)) else { return };
+            if participant.is_up() {
+                world.figures.count(Fault::Participant);
+                world.say(|| format!("participant {who}: killed"));
+                participant.kill();
+                world.pause(down_ms).await;
+                world.say(|| format!("participant {who}: starts"));
+                participant.start(&world);
+            }
+        }
+        Disaster::Database { who, at_ms, down_ms } => {
+            world.pause(at_ms).await;
+            let Some(database) = world.databases.get(usize::from(who)) else { return };
+            if database.is_up() {
+                world.figures.count(Fault::Database);
+                world.say(|| format!("database {who}: killed"));
+                database.crash(&world);
+                world.pause(down_ms).await;
+                world.say(|| format!("database {who}: starts"));
+                database.start();
+            }
+        }
+        Disaster::Partition { from, to, both, at_ms, for_ms } => {
+            world.pause(at_ms).await;
+            world.figures.count(Fault::Partition);
+            world.say(|| format!("network: nothing goes from {from:?} to {to:?}, both ways: {both}"));
+            world.network.cut(from, to);
+            if both {
+                world.network.cut(to, from);
+            }
+            world.pause(for_ms).await;
+            world.network.mend(from, to);
+            world.network.mend(to, from);
+        }
+        Disaster::Clock { at_ms, by_ms } => {
+            world.pause(at_ms).await;
+            world.figures.count(Fault::Clock);
+            world.say(|| format!("coordinator: its wall clock jumps by {by_ms} ms"));
+            world.coordinator.jump(by_ms);
+        }
+        Disaster::Pause { at_ms, for_ms } => {
+            world.pause(at_ms).await;
+            world.figures.count(Fault::Pause);
+            tokio::time::advance(Duration::from_millis(for_ms)).await;
+            world.say(|| format!("everything stood still for {for_ms} ms"));
+        }
+    }
+}
+
+/// Starts what is down, and lets every message through. The coordinator is started by its supervisor.
+pub(crate) fn mend(world: &Arc<World>) {
+    world.set_healed();
+    world.network.heal();
+    for database in world.databases.iter().filter(|database| !database.is_up()) {
+        database.start();
+    }
+    for participant in world.participants.iter().filter(|participant| !participant.is_up()) {
+        participant.start(world);
+    }
+}

@@ -1,0 +1,475 @@
+//! What is to happen in one run: all of it follows from the seed, and parts of it can be left out.
+
+use std::time::Duration;
+
+use concord_coordinator::engine::{Grade, Kind, Wait};
+
+use crate::database::Flavor;
+use crate::dice::{Dice, Roll};
+use crate::network::Place;
+
+/// One run, in advance.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Where it comes from.
+    pub seed: u64,
+    /// The database servers.
+    pub servers: Vec<Flavor>,
+    /// The server that each participant has its schema on.
+    pub participants: Vec<u8>,
+    /// Accounts of each participant.
+    pub accounts: u32,
+    /// What each begins with.
+    pub opening_balance: i64,
+    /// What initiators do.
+    pub transactions: Vec<TransactionPlan>,
+    /// What breaks, apart from messages.
+    pub disasters: Vec<Disaster>,
+    /// How messages fare.
+    pub weather: Weather,
+    /// How the coordinator is set.
+    pub coordinator: CoordinatorPlan,
+    /// How participants are set.
+    pub participant: ParticipantPlan,
+    /// When everything is mended, in milliseconds.
+    pub heal_at_ms: u64,
+}
+
+/// How messages fare. Probabilities are of each message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weather {
+    /// A message takes so long at the most, as a rule.
+    pub latency_ms: u64,
+    /// The same between a client and its database.
+    pub database_ms: u64,
+    /// It never arrives.
+    pub lose: f64,
+    /// It arrives twice.
+    pub repeat: f64,
+    /// It is late.
+    pub stall: f64,
+    /// By so much at the most; also the second copy.
+    pub late_ms: u64,
+    /// A connection to a database breaks, before or after the statements were run.
+    pub break_connection: f64,
+    /// Statements that were sent together are run with pauses between them.
+    pub slow_server: f64,
+}
+
+impl Weather {
+    /// Nothing goes wrong.
+    #[must_use]
+    pub fn calm(self) -> Self {
+        Weather { lose: 0.0, repeat: 0.0, stall: 0.0, break_connection: 0.0, slow_server: 0.0, ..self }
+    }
+}
+
+/// How the coordinator is set.
+#[derive(Debug, Clone, Copy)]
+pub struct CoordinatorPlan {
+    /// The longest pause between two phase-two calls.
+    pub backoff_max_ms: u64,
+    /// How long a call may take.
+    pub call_timeout_ms: u64,
+    /// After how many failed phase-two calls a branch is parked; 0: never.
+    pub park_after: u32,
+    /// Transactions in memory at the most.
+    pub live_max: usize,
+    /// How long lazy records wait for company.
+    pub lazy_ms: u64,
+    /// How long a write with a sync takes at the most.
+    pub sync_ms: u64,
+    /// Between two sweeps of a database.
+    pub sweep_ms: u64,
+    /// The sweeper's safety interval.
+    pub safety_ms: u64,
+    /// How long ended transactions are kept.
+    pub retention_ms: u64,
+}
+
+/// How participants are set.
+#[derive(Debug, Clone, Copy)]
+pub struct ParticipantPlan {
+    /// Between two looks at their databases.
+    pub recover_ms: u64,
+    /// What is younger is left alone.
+    pub safety_ms: u64,
+    /// How long the end of a branch is remembered; after that the database is asked.
+    pub remember_ms: u64,
+}
+
+/// What one initiator does.
+#[derive(Debug, Clone)]
+pub struct TransactionPlan {
+    /// Names it in the run.
+    pub number: u32,
+    /// When it begins.
+    pub at_ms: u64,
+    /// Who drives it.
+    pub way: Way,
+    /// What it consists of. The balances that it moves add up to nothing.
+    pub branches: Vec<BranchPlan>,
+    /// When an undecided transaction is rolled back.
+    pub timeout_ms: u32,
+    /// Whether the initiator brings an idempotency key, and so may ask again.
+    pub keyed: bool,
+    /// How often it asks again although it has been answered.
+    pub repeats: u32,
+    /// How long it waits for an answer.
+    pub patience_ms: u64,
+    /// When it wants to be answered.
+    pub wait: Wait,
+}
+
+/// Who drives a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The coordinator: `Execute`.
+    Execute(Grade),
+    /// The initiator: `Begin`, calls to the services, and then this.
+    Initiated {
+        /// XA branches stay open until the coordinator asks for their votes.
+        strict: bool,
+        /// How it ends if all services have done their work.
+        end: Ending,
+    },
+}
+
+/// How an initiator ends its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It commits.
+    Commit,
+    /// It changes its mind.
+    Rollback,
+    /// It is never heard of again.
+    Abandon,
+}
+
+/// One branch.
+#[derive(Debug, Clone)]
+pub struct BranchPlan {
+    /// Its protocol.
+    pub kind: Kind,
+    /// Where.
+    pub participant: u8,
+    /// Accounts, and what is added to their balances. A TCC branch has one. None: it only reads.
+    pub moves: Vec<(u32, i64)>,
+    /// TCC: Confirm and Cancel are refused until everything is mended.
+    pub stubborn: bool,
+}
+
+/// When the coordinator is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// At this time.
+    At(u64),
+    /// Just before the effect of this number: an append, a sync, its acknowledgement, or a call.
+    Before(u64),
+    /// Just after it.
+    After(u64),
+}
+
+/// Something that breaks, and is put right later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disaster {
+    /// kill -9 of the coordinator; what its log had not synced is lost from some point on.
+    Coordinator {
+        /// When.
+        moment: Moment,
+        /// For how long.
+        down_ms: u64,
+    },
+    /// kill -9 of a participant.
+    Participant {
+        /// Which one.
+        who: u8,
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        down_ms: u64,
+    },
+    /// kill -9 of a database server.
+    Database {
+        /// Which one.
+        who: u8,
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        down_ms: u64,
+    },
+    /// Nothing goes from one place to the other.
+    Partition {
+        /// From here.
+        from: Place,
+        /// To here.
+        to: Place,
+        /// Nor back.
+        both: bool,
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The coordinator's wall clock jumps.
+    Clock {
+        /// When.
+        at_ms: u64,
+        /// By so much.
+        by_ms: i64,
+    },
+    /// Everything stands still, while time goes by.
+    Pause {
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The coordinator's store fails at the commit of this number; the coordinator stops and is started again.
+    Store {
+        /// Which commit.
+        commit: u64,
+        /// Whether what was being written is on disk all the same.
+        survives: bool,
+    },
+}
+
+impl Scenario {
+    /// The run that follows from a seed.
+    pub fn new(seed: u64) -> Self {
+        let dice = Dice::new(seed);
+        let mut roll = dice.of(1).roll();
+        let servers: Vec<Flavor> = (0..roll.between(1..=3)).map(|_| flavor(&mut roll)).collect();
+        let count = roll.between(2..=4);
+        let participants: Vec<u8> =
+            (0..count).map(|number| u8::try_from(number as usize % servers.len()).unwrap_or(0)).collect();
+        let accounts = u32::try_from(roll.between(1..=4)).unwrap_or(1);
+        let span_ms = roll.between(2_000..=15_000);
+        let how_many = roll.between(3..=20);
+        let transactions = (0..how_many).map(|number| {
+            let number = u32::try_from(number).unwrap_or(0);
+            TransactionPlan::new(dice.of(2).of(number.into()), number, span_ms, &participants, accounts)
+        });
+        let transactions = transactions.collect();
+        let bad_luck = roll.between(0..=6);
+        let disasters = (0..bad_luck)
+            .map(|number| Disaster::new(dice.of(3).of(number), span_ms, &participants, servers.len()))
+            .collect();
+        Scenario {
+            seed,
+            weather: weather(dice.of(4)),
+            coordinator: coordinator(dice.of(5)),
+            participant: participant(dice.of(6)),
+            servers,
+            participants,
+            accounts,
+            opening_balance: 60,
+            transactions,
+            disasters,
+            heal_at_ms: span_ms + roll.between(1_000..=10_000),
+        }
+    }
+
+    /// The run without all but these transactions and disasters, and in calm weather if wanted.
+    #[must_use]
+    pub fn reduced(&self, keep: &Keep) -> Self {
+        let mut reduced = self.clone();
+        if let Some(numbers) = &keep.transactions {
+            reduced.transactions.retain(|plan| numbers.contains(&plan.number));
+        }
+        if let Some(indices) = &keep.disasters {
+            let all = std::mem::take(&mut reduced.disasters);
+            reduced.disasters = all
+                .into_iter()
+                .enumerate()
+                .filter(|(index, _)| indices.contains(index))
+                .map(|(_, one)| one)
+                .collect();
+        }
+        if keep.calm {
+            reduced.weather = reduced.weather.calm();
+        }
+        reduced
+    }
+
+    /// How long a call to a participant may take.
+    pub fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.coordinator.call_timeout_ms)
+    }
+}
+
+/// What is left of a run when it is made smaller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Only these transactions; None: all.
+    pub transactions: Option<Vec<u32>>,
+    /// Only these disasters; None: all.
+    pub disasters: Option<Vec<usize>>,
+    /// Nothing happens to messages.
+    pub calm: bool,
+}
+
+fn flavor(roll: &mut Roll) -> Flavor {
+    if roll.chance(0.5) { Flavor::MySql } else { Flavor::MariaDb }
+}
+
+fn weather(dice: Dice) -> Weather {
+    let mut roll = dice.roll();
+    let mut sometimes = |often: f64, most: f64| if roll.chance(often) { roll.fraction() * most } else { 0.0 };
+    let (lose, repeat, stall) = (sometimes(0.6, 0.15), sometimes(0.6, 0.2), sometimes(0.6, 0.1));
+    let (break_connection, slow_server) = (sometimes(0.5, 0.05), sometimes(0.4, 0.3));
+    Weather {
+        latency_ms: roll.between(0..=20),
+        database_ms: roll.between(0..=3),
+        lose,
+        repeat,
+        stall,
+        late_ms: roll.between(100..=60_000),
+        break_connection,
+        slow_server,
+    }
+}
+
+fn coordinator(dice: Dice) -> CoordinatorPlan {
+    let mut roll = dice.roll();
+    CoordinatorPlan {
+        backoff_max_ms: roll.between(200..=10_000),
+        call_timeout_ms: roll.between(200..=5_000),
+        park_after: if roll.chance(0.1) { 3 } else { 0 },
+        live_max: if roll.chance(0.1) { 3 } else { 10_000 },
+        lazy_ms: roll.between(0..=50),
+        sync_ms: if roll.chance(0.1) { 500 } else { roll.between(0..=20) },
+        sweep_ms: roll.between(1_000..=10_000),
+        safety_ms: roll.between(1_000..=10_000),
+        retention_ms: 3_600_000,
+    }
+}
+
+fn participant(dice: Dice) -> ParticipantPlan {
+    let mut roll = dice.roll();
+    ParticipantPlan {
+        recover_ms: roll.between(1_000..=10_000),
+        safety_ms: roll.between(1_000..=10_000),
+        remember_ms: if roll.chance(0.5) { 60_000 } else { roll.between(0..=5_000) },
+    }
+}
+
+impl TransactionPlan {
+    fn new(dice: Dice, number: u32, span_ms: u64, participants: &[u8], accounts: u32) -> Self {
+        let mut roll = dice.roll();
+        let way = way(&mut roll);
+        let branches = branches(&mut roll, participants, accounts);
+        let keyed = roll.chance(0.6);
+        TransactionPlan {
+            number,
+            at_ms: roll.between(0..=span_ms),
+            way,
+            branches,
+            timeout_ms: roll.pick(&[200, 1_000, 5_000, 30_000]),
+            keyed,
+            repeats: if keyed && roll.chance(0.3) { 1 } else { 0 },
+            patience_ms: roll.pick(&[500, 3_000, 20_000]),
+            wait: if roll.chance(0.3) { Wait::Decided } else { Wait::Completed },
+        }
+    }
+}
+
+fn way(roll: &mut Roll) -> Way {
+    if roll.chance(0.6) {
+        return Way::Execute(if roll.chance(0.3) { Grade::Strict } else { Grade::EarlyVote });
+    }
+    let end = match roll.between(0..=9) {
+        0..=6 => Ending::Commit,
+        7..=8 => Ending::Rollback,
+        _ => Ending::Abandon,
+    };
+    Way::Initiated { strict: roll.chance(0.3), end }
+}
+
+/// Branches that move money among each other, and now and then one that only reads.
+fn branches(roll: &mut Roll, participants: &[u8], accounts: u32) -> Vec<BranchPlan> {
+    let tcc = match roll.between(0..=9) {
+        0..=3 => 0.0,
+        4..=7 => 1.0,
+        _ => 0.5,
+    };
+    let account = |roll: &mut Roll| u32::try_from(roll.index(accounts as usize)).unwrap_or(0);
+    let place = |roll: &mut Roll| u8::try_from(roll.index(participants.len())).unwrap_or(0);
+    if tcc == 0.0 && roll.chance(0.2) {
+        // Alone, it commits in one phase.
+        let amount = amount(roll);
+        let moves = vec![(account(roll), -amount), (account(roll), amount)];
+        return vec![BranchPlan { kind: Kind::Xa, participant: place(roll), moves, stubborn: false }];
+    }
+    let count = roll.pick(&[2, 2, 2, 3, 4]);
+    let mut sum = 0;
+    let mut branches: Vec<BranchPlan> = Vec::new();
+    for index in 0..count {
+        let last = index + 1 == count;
+        let delta = if last { -sum } else { -amount(roll) };
+        sum += delta;
+        let kind = if roll.chance(tcc) { Kind::Tcc } else { Kind::Xa };
+        let participant = place(roll);
+        let stubborn = kind == Kind::Tcc && roll.chance(0.05);
+        branches.push(BranchPlan { kind, participant, moves: vec![(account(roll), delta)], stubborn });
+    }
+    if roll.chance(0.1) {
+        let participant = place(roll);
+        branches.push(BranchPlan { kind: Kind::Xa, participant, moves: Vec::new(), stubborn: false });
+    }
+    branches
+}
+
+fn amount(roll: &mut Roll) -> i64 {
+    i64::try_from(roll.between(1..=30)).unwrap_or(1)
+}
+
+impl Disaster {
+    fn new(dice: Dice, span_ms: u64, participants: &[u8], servers: usize) -> Self {
+        let mut roll = dice.roll();
+        let at_ms = roll.between(0..=span_ms);
+        let down_ms = roll.mostly_short(10_000);
+        let who = |roll: &mut Roll, count: usize| u8::try_from(roll.index(count)).unwrap_or(0);
+        match roll.between(0..=19) {
+            0..=7 => {
+                let effect = roll.between(1..=150);
+                let moment = match roll.between(0..=3) {
+                    0 => Moment::At(at_ms),
+                    1 => Moment::Before(effect),
+                    _ => Moment::After(effect),
+                };
+                Disaster::Coordinator { moment, down_ms }
+            }
+            8..=10 => Disaster::Participant { who: who(&mut roll, participants.len()), at_ms, down_ms },
+            11..=13 => Disaster::Database { who: who(&mut roll, servers), at_ms, down_ms },
+            14..=16 => {
+                let participant = Place::Participant(who(&mut roll, participants.len()));
+                let (from, to) = match roll.between(0..=3) {
+                    0 => (Place::Initiators, Place::Coordinator),
+                    1 => (participant, Place::Database(who(&mut roll, servers))),
+                    _ => (Place::Coordinator, participant),
+                };
+                let (from, to) = if roll.chance(0.5) { (from, to) } else { (to, from) };
+                Disaster::Partition { from, to, both: roll.chance(0.5), at_ms, for_ms: down_ms }
+            }
+            17 => {
+                let by = i64::try_from(roll.between(0..=600_000)).unwrap_or(0);
+                Disaster::Clock { at_ms, by_ms: if roll.chance(0.5) { by } else { -by } }
+            }
+            18 => Disaster::Pause { at_ms, for_ms: down_ms },
+            _ => Disaster::Store { commit: roll.between(1..=60), survives: roll.chance(0.5) },
+        }
+    }
+
+    /// When it is over, if that can be said in advance.
+    pub fn over_at_ms(&self) -> u64 {
+        match *self {
+            Disaster::Coordinator { moment: Moment::At(at_ms), down_ms }
+            | Disaster::Participant { at_ms, down_ms, .. }
+            | Disaster::Database { at_ms, down_ms, .. } => at_ms + down_ms,
+            Disaster::Partition { at_ms, for_ms, .. } | Disaster::Pause { at_ms, for_ms } => at_ms + for_ms,
+            Disaster::Clock { at_ms, .. } => at_ms,
+            Disaster::Coordinator { .. } | Disaster::Store { .. } => 0,
+        }
+    }
+}
