@@ -62,7 +62,13 @@ async fn a_gtid_of_an_earlier_life() {
         assert_eq!(found, expected, "{call}");
     }
     let gtids = vec![gtid, stranger(&alone, 0).await, stranger(&alone, 1).await];
-    let answer = alone.coordinator.api().inquire(InquireRequest { gtids, ..Default::default() }).await.unwrap().into_inner();
+    let answer = alone
+        .coordinator
+        .api()
+        .inquire(InquireRequest { gtids, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let outcomes: Vec<_> = answer.outcomes().collect();
     assert_eq!(outcomes, [Outcome::RolledBack, Outcome::Undecided, Outcome::Undecided]);
     alone.untouched().await;
@@ -88,7 +94,10 @@ async fn malformed_gtid() {
             assert_eq!(found, invalid(), "{call} of {:.50?}", gtid);
         }
         let gtids = vec![gtid.to_owned()];
-        assert_eq!(refusal(alone.coordinator.api().inquire(InquireRequest { gtids, ..Default::default() }).await), invalid());
+        assert_eq!(
+            refusal(alone.coordinator.api().inquire(InquireRequest { gtids, ..Default::default() }).await),
+            invalid()
+        );
     }
     alone.untouched().await;
 }
