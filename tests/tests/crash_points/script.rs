@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use concord_crash_points::Order;
 use concord_proto::v1::{
-    BeginRequest, BranchKind, CommitRequest, ExecuteRequest, Grade, ParkRequest, ResolveRequest,
+    BeginRequest, BranchKind, CommitRequest, ExecuteRequest, Grade, ListRequest, ParkRequest, ResolveRequest,
     RetryRequest, RollbackRequest, TransactionState, Wait,
 };
 use concord_tests::{Entry, Fault, Outcome, Verb, until};
@@ -77,7 +77,6 @@ impl Stage {
         let second = &self.world.banks()[1];
         match self.scenario {
             Scenario::ParticipantSweeps(_) => Ok(second.in_doubt(status.cluster_id).await? == 0),
-            Scenario::Operated { resolved: false } => Ok(true),
             Scenario::Purged => Ok(status.live_transactions == 0 && second.count(OLD_ROWS).await? == 0),
             _ => Ok(status.live_transactions == 0),
         }
@@ -247,27 +246,54 @@ impl Stage {
     /// An operator parks a branch that does not hear how it ends; then has it retried, or says that it has committed.
     async fn operate(&mut self, resolved: bool) -> Result<Attempt> {
         self.world.two.fault(Verb::Commit, Fault::Unavailable).await?;
-        let (name, request) = self.world.transfer_by(Kinds::Xa.both(), ACCOUNT, 1);
-        self.note(&name);
-        let request = ExecuteRequest { timeout_ms: LONG_MS, wait: Wait::Decided.into(), ..request };
-        let (mut api, mut operator) = (self.world.coordinator.api(), self.world.coordinator.operator());
-        Ok(Attempt::of(name, [true; 2], async move {
-            let answer = api.execute(request).await.map(tonic::Response::into_inner);
-            let outcome = Outcome::of(&answer);
-            let Ok(Some(transaction)) = answer.map(|answer| answer.transaction) else { return outcome };
-            let (gtid, who) = (transaction.gtid, "ada".to_owned());
-            let park = ParkRequest { gtid: gtid.clone(), operator: who.clone(), ..ParkRequest::default() };
-            // Each fails when the coordinator dies, and then the next does too.
-            operator.park(park).await.ok();
+        let attempt = self.execute_and_park();
+        until("the branch is parked", async || {
+            Ok((attempt.is_answered() || self.is_any_gone()?).then_some(()))
+        })
+        .await?;
+        // Who dies later makes the rest fail, as it would an operator's.
+        if self.is_any_gone()? {
+            return Ok(attempt);
+        }
+        if !resolved {
+            self.world.two.fault(Verb::Commit, Fault::None).await?;
+        }
+        for gtid in self.parked().await.unwrap_or_default() {
+            let mut operator = self.world.coordinator.operator();
+            let (who, outcome) = ("ada".to_owned(), TransactionState::Committed.into());
             if resolved {
-                let outcome = TransactionState::Committed.into();
-                let order = ResolveRequest { gtid, operator: who, outcome, ..ResolveRequest::default() };
+                let (branch_id, reason) = (2, "its own recovery will commit it".to_owned());
+                let order = ResolveRequest { gtid, branch_id, outcome, operator: who, reason };
                 operator.resolve(order).await.ok();
             } else {
                 operator.retry(RetryRequest { gtid, operator: who }).await.ok();
             }
+        }
+        Ok(attempt)
+    }
+
+    fn execute_and_park(&mut self) -> Attempt {
+        let (name, request) = self.world.transfer_by(Kinds::Xa.both(), ACCOUNT, 1);
+        self.note(&name);
+        let request = ExecuteRequest { timeout_ms: LONG_MS, wait: Wait::Decided.into(), ..request };
+        let (mut api, mut operator) = (self.world.coordinator.api(), self.world.coordinator.operator());
+        Attempt::of(name, [true; 2], async move {
+            let answer = api.execute(request).await.map(tonic::Response::into_inner);
+            let outcome = Outcome::of(&answer);
+            if let Ok(Some(transaction)) = answer.map(|answer| answer.transaction) {
+                let gtid = transaction.gtid;
+                let order = ParkRequest { gtid, operator: "ada".into(), ..ParkRequest::default() };
+                operator.park(order).await.ok();
+            }
             outcome
-        }))
+        })
+    }
+
+    /// The transactions that wait for an operator.
+    pub(super) async fn parked(&self) -> Result<Vec<String>> {
+        let request = ListRequest { parked_only: true, ..ListRequest::default() };
+        let parked = self.world.coordinator.api().list(request).await?.into_inner().transactions;
+        Ok(parked.into_iter().map(|transaction| transaction.gtid).collect())
     }
 
     /// One transaction, and another when the rows of the first are old enough to be purged.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use concord_crash_points::Order;
-use concord_proto::v1::{ListRequest, RetryRequest};
+use concord_proto::v1::RetryRequest;
 use concord_tests::{Fault, Outcome, Pair, Process, Programs, Verb, World, until};
 
 use super::attempt::{Attempt, Finished};
@@ -147,17 +147,10 @@ impl Stage {
             }
         }
         if let Scenario::Operated { .. } = self.scenario {
-            self.retry_parked().await?;
-        }
-        Ok(())
-    }
-
-    async fn retry_parked(&mut self) -> Result<()> {
-        let parked = ListRequest { parked_only: true, ..ListRequest::default() };
-        let parked = self.world.coordinator.api().list(parked).await?.into_inner().transactions;
-        for transaction in parked {
-            let order = RetryRequest { gtid: transaction.gtid, operator: "grace".into() };
-            self.world.coordinator.operator().retry(order).await?;
+            for gtid in self.parked().await? {
+                let order = RetryRequest { gtid, operator: "grace".into() };
+                self.world.coordinator.operator().retry(order).await?;
+            }
         }
         Ok(())
     }
