@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// Buyers, each with one order at a time
     #[arg(long, default_value_t = 64, value_name = "COUNT", value_parser = RangedI64ValueParser::<u32>::new().range(1..=i64::from(BUYERS_MAX)))]
     pub buyers: u32,
-    /// Rows over which the hot SKU is split
+    /// Buckets into which the hot SKU is split, so that as many buyers do not wait for each other
     #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub buckets: u16,
     /// The random orders are the same for the same seed [default: a random one]
@@ -209,6 +209,9 @@ fn tell_how_to_look(stage: &Stage, dir: &Path) {
     ] {
         say::line(command);
     }
+    say::line(
+        "An order that is not delivered everywhere within 10 s is answered 202: it stands all the same.",
+    );
     let hold = stage.part(Part::Stock).file(crate::switches::HOLD_PHASE_TWO);
     say::line(format!("While there is a file {}, the stock service turns Confirm away.", hold.display()));
 }

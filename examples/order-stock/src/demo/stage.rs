@@ -168,7 +168,7 @@ impl Stage {
         say::line(format!("coordinator   process {pid}, {address}; {program}"));
         say::line("customers     this process, over HTTP");
         say::line(format!(
-            "stock         {} SKUs with plenty of each, but {} of {HOT}, which is split over {} rows",
+            "stock         {} SKUs with plenty of each, but {} of {HOT}, which is split into {} buckets",
             PRICES.len(),
             say::thousands(opening_stock(HOT, options.orders)),
             options.buckets

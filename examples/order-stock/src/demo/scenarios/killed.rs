@@ -5,7 +5,7 @@ use concord_proto::v1::{BranchState, Transaction};
 use tokio::task::JoinHandle;
 
 use super::{Scenario, placed, wish};
-use crate::demo::catalog::CUSTOMER;
+use crate::demo::catalog::{CUSTOMER, price};
 use crate::demo::customer::Answer;
 use crate::demo::part::Part;
 use crate::demo::record::Outcome;
@@ -38,7 +38,7 @@ pub(super) async fn stock(stage: &mut Stage, record: &mut Vec<Outcome>) -> Resul
     say::line(format!(
         "turns Confirm away at the door. kill -9 {pid}. The goods are frozen, and will be theirs:"
     ));
-    before.now(stage).await?.has_frozen(wish.qty)?;
+    before.now(stage).await?.has_frozen(wish.qty, 0)?;
     stage.parts[stock].switch_off(HOLD_PHASE_TWO)?;
     stage.parts[stock].process.start().await?;
     let answer = answer(waiting).await?;
@@ -69,7 +69,7 @@ pub(super) async fn coordinator(stage: &mut Stage, record: &mut Vec<Outcome>) ->
         "All have said yes, and none has heard that it was decided: test switches turn Commit and Confirm",
     );
     say::line(format!("away. kill -9 {pid}. XA RECOVER lists {in_doubt} at the order service's database."));
-    before.now(stage).await?.has_frozen(wish.qty)?;
+    before.now(stage).await?.has_frozen(wish.qty, price(&wish.sku) * wish.qty)?;
     for part in &stage.parts {
         part.switch_off(HOLD_PHASE_TWO)?;
     }

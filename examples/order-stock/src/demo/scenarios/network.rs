@@ -26,20 +26,22 @@ pub(super) async fn reply_lost(stage: &Stage, record: &mut Vec<Outcome>) -> Resu
     let wish = wish("T00103", 2, "reply-lost");
     let stock = stage.part(Part::Stock);
     stock.switch_on(LOSE_REPLY)?;
+    let failed_before = stage.observer.status().await?.calls_failed;
     let answer = stage.customer.ask(&wish).await?;
     ensure!(!stock.file(LOSE_REPLY).exists(), "no answer was lost");
+    let failed = stage.observer.status().await?.calls_failed;
+    ensure!(failed > failed_before, "the coordinator has noticed nothing");
+    say::line(
+        "The stock service had frozen the goods and said so, when the connection broke. The coordinator",
+    );
+    say::line(format!(
+        "cannot know whether it had (calls failed: {failed_before} -> {failed}), and asked again."
+    ));
+    say::line(
+        "The barrier, a row that was committed together with the frozen goods, remembered the branch: it",
+    );
+    say::line("answered what had been answered before, and nothing was frozen twice.");
     let outcome = outcome(&wish, answer.clone())?;
-    let ended = stage.observer.ended(&outcome.id).await?;
-    let seen = &ended.branches[Part::Stock.index()].last_error;
-    ensure!(!seen.is_empty(), "the coordinator should have noticed: {ended:?}");
-    say::line("The stock service had frozen the goods and said so, when the connection broke. What the");
-    say::line(format!("coordinator saw of it: {seen}"));
-    say::line(
-        "It may have happened, or not: so the coordinator asked again. The service's barrier, a row that was",
-    );
-    say::line(
-        "committed together with the frozen goods, knew the branch, and answered without freezing anything.",
-    );
     let frozen = stage.books(Part::Stock).history(&stage.stock, &outcome.id).await?;
     ensure!(
         frozen.len() == 1 && frozen[0].quantity == wish.qty && frozen[0].state == State::Confirmed,

@@ -67,12 +67,13 @@ impl View {
         Ok(())
     }
 
-    /// Sees to it that so much goods are frozen.
+    /// Sees to it that so much goods and money are frozen.
     ///
     /// # Errors
     /// When it is otherwise.
-    pub(crate) fn has_frozen(&self, qty: i64) -> Result<()> {
-        ensure!(self.goods.frozen == qty, "{qty} should be frozen: {self:?}");
+    pub(crate) fn has_frozen(&self, qty: i64, cents: i64) -> Result<()> {
+        let right = self.goods.frozen == qty && self.money.frozen == cents;
+        ensure!(right, "{qty} for {cents} cents should be frozen: {self:?}");
         Ok(())
     }
 }
