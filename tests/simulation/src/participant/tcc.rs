@@ -67,7 +67,7 @@ impl Process {
         let attempt = async {
             let mut local = self.begin_with(world, &xid, (!plain).then_some(row)).await?;
             if local.affected != INSERTED && !plain {
-                return recorded_try(self.read(world, &mut local, &xid).await?);
+                return recorded_try(self.read_and_roll_back(world, local, &xid).await?);
             }
             let Some((account, delta)) = world.branch_plan(&job).and_then(|plan| plan.moves.first().copied())
             else {
@@ -81,7 +81,7 @@ impl Process {
                     Ok(Tried::Reserved)
                 }
                 Err(DbError::Server(code::GUARD)) => {
-                    drop(local);
+                    self.roll_back_local(world, local).await;
                     self.refuse(world, &xid, "insufficient funds").await
                 }
                 Err(error) => Err(error.into()),
@@ -99,12 +99,12 @@ impl Process {
             return Ok(Tried::Refused(reason.into()));
         }
         let row = self.barrier_row(xid, barrier::REFUSED, None, true);
-        let mut local = self.begin_with(world, xid, Some(row)).await?;
+        let local = self.begin_with(world, xid, Some(row)).await?;
         if local.affected == INSERTED {
             self.commit_local(world, local).await?;
             return Ok(Tried::Refused(reason.into()));
         }
-        recorded_try(self.read(world, &mut local, xid).await?)
+        recorded_try(self.read_and_roll_back(world, local, xid).await?)
     }
 
     /// Runs Confirm, once; only after Try.
@@ -119,10 +119,11 @@ impl Process {
         let row = self.barrier_row(&xid, barrier::NONE, Some(barrier::CONFIRMED), false);
         let mut local = self.begin_with(world, &xid, Some(row)).await?;
         if local.affected != CHANGED && !blind {
-            return recorded_end(self.read(world, &mut local, &xid).await?);
+            return recorded_end(self.read_and_roll_back(world, local, &xid).await?);
         }
         let Some(plan) = world.branch_plan(&job) else { return Err(Unsettled("no such work".into())) };
         if plan.stubborn && !world.is_healed() {
+            self.roll_back_local(world, local).await;
             return Ok(Finished::Refused("the warehouse has burnt down".into()));
         }
         let Some((account, delta)) = plan.moves.first().copied() else {
@@ -143,11 +144,14 @@ impl Process {
             let state = self.read(world, &mut local, &xid).await?;
             if state == barrier::TOMBSTONE && !world.has(Mutant::EmptyCancelForgotten) {
                 self.commit_local(world, local).await?;
+            } else {
+                self.roll_back_local(world, local).await;
             }
             return recorded_end(state);
         }
         let Some(plan) = world.branch_plan(&job) else { return Err(Unsettled("no such work".into())) };
         if plan.stubborn && !world.is_healed() {
+            self.roll_back_local(world, local).await;
             return Ok(Finished::Refused("the warehouse has burnt down".into()));
         }
         let Some((account, delta)) = plan.moves.first().copied() else {
@@ -185,6 +189,17 @@ impl Process {
             Some(Answer::Found(Some(Row::Barrier { state, .. }))) => Ok(*state),
             _ => Err(Unsettled("the barrier row cannot be read".into())),
         }
+    }
+
+    async fn read_and_roll_back(&self, world: &World, mut local: Local, xid: &Xid) -> Result<u8, Unsettled> {
+        let state = self.read(world, &mut local, xid).await?;
+        self.roll_back_local(world, local).await;
+        Ok(state)
+    }
+
+    /// Rolls back, or else closes the connection, which comes to the same.
+    async fn roll_back_local(&self, world: &World, mut local: Local) {
+        let _ = local.session.run_within(world, CONTROL_TIME, vec![Statement::Rollback]).await;
     }
 
     /// The handlers' work: changes an account and notes it in the ledger.
