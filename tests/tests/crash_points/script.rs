@@ -88,11 +88,15 @@ impl Stage {
     }
 
     fn execute_with(&mut self, kinds: Kinds, end: End, grade: Grade) -> Attempt {
+        let request = ExecuteRequest { grade: grade.into(), ..self.request(kinds, end) };
+        Attempt::execute(self.world.coordinator.api(), request, [true; 2])
+    }
+
+    /// A transfer, of which the initiator is told as soon as it can be.
+    pub(super) fn request(&mut self, kinds: Kinds, end: End) -> ExecuteRequest {
         let (name, request) = self.world.transfer_by(kinds.both(), ACCOUNT, amount(end));
         self.note(&name);
-        let (grade, wait) = (grade.into(), Wait::Decided.into());
-        let request = ExecuteRequest { timeout_ms: LONG_MS, grade, wait, ..request };
-        Attempt::execute(self.world.coordinator.api(), request, [true; 2])
+        ExecuteRequest { timeout_ms: LONG_MS, wait: Wait::Decided.into(), ..request }
     }
 
     /// The second side alone.
@@ -273,9 +277,8 @@ impl Stage {
     }
 
     fn execute_and_park(&mut self) -> Attempt {
-        let (name, request) = self.world.transfer_by(Kinds::Xa.both(), ACCOUNT, 1);
-        self.note(&name);
-        let request = ExecuteRequest { timeout_ms: LONG_MS, wait: Wait::Decided.into(), ..request };
+        let request = self.request(Kinds::Xa, End::Commit);
+        let name = request.name.clone();
         let (mut api, mut operator) = (self.world.coordinator.api(), self.world.coordinator.operator());
         Attempt::of(name, [true; 2], async move {
             let answer = api.execute(request).await.map(tonic::Response::into_inner);

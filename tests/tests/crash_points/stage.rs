@@ -1,11 +1,12 @@
 //! The world in which one scenario is played again and again, with another death each time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use concord_crash_points::Order;
 use concord_proto::v1::RetryRequest;
-use concord_tests::{Fault, Outcome, Pair, Process, Programs, Verb, World, until};
+use concord_tests::{Fault, Outcome, Pair, Process, Programs, Transfer, Verb, World, until};
 
 use super::attempt::{Attempt, Finished};
 use super::case::{Case, Moment, Role};
@@ -15,7 +16,7 @@ const PROGRAMS: Programs = concord_tests::programs!();
 /// The balance that the account begins with.
 pub(super) const BALANCE: i64 = 1_000_000;
 /// Transactions run for one death at the most: the point may be one that only the next one reaches.
-const ATTEMPTS_MAX: usize = 4;
+const TRANSACTIONS_MAX: usize = 3;
 
 pub(super) struct Stage {
     pub(super) scenario: Scenario,
@@ -88,34 +89,58 @@ impl Stage {
     }
 
     /// Plays the scenario with a death; then everything comes back, ends, and is looked at. `again`: initiators that
-    /// were told nothing ask again.
-    pub(super) async fn play(&mut self, case: &Case, again: bool) -> Result<()> {
+    /// were told nothing ask again. Answers whether anybody has died: a point that was reached in the rehearsal may be
+    /// one that is reached by chance.
+    pub(super) async fn play(&mut self, case: &Case, again: bool) -> Result<bool> {
         let order = self.order(case)?;
         if let (Some((at, order)), false) = (&order, self.scenario.arms_at_restart()) {
             self.ask(*at, &format!("crash-at {order}")).await?;
         }
-        let mut attempts = Vec::new();
-        while !self.is_gone(case.victim)? {
-            ensure!(attempts.len() < ATTEMPTS_MAX, "nobody died in {ATTEMPTS_MAX} transactions");
-            if !attempts.is_empty() {
-                self.heal(false).await?;
-                self.world.settled().await?;
+        let order = order.as_ref().map(|(_, order)| order);
+        let (mut attempts, mut transactions) = (Vec::new(), 0);
+        while !self.is_gone(case.victim)? && transactions < TRANSACTIONS_MAX {
+            transactions += 1;
+            let went = self.go(case, order, &mut attempts).await;
+            // Whoever has just died answers no more.
+            if went.is_err() && !self.is_dying(case.victim).await? {
+                return went.map(|()| false);
             }
-            let begun = self.start(order.as_ref().map(|(_, order)| order)).await?;
-            if case.moment == Moment::Answered {
-                begun[0].answer().await?;
-                self.process(case.victim).kill9()?;
-            }
-            attempts.extend(begun);
-            until("somebody dies, or the scenario is over", async || {
-                Ok((self.is_gone(case.victim)? || self.is_over(&attempts).await?).then_some(()))
-            })
-            .await?;
         }
+        let died = self.is_gone(case.victim)?;
         self.heal(true).await?;
         let finished = self.finish(attempts, again).await?;
         self.audit(finished).await?;
-        self.plain_transfer().await
+        self.plain_transfer().await?;
+        Ok(died)
+    }
+
+    /// One transaction, until somebody dies or it is over.
+    async fn go(&mut self, case: &Case, order: Option<&Order>, attempts: &mut Vec<Attempt>) -> Result<()> {
+        if !attempts.is_empty() {
+            self.heal(false).await?;
+            self.world.settled().await?;
+        }
+        let begun = self.start(order).await?;
+        if case.moment == Moment::Answered {
+            begun[0].answer().await?;
+            self.process(case.victim).kill9()?;
+        }
+        attempts.extend(begun);
+        until("somebody dies, or the scenario is over", async || {
+            Ok((self.is_gone(case.victim)? || self.is_over(attempts).await?).then_some(()))
+        })
+        .await
+    }
+
+    /// Whether a process is gone, or will be when the system has cleared it away.
+    async fn is_dying(&mut self, role: Role) -> Result<bool> {
+        for _ in 0..100 {
+            if self.is_gone(role)? {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(false)
     }
 
     fn order(&mut self, case: &Case) -> Result<Option<(Role, Order)>> {
@@ -179,10 +204,12 @@ impl Stage {
 
     /// A transfer succeeds as if nothing had been. It is looked at with the next case.
     async fn plain_transfer(&mut self) -> Result<()> {
-        let attempt = self.execute(self.scenario.kinds(), End::Commit);
-        let Finished { transfer, takes_part } = attempt.finish(None).await?;
-        ensure!(transfer.outcome == Outcome::Committed, "a plain transfer afterwards: {transfer:?}");
-        self.plain.push(Finished { transfer, takes_part });
+        let request = self.request(self.scenario.kinds(), End::Commit);
+        let name = request.name.clone();
+        let answer = self.world.coordinator.api().execute(request).await.map(tonic::Response::into_inner);
+        let outcome = Outcome::of(&answer);
+        ensure!(outcome == Outcome::Committed, "a plain transfer afterwards: {answer:?}");
+        self.plain.push(Finished { transfer: Transfer { name, outcome }, takes_part: [true; 2] });
         // Else the next point that is armed would be one of this transfer's.
         self.world.coordinator.drained().await
     }
