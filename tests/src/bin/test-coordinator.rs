@@ -19,7 +19,7 @@ struct Args {
     /// Any key of the configuration
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Crash point to be armed: NAME[:NTH[:LINGER_MS[:PID]]]
+    /// Crash point to be armed: `NAME`, `NAME:NTH`, `NAME:NTH:LINGER_MS` or `NAME:NTH:LINGER_MS:PID`
     #[arg(long)]
     crash_at: Option<String>,
 }

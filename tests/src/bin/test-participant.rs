@@ -54,7 +54,7 @@ struct Args {
     /// How much older than the newest row one is that may be purged
     #[arg(long)]
     retention_ms: Option<u64>,
-    /// Crash point to be armed: NAME[:NTH[:LINGER_MS[:PID]]]
+    /// Crash point to be armed: `NAME`, `NAME:NTH`, `NAME:NTH:LINGER_MS` or `NAME:NTH:LINGER_MS:PID`
     #[arg(long)]
     crash_at: Option<String>,
 }
