@@ -120,6 +120,19 @@ impl Scenario {
         }
     }
 
+    /// Whether locks may outlive the end of everything else: those of XA branches that have worked and not prepared,
+    /// if their coordinator has died and has nothing of their transaction on disk. They are rolled back 5 s after its
+    /// time-out: nothing asks for them before.
+    pub(super) fn leaves_locks(self) -> bool {
+        matches!(self, Scenario::Strict(Kinds::Xa, _))
+    }
+
+    /// How long a transaction may last, in milliseconds: so long that no time-out plays a part; but see
+    /// [`Scenario::leaves_locks`].
+    pub(super) fn timeout_ms(self) -> u32 {
+        if self.leaves_locks() { 5_000 } else { 60_000 }
+    }
+
     /// Whether the point is armed when a process is started again, and not before the transaction begins.
     pub(super) fn arms_at_restart(self) -> bool {
         matches!(self, Scenario::CoordinatorAgain(..) | Scenario::ParticipantAgain(..))

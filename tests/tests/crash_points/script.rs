@@ -15,10 +15,6 @@ use super::case::Role;
 use super::scenario::{End, Kinds, PURGE_RETENTION_MS, Scenario};
 use super::stage::{BALANCE, Stage};
 
-/// For transactions that must not time out.
-const LONG_MS: u32 = 60_000;
-const ACCOUNT: u32 = 1;
-
 /// What a branch is called with: in phase one, and to end it.
 fn phase_one(kind: BranchKind) -> Verb {
     if kind == BranchKind::Tcc { Verb::Try } else { Verb::Prepare }
@@ -94,27 +90,30 @@ impl Stage {
 
     /// A transfer, of which the initiator is told as soon as it can be.
     pub(super) fn request(&mut self, kinds: Kinds, end: End) -> ExecuteRequest {
-        let (name, request) = self.world.transfer_by(kinds.both(), ACCOUNT, amount(end));
+        let account = self.account();
+        let (name, request) = self.world.transfer_by(kinds.both(), account, amount(end));
         self.note(&name);
-        ExecuteRequest { timeout_ms: LONG_MS, wait: Wait::Decided.into(), ..request }
+        let timeout_ms = self.scenario.timeout_ms();
+        ExecuteRequest { timeout_ms, wait: Wait::Decided.into(), ..request }
     }
 
     /// The second side alone.
     fn execute_one(&mut self, end: End) -> Attempt {
-        let (name, request) = self.world.transfer(ACCOUNT, amount(end));
+        let (name, request) = self.world.transfer(1, amount(end));
         self.note(&name);
         let mut branch = request.branches[1].clone();
         branch.action = one_action(end).into();
-        let request = ExecuteRequest { timeout_ms: LONG_MS, branches: vec![branch], ..request };
+        let request =
+            ExecuteRequest { timeout_ms: self.scenario.timeout_ms(), branches: vec![branch], ..request };
         Attempt::execute(self.world.coordinator.api(), request, [false, true])
     }
 
     /// The initiator begins, has the services join, and commits or rolls back; where something goes wrong, it rolls
     /// back.
     async fn drive(&mut self, kinds: Kinds, end: End) -> Attempt {
-        let (name, _) = self.world.transfer(ACCOUNT, 1);
+        let (name, _) = self.world.transfer(1, 1);
         let Some(gtid) = self.begin(&name).await else { return nothing(name) };
-        let entry = Entry { transfer: name.clone(), account: ACCOUNT, amount: 1 };
+        let entry = Entry { transfer: name.clone(), account: 1, amount: 1 };
         let [from, to] = concord_tests::actions(kinds.both());
         let joined = self.world.one.join(&gtid, from, &entry).await.is_ok()
             && self.world.two.join(&gtid, to, &entry).await.is_ok();
@@ -123,16 +122,17 @@ impl Stage {
 
     /// The same with the second side alone, which is not asked to vote.
     async fn drive_one(&mut self, end: End) -> Attempt {
-        let (name, _) = self.world.transfer(ACCOUNT, 0);
+        let (name, _) = self.world.transfer(1, 0);
         let Some(gtid) = self.begin(&name).await else { return nothing(name) };
-        let entry = Entry { transfer: name.clone(), account: ACCOUNT, amount: 0 };
+        let entry = Entry { transfer: name.clone(), account: 1, amount: 0 };
         let joined = self.world.two.open(&gtid, one_action(End::Commit), &entry).await.is_ok();
         self.conclude(name, [false, true], gtid, if joined { end } else { End::Rollback })
     }
 
     async fn begin(&mut self, name: &str) -> Option<String> {
         self.note(name);
-        let request = BeginRequest { name: name.to_owned(), timeout_ms: LONG_MS, ..BeginRequest::default() };
+        let timeout_ms = self.scenario.timeout_ms();
+        let request = BeginRequest { name: name.to_owned(), timeout_ms, ..BeginRequest::default() };
         Some(self.world.coordinator.api().begin(request).await.ok()?.into_inner().gtid)
     }
 

@@ -13,7 +13,9 @@ use super::case::{Case, Moment, Role};
 use super::scenario::{End, Scenario};
 
 const PROGRAMS: Programs = concord_tests::programs!();
-/// The balance that the account begins with.
+/// Accounts of each bank; the first is used, or one after the other.
+const ACCOUNTS: u32 = 200;
+/// The balance that each begins with.
 pub(super) const BALANCE: i64 = 1_000_000;
 /// Transactions run for one death at the most: the point may be one that only the next one reaches.
 const TRANSACTIONS_MAX: usize = 3;
@@ -23,15 +25,17 @@ pub(super) struct Stage {
     pub(super) world: World,
     /// Of all transactions that anybody ever asked for.
     pub(super) names: BTreeSet<String>,
+    /// The account of the last transaction.
+    account: u32,
     /// Of the plain transfer after the last case.
     plain: Vec<Finished>,
 }
 
 impl Stage {
     pub(super) async fn set(scenario: Scenario, pair: &Pair) -> Result<Stage> {
-        let banks = pair.banks(1, BALANCE).await?;
+        let banks = pair.banks(ACCOUNTS, BALANCE).await?;
         let world = World::start(PROGRAMS, banks, scenario.options()).await?;
-        let mut stage = Stage { scenario, world, names: BTreeSet::new(), plain: Vec::new() };
+        let mut stage = Stage { scenario, world, names: BTreeSet::new(), account: 1, plain: Vec::new() };
         // What happens only once, such as learning who the coordinator is, happens now.
         stage.plain_transfer().await?;
         Ok(stage)
@@ -214,10 +218,25 @@ impl Stage {
         self.world.coordinator.drained().await
     }
 
-    /// The last look.
+    /// The last look. Nothing is locked any more.
     pub(super) async fn close(mut self) -> Result<()> {
         let plain = std::mem::take(&mut self.plain);
-        self.audit(plain).await
+        self.audit(plain).await?;
+        for bank in self.world.banks() {
+            until("no account is locked", async || {
+                Ok(bank.run("SELECT id FROM account FOR UPDATE NOWAIT").await.ok())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The account of the next transaction.
+    pub(super) fn account(&mut self) -> u32 {
+        if self.scenario.leaves_locks() {
+            self.account = self.account % ACCOUNTS + 1;
+        }
+        self.account
     }
 
     /// Of a transaction that is begun now.
