@@ -301,7 +301,7 @@ fn recorded_try(row: Row) -> Result<Tried, Unsettled> {
         STATE_CANCELLED => refused("the branch has been cancelled"),
         STATE_TOMBSTONE => refused("the branch was cancelled before it arrived"),
         STATE_REFUSED => refused(&String::from_utf8_lossy(&row.reply)),
-        other => Err(foreign(other)),
+        other => Err(unexpected(other)),
     }
 }
 
@@ -313,13 +313,15 @@ fn recorded_end(row: Row) -> Result<Finished, Unsettled> {
         STATE_CANCELLED => cancelled("cancelled before"),
         STATE_TOMBSTONE => cancelled("cancelled before it arrived"),
         STATE_REFUSED => cancelled(&format!("refused by Try: {}", String::from_utf8_lossy(&row.reply))),
-        other => Err(foreign(other)),
+        other => Err(unexpected(other)),
     }
 }
 
-fn foreign(state: u8) -> Unsettled {
+fn unexpected(state: u8) -> Unsettled {
     Unsettled(match state {
         barrier::STATE_MARKER => "this branch is an XA branch: it has no Try, Confirm or Cancel".into(),
+        // Under READ COMMITTED it may have come between Confirm's UPDATE and the look at the row.
+        barrier::STATE_TRIED => "the branch has been tried only now".into(),
         other => format!("the branch's row has a state that this version does not know: {other}"),
     })
 }

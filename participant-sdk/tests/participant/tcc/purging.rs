@@ -138,6 +138,22 @@ on_both! {
         tokio::time::timeout(Duration::from_secs(60), gone).await.expect("purged");
     }
 
+    /// A row that somebody has locked holds up its step, and nothing else.
+    async fn a_locked_row_does_not_hold_up_the_rest(flavor) {
+        let mut shop = Shop::new(flavor, Driver::Own).await;
+        let options = Options { lock_wait: Duration::from_secs(1), ..Options::default() };
+        let builder = shop.builder().database_options(options);
+        let node = shop.world.node_of(builder.purge(Duration::from_secs(3_600), Duration::from_millis(1))).await;
+        let old: Vec<Gtid> = (0..600).map(|index| gtid_at(BEGUN_MS - 10_000 + index)).collect();
+        shop.fill(old.iter().copied().chain([gtid_at(BEGUN_MS)])).await;
+        old.iter().for_each(|gtid| shop.has_ended(*gtid));
+        let lock = "START TRANSACTION; SELECT * FROM concord_barrier ORDER BY gtid LIMIT 1 FOR UPDATE";
+        shop.world.plain.query_drop(lock).await.unwrap();
+        assert_eq!(node.participant.purge().await.unwrap(), 100);
+        shop.world.plain.query_drop("ROLLBACK").await.unwrap();
+        assert_eq!(node.participant.purge().await.unwrap(), 500);
+    }
+
     async fn without_the_coordinator_nothing_goes(flavor) {
         let mut shop = Shop::new(flavor, Driver::Own).await;
         let node = shop.world.node_of(shop.builder().coordinator("http://127.0.0.1:1")).await;

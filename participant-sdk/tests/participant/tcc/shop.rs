@@ -155,7 +155,7 @@ impl Shop {
         match self.driver {
             Driver::Own => builder
                 .database(&self.world.url)
-                .database_options(Options { lock_wait: Duration::from_secs(1), ..Options::default() })
+                .database_options(Options { lock_wait: Duration::from_secs(30), ..Options::default() })
                 .tcc(
                     "order",
                     handler(probe, Phase::Try),
