@@ -86,6 +86,7 @@
 //! Inside a gRPC service of one's own: [`gtid_of`] the request, then [`Participant::branch`] and
 //! [`BranchBuilder::run`], or [`Participant::tcc_branch`] and [`TccBuilder::run`].
 
+mod builder;
 mod handler;
 mod horizon;
 mod link;
@@ -102,6 +103,7 @@ mod slots;
 mod tcc;
 mod xa_branch;
 
+pub use builder::{Builder, StartError};
 pub use concord_protocol::{BranchId, ClusterId, Gtid};
 pub use concord_xa::{
     Database, FromRow, FromValue, Isolation, Leniency, Options, Params, Row, Value, XaError,
@@ -113,7 +115,7 @@ pub use local::{LocalDatabase, LocalError, LocalTransaction, MySql, MySqlTransac
 pub use purge::PurgeError;
 pub use recovery::{SweepError, Swept};
 pub use registration::{BranchBuilder, BranchError, TccBuilder, gtid_of};
-pub use server::{Builder, Participant, ParticipantServer, StartError};
+pub use server::{Participant, ParticipantServer};
 pub use service::ParticipantService;
 pub use tcc::{TccBranch, TccHandler};
 pub use xa_branch::XaBranch;
