@@ -246,7 +246,7 @@ impl View for StatusReport {
                 ("committed", Some(self.committed.to_string().into())),
                 ("rolled back", Some(self.rolled_back.to_string().into())),
                 ("heuristic branches", alarm(self.heuristic_branches)),
-                ("refused phase-two calls", alarm(self.refused_branches)),
+                ("refused branches", alarm(self.refused_branches)),
                 ("log", Some(format!("{} records in {} syncs", self.log_records, self.log_syncs).into())),
                 ("calls", Some(format!("{}, of which {} failed", self.calls, self.calls_failed).into())),
             ],
