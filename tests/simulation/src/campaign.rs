@@ -116,6 +116,7 @@ impl std::fmt::Display for Figures {
             partitions,
             connections,
             participants,
+            twins,
             databases,
             coordinators,
             clocks,
@@ -126,7 +127,7 @@ impl std::fmt::Display for Figures {
             f,
             "{} seeds in {:.0} s: {:.0} simulated hours, {} transactions committed, {} rolled back; messages: \
              {lost} lost, {repeated} repeated, {delayed} late; {partitions} partitions, {connections} connections \
-             broken; killed: {coordinators} coordinators, {participants} participants, {databases} databases; \
+             broken; killed: {coordinators} coordinators, {participants} participants, {databases} databases; {twins} participants doubled; \
              {stores} store failures, {clocks} clock jumps, {pauses} pauses; {} violations",
             self.seeds, self.seconds, self.simulated_hours, self.committed, self.rolled_back, self.violations,
         )

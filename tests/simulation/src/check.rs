@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use concord_coordinator::engine::{EngineError, Order};
-use concord_protocol::{Decision, Gtid};
+use concord_coordinator::engine::{EngineError, Order, Snapshot};
+use concord_protocol::{Decision, Gtid, State};
 
 use crate::database::{Deed, Key, Note, Row};
 use crate::scenario::TransactionPlan;
-use crate::world::World;
+use crate::world::{CLUSTER, World};
 
 /// How long it may take from the end of all faults until everything has ended, in milliseconds.
 const QUIET_WITHIN_MS: u64 = 900_000;
@@ -95,11 +95,13 @@ fn left_over(world: &World) -> Vec<String> {
     for database in &world.databases {
         let number = database.number;
         database.inspect(|server| {
-            for xid in server.prepared() {
+            for xid in server.prepared().iter().filter(|xid| xid.cluster == CLUSTER) {
                 left.push(format!("XA RECOVER of database {number} lists {xid}"));
             }
-            if server.open_transactions() > 0 {
-                left.push(format!("database {number} has {} open transactions", server.open_transactions()));
+            let foreign = server.prepared().iter().filter(|xid| xid.cluster != CLUSTER).count();
+            let open = server.open_transactions().saturating_sub(foreign);
+            if open > 0 {
+                left.push(format!("database {number} has {open} open transactions"));
             }
             for (key, row) in server.committed() {
                 if let Row::Account { frozen, .. } = row
@@ -111,6 +113,29 @@ fn left_over(world: &World) -> Vec<String> {
         });
     }
     left
+}
+
+// ---- at once ----
+
+/// I2 and I3 at the moment when an initiator is told that every branch has ended: then all effects are there, or none
+/// are. After a rollback nothing is frozen any more; but an XA branch may still be prepared, if the coordinator forgot
+/// it in a crash (its record is not forced): recovery ends it later.
+pub(crate) fn ended(world: &World, plan: &TransactionPlan, snapshot: &Snapshot) {
+    if !snapshot.state.is_terminal() {
+        return;
+    }
+    let (number, gtid) = (plan.number, snapshot.gtid);
+    let parts = effects(world).remove(&gtid).unwrap_or_default();
+    let committed = snapshot.state == State::Committed;
+    for (_, part) in plan.branches.iter().zip(0u32..).filter(|(branch, _)| !branch.moves.is_empty()) {
+        let deeds = parts.get(&part).copied().unwrap_or_default();
+        if deeds.has_committed() != committed || deeds.attempt != deeds.confirm + deeds.cancel {
+            let state = snapshot.state;
+            let what =
+                format!("transaction {number}, {gtid} is {state:?}, and of branch {part} there is {deeds:?}");
+            world.violation(if committed { "I2" } else { "I3" }, what);
+        }
+    }
 }
 
 // ---- the others ----
@@ -127,6 +152,7 @@ struct Deeds {
 /// Checks everything else.
 pub(crate) async fn all(world: &Arc<World>) {
     conservation(world);
+    foreigners(world);
     let effects = effects(world);
     for (gtid, parts) in &effects {
         if let Some(plan) = plan_of(world, *gtid) {
@@ -275,6 +301,19 @@ async fn records(world: &World, committed: &BTreeMap<Gtid, u32>) {
             }
             Err(EngineError::UnknownGtid(_)) => {}
             Err(error) => world.violation("records", format!("transaction {number}, {gtid}: {error}")),
+        }
+    }
+}
+
+/// Branches of another coordinator are as it left them.
+fn foreigners(world: &World) {
+    for (schema, xid) in world.foreigners() {
+        let Some(participant) = world.participants.get(usize::from(schema)) else { continue };
+        if !participant.host.inspect(|server| server.prepared().contains(&xid)) {
+            world.violation(
+                "foreign",
+                format!("{xid} of another coordinator, at participant {schema}, has gone"),
+            );
         }
     }
 }

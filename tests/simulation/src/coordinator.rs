@@ -135,6 +135,19 @@ impl Coordinator {
         }
     }
 
+    /// Takes no new transactions, waits for the live ones, closes the store, and ends; and starts again.
+    pub(crate) async fn stop_in_good_order(&self, world: &World, grace: Duration) {
+        let Some((life, engine)) = self.door() else { return };
+        world.say(|| "coordinator: stops".into());
+        let closed = life.within(async {
+            engine.drain(grace).await;
+            engine.close().await
+        });
+        if let Some(Ok(())) = closed.await {
+            self.kill(world, 0);
+        }
+    }
+
     /// Starts the process, and again whenever it has died.
     pub(crate) async fn supervise(&self, world: &Arc<World>) {
         loop {

@@ -19,6 +19,8 @@ pub enum Fault {
     Connection,
     /// A participant was killed.
     Participant,
+    /// A participant got a second process.
+    Twin,
     /// A database server was killed.
     Database,
     /// The coordinator was killed, at some time or before or after an effect.
@@ -53,6 +55,7 @@ impl Counts {
             partitions: of(Fault::Partition),
             connections: of(Fault::Connection),
             participants: of(Fault::Participant),
+            twins: of(Fault::Twin),
             databases: of(Fault::Database),
             coordinators: of(Fault::Coordinator),
             clocks: of(Fault::Clock),
@@ -77,6 +80,8 @@ pub struct Faults {
     pub connections: u64,
     /// Participants killed.
     pub participants: u64,
+    /// Participants that had two processes for a while.
+    pub twins: u64,
     /// Database servers killed.
     pub databases: u64,
     /// Coordinators killed.
@@ -98,6 +103,7 @@ impl Faults {
         self.partitions += other.partitions;
         self.connections += other.connections;
         self.participants += other.participants;
+        self.twins += other.twins;
         self.databases += other.databases;
         self.coordinators += other.coordinators;
         self.clocks += other.clocks;

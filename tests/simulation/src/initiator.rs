@@ -8,7 +8,7 @@ use concord_protocol::{Decision, Gtid, Refusal};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::check::{Answer, Told};
+use crate::check::{self, Answer, Told};
 use crate::dice::Roll;
 use crate::network::{self, Delivered, Message, Place};
 use crate::participant::{Job, Request, Served};
@@ -119,6 +119,7 @@ impl Initiator {
     }
 
     fn outcome(&self, snapshot: &Snapshot) -> Heard {
+        check::ended(&self.world, &self.plan, snapshot);
         match snapshot.decision() {
             Some(Decision::Commit) => Heard::Outcome(snapshot.gtid, Answer::Committed),
             Some(Decision::Rollback) => Heard::Outcome(snapshot.gtid, Answer::RolledBack),

@@ -17,8 +17,12 @@ pub enum Mutant {
     NoTombstone,
     /// A branch whose call was lost is refused without making sure that it cannot arrive.
     NoFence,
-    /// A repeated phase-one call runs the branch again under the same XID.
-    RepeatRunsAgain,
+    /// A commit of a branch that the process knows nothing of is answered without asking the database.
+    CommitsWithoutAsking,
+    /// A branch votes yes without PREPARE, and prepares when it is told to commit.
+    VotesBeforePrepare,
+    /// A branch that wrote votes read-only.
+    WritersCalledReadOnly,
     /// A branch whose XA START failed, because there is one of its name, is rolled back.
     AbortsWhatItDidNotStart,
     /// A PREPARE that failed counts as a yes.
@@ -35,8 +39,10 @@ pub enum Mutant {
     RefusalNotRecorded,
     /// Confirm does not look whether it has been done.
     ConfirmBlind,
+    /// Cancel does not look whether the branch was confirmed.
+    CancelBlind,
     /// A Cancel that comes before its Try is not recorded.
     EmptyCancelForgotten,
-    /// The sweeper does not wait for the safety interval, and takes undecided for rolled back.
-    HastySweeper,
+    /// The sweeper takes undecided for rolled back.
+    SweeperGuesses,
 }

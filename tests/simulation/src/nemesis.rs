@@ -3,10 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_protocol::{BranchId, ClusterId, Epoch, Gtid};
+use concord_xa::Xid;
+
+use crate::database::Statement;
 use crate::figures::Fault;
 use crate::life::Life;
 use crate::scenario::{Disaster, Moment};
 use crate::world::World;
+
+/// Another coordinator's identity.
+const FOREIGN: ClusterId = ClusterId(0xF0);
 
 /// Lets every disaster happen at its time, as long as the life that it answers lasts. Those of the coordinator that
 /// come with an effect, and those of its store, happen there.
@@ -15,6 +22,13 @@ pub(crate) fn rage(world: &Arc<World>) -> Arc<Life> {
     for disaster in world.scenario.disasters.clone() {
         let (world, rage) = (Arc::clone(world), Arc::clone(&rage));
         tokio::spawn(async move { rage.within(strike(world, disaster)).await });
+    }
+    for (index, (schema, at_ms)) in world.scenario.foreigners.iter().copied().enumerate() {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            world.pause(at_ms).await;
+            intrude(&world, index, schema);
+        });
     }
     rage
 }
@@ -26,6 +40,20 @@ async fn strike(world: Arc<World>, disaster: Disaster) {
             world.coordinator.kill(&world, down_ms);
         }
         Disaster::Coordinator { .. } | Disaster::Store { .. } => {}
+        Disaster::Stop { at_ms, grace_ms } => {
+            world.pause(at_ms).await;
+            world.coordinator.stop_in_good_order(&world, Duration::from_millis(grace_ms)).await;
+        }
+        Disaster::Twin { who, at_ms, for_ms } => {
+            world.pause(at_ms).await;
+            let Some(participant) = world.participants.get(usize::from(who)) else { return };
+            if let Some(old) = participant.replace(&world) {
+                world.figures.count(Fault::Twin);
+                world.say(|| format!("participant {who}: a new process takes its place"));
+                world.pause(for_ms).await;
+                old.end();
+            }
+        }
         Disaster::Participant { who, at_ms, down_ms } => {
             world.pause(at_ms).await;
             let Some(participant) = world.participants.get(usize::from(who)) else { return };
@@ -74,6 +102,26 @@ async fn strike(world: Arc<World>, disaster: Disaster) {
             tokio::time::advance(Duration::from_millis(for_ms)).await;
             world.say(|| format!("everything stood still for {for_ms} ms"));
         }
+    }
+}
+
+/// Prepares a branch of another coordinator, and leaves it there.
+pub(crate) fn intrude(world: &World, index: usize, schema: u8) {
+    let Some(participant) = world.participants.get(usize::from(schema)) else { return };
+    let gtid = Gtid::compose(world.now_ms(), Epoch(0), index as u64);
+    let xid = Xid { cluster: FOREIGN, gtid, branch: BranchId::FIRST };
+    let marker = Statement::Marker(schema, gtid, xid.branch.0, None);
+    let batch = [Statement::XaStart(xid), marker, Statement::XaEnd(xid), Statement::XaPrepare(xid)];
+    let prepared = participant.host.inspect(|server| {
+        server.set_time(world.now_ms());
+        let session = server.connect();
+        let prepared = batch.iter().all(|statement| server.execute(session, statement).is_ok());
+        server.disconnect(session);
+        prepared
+    });
+    if prepared {
+        world.say(|| format!("another coordinator leaves {xid} prepared at participant {schema}"));
+        world.add_foreigner(schema, xid);
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Scenario {
     pub coordinator: CoordinatorPlan,
     /// How participants are set.
     pub participant: ParticipantPlan,
+    /// Branches of another coordinator, prepared in a participant's schema at this time and left there.
+    pub foreigners: Vec<(u8, u64)>,
     /// When everything is mended, in milliseconds.
     pub heal_at_ms: u64,
 }
@@ -180,6 +182,22 @@ pub enum Disaster {
         /// For how long.
         down_ms: u64,
     },
+    /// The coordinator is stopped in good order: it drains for so long, and closes its store.
+    Stop {
+        /// When.
+        at_ms: u64,
+        /// For how long it may drain.
+        grace_ms: u64,
+    },
+    /// A new process takes a participant's place, while the old one, to which nobody listens any more, goes on.
+    Twin {
+        /// Which one.
+        who: u8,
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
     /// kill -9 of a participant.
     Participant {
         /// Which one.
@@ -251,10 +269,12 @@ impl Scenario {
             TransactionPlan::new(dice.of(2).of(number.into()), number, span_ms, &participants, accounts)
         });
         let transactions = transactions.collect();
-        let bad_luck = roll.between(0..=6);
+        let theme = Theme::new(&mut roll);
+        let bad_luck = roll.between(0..=theme.disasters_max());
         let disasters = (0..bad_luck)
-            .map(|number| Disaster::new(dice.of(3).of(number), span_ms, &participants, servers.len()))
+            .map(|number| Disaster::new(dice.of(3).of(number), theme, span_ms, &participants, servers.len()))
             .collect();
+        let foreigners = foreigners(dice.of(8), participants.len(), span_ms);
         Scenario {
             seed,
             weather: weather(dice.of(4)),
@@ -266,6 +286,7 @@ impl Scenario {
             opening_balance: 60,
             transactions,
             disasters,
+            foreigners,
             heal_at_ms: span_ms + roll.between(1_000..=10_000),
         }
     }
@@ -316,7 +337,7 @@ fn flavor(roll: &mut Roll) -> Flavor {
 fn weather(dice: Dice) -> Weather {
     let mut roll = dice.roll();
     let mut sometimes = |often: f64, most: f64| if roll.chance(often) { roll.fraction() * most } else { 0.0 };
-    let (lose, repeat, stall) = (sometimes(0.6, 0.15), sometimes(0.6, 0.2), sometimes(0.6, 0.1));
+    let (lose, repeat, stall) = (sometimes(0.6, 0.15), sometimes(0.6, 0.5), sometimes(0.6, 0.1));
     let (break_connection, slow_server) = (sometimes(0.5, 0.05), sometimes(0.4, 0.3));
     Weather {
         latency_ms: roll.between(0..=20),
@@ -343,6 +364,13 @@ fn coordinator(dice: Dice) -> CoordinatorPlan {
         safety_ms: roll.between(1_000..=10_000),
         retention_ms: 3_600_000,
     }
+}
+
+fn foreigners(dice: Dice, participants: usize, span_ms: u64) -> Vec<(u8, u64)> {
+    let mut roll = dice.roll();
+    let count = if roll.chance(0.2) { roll.between(1..=2) } else { 0 };
+    let schema = |roll: &mut Roll| u8::try_from(roll.index(participants)).unwrap_or(0);
+    (0..count).map(|_| (schema(&mut roll), roll.between(0..=span_ms))).collect()
 }
 
 fn participant(dice: Dice) -> ParticipantPlan {
@@ -424,13 +452,47 @@ fn amount(roll: &mut Roll) -> i64 {
     i64::try_from(roll.between(1..=30)).unwrap_or(1)
 }
 
+/// What a run's disasters have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    Everything,
+    Coordinator,
+    Participants,
+    Databases,
+}
+
+impl Theme {
+    fn new(roll: &mut Roll) -> Self {
+        match roll.between(0..=9) {
+            0..=5 => Theme::Everything,
+            6..=7 => Theme::Coordinator,
+            8 => Theme::Participants,
+            _ => Theme::Databases,
+        }
+    }
+
+    fn disasters_max(self) -> u64 {
+        if self == Theme::Everything { 6 } else { 12 }
+    }
+
+    /// Picks the kind of a disaster.
+    fn kind(self, roll: &mut Roll) -> u64 {
+        match self {
+            Theme::Everything => roll.between(0..=22),
+            Theme::Coordinator => roll.pick(&[0, 0, 0, 17, 19, 22]),
+            Theme::Participants => roll.pick(&[8, 8, 14, 20]),
+            Theme::Databases => roll.pick(&[11, 11, 14]),
+        }
+    }
+}
+
 impl Disaster {
-    fn new(dice: Dice, span_ms: u64, participants: &[u8], servers: usize) -> Self {
+    fn new(dice: Dice, theme: Theme, span_ms: u64, participants: &[u8], servers: usize) -> Self {
         let mut roll = dice.roll();
         let at_ms = roll.between(0..=span_ms);
         let down_ms = roll.mostly_short(10_000);
         let who = |roll: &mut Roll, count: usize| u8::try_from(roll.index(count)).unwrap_or(0);
-        match roll.between(0..=19) {
+        match theme.kind(&mut roll) {
             0..=7 => {
                 let effect = roll.between(1..=150);
                 let moment = match roll.between(0..=3) {
@@ -444,9 +506,10 @@ impl Disaster {
             11..=13 => Disaster::Database { who: who(&mut roll, servers), at_ms, down_ms },
             14..=16 => {
                 let participant = Place::Participant(who(&mut roll, participants.len()));
-                let (from, to) = match roll.between(0..=3) {
+                let (from, to) = match roll.between(0..=5) {
                     0 => (Place::Initiators, Place::Coordinator),
                     1 => (participant, Place::Database(who(&mut roll, servers))),
+                    2 => (Place::Coordinator, Place::Database(who(&mut roll, servers))),
                     _ => (Place::Coordinator, participant),
                 };
                 let (from, to) = if roll.chance(0.5) { (from, to) } else { (to, from) };
@@ -457,19 +520,9 @@ impl Disaster {
                 Disaster::Clock { at_ms, by_ms: if roll.chance(0.5) { by } else { -by } }
             }
             18 => Disaster::Pause { at_ms, for_ms: down_ms },
+            19 => Disaster::Stop { at_ms, grace_ms: down_ms },
+            20..=21 => Disaster::Twin { who: who(&mut roll, participants.len()), at_ms, for_ms: down_ms },
             _ => Disaster::Store { commit: roll.between(1..=60), survives: roll.chance(0.5) },
-        }
-    }
-
-    /// When it is over, if that can be said in advance.
-    pub fn over_at_ms(&self) -> u64 {
-        match *self {
-            Disaster::Coordinator { moment: Moment::At(at_ms), down_ms }
-            | Disaster::Participant { at_ms, down_ms, .. }
-            | Disaster::Database { at_ms, down_ms, .. } => at_ms + down_ms,
-            Disaster::Partition { at_ms, for_ms, .. } | Disaster::Pause { at_ms, for_ms } => at_ms + for_ms,
-            Disaster::Clock { at_ms, .. } => at_ms,
-            Disaster::Coordinator { .. } | Disaster::Store { .. } => 0,
         }
     }
 }

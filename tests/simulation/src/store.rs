@@ -284,6 +284,7 @@ impl Store for SimulatedStore {
     }
 
     fn close(&self) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.disk.close()
+        // Everything that is queued, and a sync: an empty append that is forced waits for both.
+        self.append(Vec::new(), Durability::Forced)
     }
 }

@@ -44,8 +44,7 @@ struct Sweeper {
 impl Sweeper {
     async fn sweep_for_ever(&mut self, world: &Arc<World>) {
         let plan = world.scenario.coordinator;
-        let hasty = world.has(Mutant::HastySweeper);
-        let safety = Duration::from_millis(if hasty { 0 } else { plan.safety_ms });
+        let safety = Duration::from_millis(plan.safety_ms);
         loop {
             self.sweep(world, safety).await;
             world.pause(plan.sweep_ms).await;
@@ -86,11 +85,11 @@ impl Sweeper {
                 Ok(Holding::Elsewhere) | Err(_) => return,
             },
         };
-        let hasty = world.has(Mutant::HastySweeper);
+        let guesses = world.has(Mutant::SweeperGuesses);
         let resolution = match verdict {
             Verdict::Committed => self.resource.commit(world, &xid).await,
             Verdict::RolledBack => self.resource.rollback(world, &xid).await,
-            Verdict::Undecided if hasty => self.resource.rollback(world, &xid).await,
+            Verdict::Undecided if guesses => self.resource.rollback(world, &xid).await,
             Verdict::Undecided => return,
         };
         world.say(|| format!("sweeper: {xid}: {verdict:?} -> {resolution:?}"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use concord_coordinator::engine::Engine;
 use concord_protocol::{ClusterId, Gtid};
+use concord_xa::Xid;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(crate) struct World {
     /// The transactions behind the gtids.
     names: Mutex<BTreeMap<Gtid, u32>>,
     violations: Mutex<Vec<Violation>>,
+    /// Branches of another coordinator, which nobody may touch.
+    foreigners: Mutex<Vec<(u8, Xid)>>,
     transcript: Option<Mutex<String>>,
 }
 
@@ -124,6 +127,7 @@ impl World {
             told: Mutex::default(),
             names: Mutex::default(),
             violations: Mutex::default(),
+            foreigners: Mutex::default(),
             transcript: options.transcript.then(Mutex::default),
             databases,
             participants,
@@ -201,6 +205,14 @@ impl World {
 
     pub(crate) fn told(&self) -> Vec<Told> {
         locked(&self.told).clone()
+    }
+
+    pub(crate) fn add_foreigner(&self, schema: u8, xid: Xid) {
+        locked(&self.foreigners).push((schema, xid));
+    }
+
+    pub(crate) fn foreigners(&self) -> Vec<(u8, Xid)> {
+        locked(&self.foreigners).clone()
     }
 
     pub(crate) fn has(&self, mutant: Mutant) -> bool {

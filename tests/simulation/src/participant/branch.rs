@@ -97,8 +97,12 @@ impl Branch {
         if let Some(reason) = self.failed.take() {
             return self.refuse(world, reason).await;
         }
-        if !self.wrote {
+        if !self.wrote || world.has(Mutant::WritersCalledReadOnly) {
             return self.leave(world).await;
+        }
+        if world.has(Mutant::VotesBeforePrepare) {
+            let (resource, xid) = (self.resource.clone(), self.xid);
+            return Vote::Yes(Prepared { resource, xid, session: None, unprepared: Some(Box::new(self)) });
         }
         let mut trip = self.ending(world);
         trip.push(Statement::XaPrepare(self.xid));
@@ -165,7 +169,7 @@ impl Branch {
 
     fn into_prepared(self) -> Prepared {
         let session = (!self.resource.host.detaches_on_prepare()).then_some(self.session);
-        Prepared { resource: self.resource, xid: self.xid, session }
+        Prepared { resource: self.resource, xid: self.xid, session, unprepared: None }
     }
 
     async fn refuse(self, world: &Arc<World>, reason: String) -> Vote {
@@ -204,15 +208,20 @@ pub(super) struct Prepared {
     resource: Resource,
     xid: Xid,
     session: Option<Session>,
+    /// With [`Mutant::VotesBeforePrepare`] only.
+    unprepared: Option<Box<Branch>>,
 }
 
 impl Prepared {
     /// A prepared branch that was found, not made: nothing is held.
     pub(super) fn found(resource: Resource, xid: Xid) -> Self {
-        Prepared { resource, xid, session: None }
+        Prepared { resource, xid, session: None, unprepared: None }
     }
 
     pub(super) async fn commit(&mut self, world: &Arc<World>) -> Resolution {
+        if let Some(branch) = self.unprepared.take() {
+            return branch.commit_one_phase(world).await;
+        }
         if let Some(session) = self.session.take()
             && let Some(resolution) = self.finish(world, session, Statement::XaCommit(self.xid)).await
         {
@@ -223,6 +232,7 @@ impl Prepared {
 
     /// Rolls back, and leaves a tombstone.
     pub(super) async fn rollback(&mut self, world: &Arc<World>) -> Resolution {
+        self.unprepared = None;
         if let Some(session) = self.session.take() {
             // Whatever it says: what follows asks for the evidence.
             let _ = self.finish(world, session, Statement::XaRollback(self.xid)).await;

@@ -135,6 +135,13 @@ impl Participant {
         }
     }
 
+    /// Starts another process, which gets all calls from now on. Answers the life of the old one, which goes on.
+    pub(crate) fn replace(&self, world: &Arc<World>) -> Option<Arc<Life>> {
+        let old = self.lock().as_ref().map(|process| Arc::clone(&process.life))?;
+        self.start(world);
+        Some(old)
+    }
+
     /// A call of the coordinator's.
     pub(crate) async fn handle(&self, world: &Arc<World>, call: &BranchCall) -> Delivered<CallResult> {
         let Some(process) = self.lock().clone() else { return Delivered::Nobody };

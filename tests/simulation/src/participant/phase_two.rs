@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::slots::{End, Slot, State};
 use super::{Ending, Job, Process, Unsettled};
+use crate::mutant::Mutant;
 use crate::world::World;
 
 impl Process {
@@ -19,6 +20,7 @@ impl Process {
             State::Ended(End::Committed | End::ReadOnly) => return Ok(Ending::Committed),
             State::Open { .. } => return Err(Unsettled("the branch has not been prepared".into())),
             State::Prepared { branch, .. } => branch.commit(world).await,
+            State::New if world.has(Mutant::CommitsWithoutAsking) => crate::resource::committed(),
             // Another life of this process prepared it, or none did: the database knows.
             State::New | State::Lost { .. } | State::Ended(_) => self.resource.commit(world, &xid).await,
         };

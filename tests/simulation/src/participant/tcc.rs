@@ -140,8 +140,12 @@ impl Process {
         let _held = self.locks.hold(xid).await;
         let row = self.barrier_row(&xid, barrier::TOMBSTONE, Some(barrier::CANCELLED), false);
         let mut local = self.begin_with(world, &xid, Some(row)).await?;
-        if local.affected != CHANGED {
-            let state = self.read(world, &mut local, &xid).await?;
+        let state = match local.affected {
+            CHANGED => barrier::CANCELLED,
+            _ => self.read(world, &mut local, &xid).await?,
+        };
+        let blind = world.has(Mutant::CancelBlind) && state != barrier::TOMBSTONE;
+        if local.affected != CHANGED && !blind {
             if state == barrier::TOMBSTONE && !world.has(Mutant::EmptyCancelForgotten) {
                 self.commit_local(world, local).await?;
             } else {

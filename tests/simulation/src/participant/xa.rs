@@ -10,7 +10,6 @@ use super::branch::{Branch, Prepared, Vote};
 use super::slots::{End, Slot, State};
 use super::{Job, Process, Unsettled};
 use crate::database::SessionId;
-use crate::mutant::Mutant;
 use crate::world::World;
 
 /// Kept open for this long past the transaction's own time-out, a branch that was never asked for its vote is
@@ -37,7 +36,7 @@ impl Process {
         let slot = self.slots.get(&xid);
         let mut state = slot.state.lock().await;
         if matches!(*state, State::New) && !slot.is_fenced() {
-            if repeated && !world.has(Mutant::RepeatRunsAgain) {
+            if repeated {
                 // An earlier call may have started it, and an XID is never used twice (docs/xa.md rule 1).
                 return self.look_for_trace(world, &xid, &mut state, None).await;
             }
@@ -59,7 +58,6 @@ impl Process {
     ) -> Result<Answer, Unsettled> {
         let slot = self.slots.get(&xid);
         let mut state = slot.state.lock().await;
-        let repeated = repeated && !world.has(Mutant::RepeatRunsAgain);
         match (&*state, job) {
             (State::New, _) if slot.is_fenced() => {}
             (State::New, Some(job)) if !repeated => {
