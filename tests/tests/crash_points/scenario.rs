@@ -127,6 +127,13 @@ impl Scenario {
         matches!(self, Scenario::Strict(Kinds::Xa, _))
     }
 
+    /// Whether a session may be ended that does other work by now. The sweeper ends the session that holds a prepared
+    /// branch (docs/xa.md rule 8); if the participant ends the branch at that very moment, and gives the session to the
+    /// next, that one is lost, and its transaction rolled back.
+    pub(super) fn ends_sessions(self) -> bool {
+        matches!(self, Scenario::CoordinatorSweeps(_))
+    }
+
     /// How long a transaction may last, in milliseconds: so long that no time-out plays a part; but see
     /// [`Scenario::leaves_locks`].
     pub(super) fn timeout_ms(self) -> u32 {
