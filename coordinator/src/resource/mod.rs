@@ -3,12 +3,15 @@
 mod sweeper;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use concord_protocol::{BranchId, ClusterId, Gtid};
 use concord_xa::{Database, InDoubt, Options, RawXid, XaError, Xid};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use sweeper::{Branches, Sweeper};
 
 use crate::config::{self, Config};
 use crate::engine::{Engine, EngineError, Verdict};
@@ -29,10 +32,9 @@ pub struct Resources {
 #[derive(Debug)]
 struct Resource {
     config: config::Resource,
-    cluster: ClusterId,
+    sweeper: Sweeper,
     /// Connected when it is first needed, and again after it was unreachable.
     database: tokio::sync::Mutex<Option<Database>>,
-    status: Mutex<Status>,
 }
 
 /// What is known of a resource.
@@ -100,9 +102,8 @@ impl Resources {
         let resource = |config: &config::Resource| {
             Arc::new(Resource {
                 config: config.clone(),
-                cluster,
+                sweeper: Sweeper::new(config.name.clone(), cluster, config.participants.clone()),
                 database: tokio::sync::Mutex::default(),
-                status: Mutex::default(),
             })
         };
         Resources {
@@ -201,14 +202,9 @@ impl Resource {
         Ok((database, listed))
     }
 
-    /// Our branch, if Concord made this name for this coordinator. Anything else is never touched.
-    fn ours(&self, listed: &InDoubt) -> Option<Xid> {
-        listed.xid.filter(|xid| xid.cluster == self.cluster)
-    }
-
     async fn in_doubt(&self, engine: &Engine, listed: InDoubt) -> Result<InDoubtView, EngineError> {
         let (mut ours, mut first_seen_at) = (None, None);
-        if let Some(xid) = self.ours(&listed) {
+        if let Some(xid) = self.sweeper.ours(&listed) {
             let standing = engine.inquire_branch(xid.gtid, Some(xid.branch)).await?;
             ours = Some((xid.gtid, xid.branch, standing.verdict));
             first_seen_at = self.status().seen.get(&xid).map(|sighting| sighting.wall);
@@ -233,6 +229,6 @@ impl Resource {
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sweeper.status()
     }
 }

@@ -5,29 +5,82 @@
 //! longer be (presumed abort), and that have been there for the safety interval: what a living participant is
 //! just about to end is left to it. Any doubt wins: everything else is left alone.
 
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use concord_crash_points::crash_point;
-use concord_protocol::{BranchId, Decision, Gtid, Outcome};
-use concord_xa::{Database, Holding, InDoubt, Resolution, Xid};
+use concord_protocol::{BranchId, ClusterId, Decision, Gtid, Outcome};
+use concord_xa::{Database, Holding, InDoubt, Resolution, XaError, Xid};
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
-use super::{Resource, SESSIONS_MAX, Sighting};
+use super::{Resource, SESSIONS_MAX, Sighting, Status};
 use crate::engine::{Engine, Verdict};
 use crate::store::UnixMillis;
+
+/// What the sweeper asks of a database. A simulation has its own.
+pub trait Branches: Sync {
+    /// Whether a branch lives in this database; see [`Database::holding`].
+    fn holding(&self, xid: &Xid) -> impl Future<Output = Result<Holding, XaError>> + Send;
+    /// Commits a prepared branch; see [`Database::commit`].
+    fn commit(&self, xid: &Xid) -> impl Future<Output = Resolution> + Send;
+    /// Rolls a branch back; see [`Database::rollback`].
+    fn rollback(&self, xid: &Xid) -> impl Future<Output = Resolution> + Send;
+}
+
+impl Branches for Database {
+    fn holding(&self, xid: &Xid) -> impl Future<Output = Result<Holding, XaError>> + Send {
+        Database::holding(self, xid)
+    }
+
+    fn commit(&self, xid: &Xid) -> impl Future<Output = Resolution> + Send {
+        Database::commit(self, xid)
+    }
+
+    fn rollback(&self, xid: &Xid) -> impl Future<Output = Resolution> + Send {
+        Database::rollback(self, xid)
+    }
+}
+
+/// The sweeper of one database, and what it has seen there.
+#[derive(Debug)]
+pub struct Sweeper {
+    name: String,
+    cluster: ClusterId,
+    participants: Vec<String>,
+    status: Mutex<Status>,
+}
 
 impl Resource {
     /// One look at the database, and whatever follows from it.
     pub(super) async fn sweep(&self, engine: &Engine, safety_interval: Duration) {
         let Ok((database, listed)) = self.recover().await else { return };
-        let due = self.sighted(&listed, safety_interval);
+        self.sweeper.sweep(engine, &database, &listed, safety_interval).await;
+    }
+}
+
+impl Sweeper {
+    /// A sweeper of the database called `name`, in which the branches of these participants live.
+    pub fn new(name: String, cluster: ClusterId, participants: Vec<String>) -> Self {
+        Sweeper { name, cluster, participants, status: Mutex::default() }
+    }
+
+    /// Ends what has to be ended of what is `listed` as prepared, and of what the engine cannot get ended.
+    pub async fn sweep(
+        &self,
+        engine: &Engine,
+        database: &impl Branches,
+        listed: &[InDoubt],
+        safety_interval: Duration,
+    ) {
+        let due = self.sighted(listed, safety_interval);
         let stuck = self
             .stuck(engine, safety_interval, &due)
             .into_iter()
             .map(|(xid, decision)| (xid, Some(decision)));
         let work: Vec<_> = due.into_iter().map(|xid| (xid, None)).chain(stuck).collect();
         for some in work.chunks(SESSIONS_MAX) {
-            join_all(some.iter().map(|(xid, decision)| self.end(engine, &database, *xid, *decision))).await;
+            join_all(some.iter().map(|(xid, decision)| self.end(engine, database, *xid, *decision))).await;
         }
         self.status().swept_at = Some(UnixMillis::now());
     }
@@ -51,18 +104,22 @@ impl Resource {
     /// participant does not answer. Not those that are listed as prepared; they are looked after as such.
     fn stuck(&self, engine: &Engine, safety_interval: Duration, listed: &[Xid]) -> Vec<(Xid, Decision)> {
         let stuck = engine.stuck(safety_interval).into_iter();
-        let here =
-            stuck.filter(|stuck| self.config.participants.iter().any(|one| **one == *stuck.participant));
+        let here = stuck.filter(|stuck| self.participants.iter().any(|one| **one == *stuck.participant));
         here.map(|stuck| (self.xid(stuck.gtid, stuck.branch), stuck.decision))
             .filter(|(xid, _)| !listed.contains(xid))
             .collect()
+    }
+
+    /// Our branch, if Concord made this name for this coordinator. Anything else is never touched.
+    pub(super) fn ours(&self, listed: &InDoubt) -> Option<Xid> {
+        listed.xid.filter(|xid| xid.cluster == self.cluster)
     }
 
     fn xid(&self, gtid: Gtid, branch: BranchId) -> Xid {
         Xid { cluster: self.cluster, gtid, branch }
     }
 
-    async fn end(&self, engine: &Engine, database: &Database, xid: Xid, decision: Option<Decision>) {
+    async fn end(&self, engine: &Engine, database: &impl Branches, xid: Xid, decision: Option<Decision>) {
         let verdict = match decision {
             Some(Decision::Commit) => Ok(Verdict::Committed),
             Some(Decision::Rollback) => Ok(Verdict::RolledBack),
@@ -94,7 +151,7 @@ impl Resource {
     }
 
     fn note(&self, engine: &Engine, xid: Xid, resolution: Resolution) {
-        let resource = &self.config.name;
+        let resource = &self.name;
         let outcome = match resolution {
             Resolution::Committed { .. } => {
                 self.status().committed += 1;
@@ -114,5 +171,9 @@ impl Resource {
         tracing::info!(%resource, %xid, ?outcome, "ended a branch that was left in doubt");
         self.status().seen.remove(&xid);
         engine.swept(xid.gtid, xid.branch, outcome);
+    }
+
+    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
