@@ -215,7 +215,7 @@ async fn leaves_foreign_branches_alone(flavor: Flavor) -> Result<()> {
         "'a text','b',7".to_owned(),
     ];
     for (account, name) in (ACCOUNT..).zip(&foreign) {
-        bank.run(&format!("INSERT INTO account VALUES ({account}, 0)")).await?;
+        bank.run(&format!("INSERT INTO account (id, balance) VALUES ({account}, 0)")).await?;
         // Each with a row in the barrier table, as if it were a branch of ours in this database.
         prepare(bank, name, account, &gtid).await?;
     }
