@@ -227,13 +227,14 @@ impl Shop {
     }
 
     /// Waits until no transaction is open in the shop's database: the server notices by itself when a connection is
-    /// closed, and what it lists is up to 100 ms old. One that was left open would stay.
+    /// closed. What it lists is not renewed while it is read more often than every 100 ms. One that was left open
+    /// would stay.
     pub async fn no_transaction_stays_open(&mut self) {
         let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx t \
                    JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE()";
         let looking = async {
             while self.world.plain.query_first(sql).await.unwrap() != Some(0) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(250)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), looking).await.expect("no transaction open");
