@@ -140,10 +140,7 @@ impl Driver {
 
     /// The store takes no more records: whoever waits for an outcome is told, and the process ends.
     pub(crate) fn fail(&self, error: StoreError) {
-        let text = error.to_string();
-        if self.failed.report(error) {
-            tracing::error!(error = text, "the store failed; stopping");
-        }
+        self.failed.report(error);
     }
 
     fn call(

@@ -20,13 +20,13 @@ impl Failure {
         self.cause.get()
     }
 
-    /// Keeps the first error and wakes those who wait for it. Answers whether this is the first.
-    pub(crate) fn report(&self, error: StoreError) -> bool {
-        let first = self.cause.set(error).is_ok();
-        if first {
-            self.known.notify_waiters();
-        }
-        first
+    /// Logs and keeps the first error, and wakes those who wait for it. It is in the log before anyone acts on it.
+    pub(crate) fn report(&self, error: StoreError) {
+        self.cause.get_or_init(|| {
+            tracing::error!(error = error.to_string(), "the store failed; stopping");
+            error
+        });
+        self.known.notify_waiters();
     }
 
     /// Waits until the store fails.
