@@ -1,6 +1,7 @@
 //! Every point in every scenario that comes there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -27,10 +28,12 @@ const NTH_MAX: u32 = 2;
 const LINGER: Duration = Duration::from_millis(40);
 
 /// What came of one scenario.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Played {
     scenario: Scenario,
     deaths: usize,
+    /// Of these, deaths of the coordinator.
+    coordinators: usize,
     /// Where nobody died: those points were reached by chance when there was no death.
     missed: Vec<String>,
     points: BTreeSet<String>,
@@ -40,12 +43,13 @@ struct Played {
 
 async fn every_point(flavor: Flavor) -> Result<()> {
     let only = std::env::var("CONCORD_CRASH_CASE").ok();
-    let pair = concord_tests::pair(flavor).await?;
-    let started = Instant::now();
     let mut scenarios = Scenario::all();
     if let Ok(name) = std::env::var("CONCORD_CRASH_SCENARIO") {
         scenarios.retain(|scenario| scenario.to_string() == name);
     }
+    let is_all = only.is_none() && scenarios == Scenario::all();
+    let pair = concord_tests::pair(flavor).await?;
+    let started = Instant::now();
     let queue = Mutex::new(VecDeque::from(scenarios));
     let lane = async || {
         let mut all = Vec::new();
@@ -58,17 +62,31 @@ async fn every_point(flavor: Flavor) -> Result<()> {
         }
     };
     let lanes = futures_util::future::join_all((0..LANES).map(|_| lane())).await;
-    let all: Vec<Played> = lanes.into_iter().flatten().collect();
+    judge(flavor, &lanes.concat(), started.elapsed(), is_all)
+}
+
+/// Nothing has failed, and nothing was left out.
+fn judge(flavor: Flavor, all: &[Played], took: Duration, is_all: bool) -> Result<()> {
     let points: BTreeSet<&str> = all.iter().flat_map(|one| &one.points).map(String::as_str).collect();
-    let (scenarios, deaths) = (all.len(), all.iter().map(|one| one.deaths).sum::<usize>());
-    let seconds = started.elapsed().as_secs();
-    println!("{flavor:?}: {} points x {scenarios} scenarios: {deaths} deaths in {seconds} s", points.len());
     let missed: Vec<&String> = all.iter().flat_map(|one| &one.missed).collect();
-    println!("{flavor:?}: nobody died in {} cases: {missed:#?}", missed.len());
     let failures: Vec<&String> = all.iter().flat_map(|one| &one.failures).collect();
+    let sum = |count: fn(&Played) -> usize| all.iter().map(count).sum::<usize>();
+    let (deaths, coordinators) = (sum(|one| one.deaths), sum(|one| one.coordinators));
+    say(&format!(
+        "crash points on {flavor:?}: {} points x {} scenarios: {deaths} deaths ({coordinators} of coordinators), \
+         {} failed, {} came to nothing, {} s",
+        points.len(),
+        all.len(),
+        failures.len(),
+        missed.len(),
+        took.as_secs(),
+    ));
     ensure!(failures.is_empty(), "{} cases failed: {failures:#?}", failures.len());
-    ensure!(missed.len() * MISSED_PART_MAX <= deaths, "nobody died in {} cases", missed.len());
-    if scenarios == Scenario::all().len() && only.is_none() {
+    ensure!(missed.len() * MISSED_PART_MAX <= deaths, "nobody died in {} cases: {missed:#?}", missed.len());
+    ensure!(deaths > 0, "nothing was asked for: no such scenario, or no such case");
+    if is_all {
+        let idle: Vec<_> = all.iter().filter(|one| one.deaths == 0).map(|one| one.scenario).collect();
+        ensure!(idle.is_empty(), "nobody died in the scenarios {idle:?}");
         let expected = POINTS.iter().filter(|name| flavor == Flavor::MariaDb || !MARIADB_ONLY.contains(name));
         let missed: Vec<_> = expected.filter(|name| !points.contains(**name)).collect();
         ensure!(missed.is_empty(), "nobody ever died at {missed:?}");
@@ -78,7 +96,7 @@ async fn every_point(flavor: Flavor) -> Result<()> {
 
 impl std::fmt::Display for Played {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Played { scenario, deaths, missed, points, failures, took } = self;
+        let Played { scenario, deaths, coordinators: _, missed, points, failures, took } = self;
         let (points, missed, failed) = (points.len(), missed.len(), failures.len());
         write!(
             f,
@@ -87,10 +105,17 @@ impl std::fmt::Display for Played {
     }
 }
 
+/// Shows a line also when the test succeeds: the test runner captures what is printed, not what is written.
+fn say(line: &str) {
+    // Without a reader nobody misses it.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 async fn play(scenario: Scenario, pair: &Pair, only: Option<&str>) -> Played {
     let mut played = Played {
         scenario,
         deaths: 0,
+        coordinators: 0,
         missed: Vec::new(),
         points: BTreeSet::new(),
         failures: Vec::new(),
@@ -117,6 +142,7 @@ async fn play_all(pair: &Pair, only: Option<&str>, played: &mut Played) -> Resul
         match stage.play(&case, number % 2 == 0).await {
             Ok(true) => {
                 played.deaths += 1;
+                played.coordinators += usize::from(case.victim == Role::Coordinator);
                 if let Moment::Point { name, .. } = case.moment {
                     played.points.insert(name);
                 }
