@@ -11,6 +11,8 @@ use crate::store::StoreError;
 const LOCK_FILE: &str = "concord.lock";
 /// The store's file.
 const STORE_FILE: &str = "concord.db";
+/// The file that says how many commits were acknowledged: see `seal`.
+const WATERMARK_FILE: &str = "concord.acknowledged";
 
 /// A data directory that is ours until this is dropped, or the process ends in whatever way.
 #[derive(Debug)]
@@ -49,6 +51,11 @@ impl Directory {
     /// Where the store's file is.
     pub(super) fn store_file(&self) -> PathBuf {
         self.path.join(STORE_FILE)
+    }
+
+    /// Where the watermark is.
+    pub(super) fn watermark_file(&self) -> PathBuf {
+        self.path.join(WATERMARK_FILE)
     }
 
     /// Makes the names of the files in the directory durable: a synced file whose name is lost is lost too.

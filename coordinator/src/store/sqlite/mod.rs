@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The contract's rules and where they are kept: order, forced, lazy, all or nothing and group commit in
-//! `queue` and `writer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`.
+//! `queue` and `writer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`; what
+//! SQLite does not notice in `seal`.
 //!
 //! What a checksum covers: records, and the store's two facts. The projection (table `txn`) is compared with
 //! the records when it is read. A damaged index entry of a key or of an ended transaction can go unnoticed.
@@ -18,6 +19,7 @@ mod queue;
 mod reader;
 mod row;
 mod schema;
+mod seal;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -97,7 +99,7 @@ impl SqliteStore {
         let directory = Directory::take(directory)?;
         let file = directory.store_file();
         let failed = |reason: String| StoreError::Open { path: file.clone(), reason: reason.into() };
-        let opened = schema::open(&file, options.migrations)?;
+        let opened = schema::open(&directory, options.migrations)?;
         directory.sync().map_err(|error| failed(format!("its directory cannot be synced: {error}")))?;
 
         let connections =
@@ -111,6 +113,8 @@ impl SqliteStore {
         let writer = Writer::new(Parts {
             connection: opened.connection,
             epoch: opened.epoch,
+            seal: opened.seal,
+            watermark: opened.watermark,
             directory,
             queue: Arc::clone(&queue),
             counts: Arc::clone(&counts),

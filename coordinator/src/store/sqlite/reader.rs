@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use concord_proto::store::record::Kind;
+use concord_proto::store::{Record, record::Kind};
 use concord_protocol::Gtid;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::explain;
 use super::row::StoredRow;
-use crate::store::{Filter, StoreError, Stored};
+use crate::store::{Filter, StoreError, Stored, UnixMillis};
 
 /// Reads that wait at most; more are refused.
 const WAITING_MAX: usize = 1024;
@@ -139,7 +139,28 @@ pub(super) fn get(connection: &Connection, gtid: Gtid) -> Result<Option<Stored>,
     for row in rows {
         records.push(row.map_err(read_error)?.decode(gtid)?);
     }
-    Ok(if records.is_empty() { None } else { Some(Stored { gtid, records }) })
+    let listed: Option<Option<bool>> = connection
+        .prepare_cached("SELECT committed FROM txn WHERE gtid = ?1")
+        .and_then(|mut statement| statement.query_row([gtid.to_bytes()], |row| row.get(0)).optional())
+        .map_err(read_error)?;
+    let end = outcome(&records);
+    match (listed, records.is_empty()) {
+        (None, true) => Ok(None),
+        (None, false) => Err(corrupt(gtid, "it has records, and is not listed")),
+        (Some(_), true) => Err(corrupt(gtid, "its records are missing")),
+        (Some(committed), false) if committed != end => {
+            Err(corrupt(gtid, "it is listed with an outcome that its records do not have"))
+        }
+        (Some(_), false) => Ok(Some(Stored { gtid, records })),
+    }
+}
+
+/// How a transaction ended; `None` while it is live.
+fn outcome(records: &[(UnixMillis, Record)]) -> Option<bool> {
+    records.iter().find_map(|(_, record)| match &record.kind {
+        Some(Kind::Ended(ended)) => Some(ended.committed),
+        _ => None,
+    })
 }
 
 /// Ended transactions, newest first.
@@ -159,11 +180,7 @@ pub(super) fn list_ended(connection: &Connection, filter: &Filter) -> Result<Vec
         let (bytes, committed) = row.map_err(read_error)?;
         let gtid = gtid_of(bytes)?;
         let stored = get(connection, gtid)?.ok_or_else(|| corrupt(gtid, "its records are missing"))?;
-        let end = stored.records.iter().find_map(|(_, record)| match &record.kind {
-            Some(Kind::Ended(ended)) => Some(ended.committed),
-            _ => None,
-        });
-        if end != Some(committed) {
+        if outcome(&stored.records) != Some(committed) {
             return Err(corrupt(gtid, "it is listed with an outcome that its records do not have"));
         }
         ended.push(stored);

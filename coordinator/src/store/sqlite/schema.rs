@@ -9,7 +9,9 @@ use concord_protocol::{ClusterId, Epoch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use super::directory::Directory;
 use super::explain;
+use super::seal::{self, Seal, Watermark};
 use crate::store::StoreError;
 
 /// Stands in the header of every store file, so that a foreign SQLite file is not taken for one: "Cncd".
@@ -17,7 +19,7 @@ const APPLICATION_ID: i32 = 0x436e_6364;
 
 /// How to get from each schema version to the next; the number of them is the version that this program knows.
 /// Never change one that was released: add another.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql"), include_str!("schema/002.sql")];
 
 /// How long to wait for another program (an operator's `sqlite3`, a backup) that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,11 +30,14 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) cluster_id: ClusterId,
     pub(super) epoch: Epoch,
+    pub(super) seal: Seal,
+    pub(super) watermark: Watermark,
 }
 
-/// Opens the file for writing, creates or migrates its schema, and raises the epoch. All that was found and
-/// all that was done is durable when this returns.
-pub(super) fn open(file: &Path, migrations: &[&str]) -> Result<Opened, StoreError> {
+/// Opens the store's file for writing, creates or migrates its schema, and raises the epoch. All that was found and
+/// all that was done is durable when this returns, but for names in the directory.
+pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened, StoreError> {
+    let file = &directory.store_file();
     let failed = |error: rusqlite::Error| open_error(file, &error);
     let mut connection = Connection::open_with_flags(
         file,
@@ -41,13 +46,59 @@ pub(super) fn open(file: &Path, migrations: &[&str]) -> Result<Opened, StoreErro
     .map_err(failed)?;
     let version = check(&connection, file, migrations)?;
     configure(&connection).map_err(failed)?;
+    // Nothing may be changed before: what is left of a damaged log is evidence.
+    let found = find(&connection, version, directory)?;
     // What the last process left in the log may never have been synced, or its sync may have failed: nobody may
     // act on it before it is safe. A sync alone would not do, because after a failed one the operating system
     // may hold the pages for clean; the checkpoint writes them anew, to the database file, and syncs that.
     checkpoint(&connection, Checkpoint::Truncate).map_err(failed)?;
     migrate(&mut connection, version, migrations).map_err(failed)?;
-    let (cluster_id, epoch) = begin_epoch(&mut connection, file)?;
-    Ok(Opened { connection, cluster_id, epoch })
+    let mut seal = match found {
+        Some(seal) => seal,
+        None => load(&connection, file)?,
+    };
+    let (cluster_id, epoch) = begin_epoch(&mut connection, &mut seal, file)?;
+    let path = directory.watermark_file();
+    let watermark = Watermark::create(&path, seal.commits()).map_err(|error| StoreError::Open {
+        path,
+        reason: format!("it cannot be written: {error}").into(),
+    })?;
+    Ok(Opened { connection, cluster_id, epoch, seal, watermark })
+}
+
+/// The seal, if there is one already: all that was acknowledged is there, and all that is live.
+fn find(connection: &Connection, version: u32, directory: &Directory) -> Result<Option<Seal>, StoreError> {
+    let (file, path) = (directory.store_file(), directory.watermark_file());
+    let acknowledged = Watermark::read(&path).map_err(|error| StoreError::Open {
+        reason: format!(
+            "{error}; nothing is lost with it: delete it if {} is the right file",
+            file.display()
+        )
+        .into(),
+        path: path.clone(),
+    })?;
+    let seal = if version < seal::SINCE { None } else { Some(load(connection, &file)?) };
+    let there = seal.as_ref().map_or(0, Seal::commits);
+    match acknowledged {
+        Some(acknowledged) if acknowledged > there => Err(StoreError::Open {
+            path: file,
+            reason: format!(
+                "{acknowledged} commits were acknowledged, and only {there} are there: the end of its log, the file \
+                 ending in -wal, is damaged or missing, or the files are those of an older backup. If you can, put \
+                 back both as they were. If not, what was decided last is not known here any more: compare the \
+                 participants' databases, and then delete {} to go on with what is there",
+                path.display()
+            )
+            .into(),
+        }),
+        _ => Ok(seal),
+    }
+}
+
+fn load(connection: &Connection, file: &Path) -> Result<Seal, StoreError> {
+    Seal::load(connection)
+        .map_err(|error| open_error(file, &error))?
+        .map_err(|reason| StoreError::Open { path: file.to_path_buf(), reason })
 }
 
 /// Opens the file for reading only.
@@ -151,7 +202,11 @@ fn migrate(connection: &mut Connection, version: u32, migrations: &[&str]) -> ru
 }
 
 /// Reads the cluster id, or draws it for a new store, and raises the epoch.
-fn begin_epoch(connection: &mut Connection, file: &Path) -> Result<(ClusterId, Epoch), StoreError> {
+fn begin_epoch(
+    connection: &mut Connection,
+    seal: &mut Seal,
+    file: &Path,
+) -> Result<(ClusterId, Epoch), StoreError> {
     let failed = |error: rusqlite::Error| open_error(file, &error);
     let refused = |reason: Arc<str>| StoreError::Open { path: file.to_path_buf(), reason };
     let transaction = connection.transaction().map_err(failed)?;
@@ -174,6 +229,7 @@ fn begin_epoch(connection: &mut Connection, file: &Path) -> Result<(ClusterId, E
             )
             .map_err(failed)?;
     }
+    seal.write(&transaction).map_err(failed)?;
     crash_point!("coordinator/epoch/before");
     transaction.commit().map_err(failed)?;
     crash_point!("coordinator/epoch/raised");

@@ -27,7 +27,7 @@ impl Subject for SqliteSubject {
     fn crash(self, store: SqliteStore, how: Crash) -> (Self, SqliteStore) {
         store.queue.hold();
         let left = tempfile::tempdir().unwrap();
-        for name in ["concord.db", "concord.db-wal"] {
+        for name in ["concord.db", "concord.db-wal", "concord.acknowledged"] {
             fs::copy(self.0.path().join(name), left.path().join(name)).unwrap();
         }
         if let Crash::Power(part) = how {
@@ -111,13 +111,14 @@ fn rule_10_a_newer_schema_is_refused_and_left_alone() {
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&file).unwrap();
     let error = SqliteStore::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2, .. }), "{error}");
     assert_eq!(fs::read(&file).unwrap(), before);
 }
 
 #[test]
 fn rule_10_an_older_schema_is_migrated() {
-    const NEXT: &[&str] = &[include_str!("schema/001.sql"), "ALTER TABLE txn ADD COLUMN note TEXT;"];
+    const NEXT: &[&str] =
+        &[schema::MIGRATIONS[0], schema::MIGRATIONS[1], "ALTER TABLE txn ADD COLUMN note TEXT;"];
     let (directory, file) = sample();
     let store =
         SqliteStore::open_with(directory.path(), Options { migrations: NEXT, ..Options::default() }).unwrap();
@@ -125,13 +126,13 @@ fn rule_10_an_older_schema_is_migrated() {
     drop(store);
     Connection::open(&file).unwrap().query_row("SELECT count(note) FROM txn", [], |_| Ok(())).unwrap();
     let error = SqliteStore::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 3, known: 2, .. }), "{error}");
 }
 
 #[test]
 fn rule_10_a_migration_that_fails_changes_nothing() {
     const BROKEN: &[&str] =
-        &[include_str!("schema/001.sql"), "DROP TABLE record; SELECT no_such_function();"];
+        &[schema::MIGRATIONS[0], schema::MIGRATIONS[1], "DROP TABLE record; SELECT no_such_function();"];
     let (directory, _file) = sample();
     let options = Options { migrations: BROKEN, ..Options::default() };
     assert!(matches!(SqliteStore::open_with(directory.path(), options), Err(StoreError::Open { .. })));
@@ -154,11 +155,27 @@ fn files_of_others_are_refused() {
     assert!(matches!(error, StoreError::Open { .. }), "{error}");
 }
 
-/// Changes the closed file with SQL, and answers what reading it then says.
+/// Changes the closed file with SQL, and answers what opening it then says.
+fn refused(sql: &str) -> String {
+    let (directory, file) = sample();
+    let connection = Connection::open(&file).unwrap();
+    assert!(connection.execute(sql, []).unwrap() > 0, "{sql}: changed nothing");
+    drop(connection);
+    let before = fs::read(&file).unwrap();
+    let error = SqliteStore::open(directory.path()).expect_err(sql).to_string();
+    assert!(error.contains("concord.db"), "{error}");
+    assert!(fs::read(&file).unwrap() == before, "{sql}: what was refused is changed");
+    error
+}
+
+/// Changes the closed file with SQL and seals it anew, and answers what reading it then says.
 fn damaged(sql: &str) -> String {
     let (directory, file) = sample();
     let connection = Connection::open(&file).unwrap();
     assert!(connection.execute(sql, []).unwrap() > 0, "{sql}: changed nothing");
+    let reseal = "UPDATE seal SET (records, checksums) = (SELECT count(*), coalesce(sum(r.crc), 0)
+        FROM txn t INDEXED BY txn_live JOIN record r ON r.gtid = t.gtid WHERE t.committed IS NULL)";
+    assert_eq!(connection.execute(reseal, []).unwrap(), 1);
     drop(connection);
     let store = match SqliteStore::open(directory.path()) {
         Ok(store) => store,
@@ -166,7 +183,8 @@ fn damaged(sql: &str) -> String {
     };
     let result = run(async {
         store.load_live().await?;
-        store.list_ended(Filter { limit: 10, ..Filter::default() }).await
+        store.list_ended(Filter { limit: 10, ..Filter::default() }).await?;
+        store.get(gtid(3)).await
     });
     result.expect_err(sql).to_string()
 }
@@ -186,6 +204,8 @@ fn damage_is_noticed() {
     let error = damaged("UPDATE record SET gtid = (SELECT max(gtid) FROM record) WHERE seq = 0");
     assert!(error.contains("checksum"), "{error}");
     assert!(damaged("DELETE FROM record WHERE seq = 2").contains("missing"));
+    assert!(damaged("DELETE FROM record WHERE seq = 4").contains("outcome"));
+    assert!(damaged("DELETE FROM txn WHERE committed = 1").contains("not listed"));
     assert!(damaged("UPDATE txn SET committed = 0 WHERE committed = 1").contains("outcome"));
     assert!(damaged("UPDATE txn SET committed = NULL, ended_at = NULL").contains("listed as live"));
     assert!(
@@ -194,6 +214,75 @@ fn damage_is_noticed() {
     assert!(damaged("UPDATE meta SET value = x'0000000000000000' WHERE key = 'epoch'").contains("epoch"));
     assert!(damaged("UPDATE meta SET crc = crc + 1 WHERE key = 'cluster_id'").contains("cluster_id"));
     assert!(damaged("DELETE FROM meta WHERE key = 'epoch'").contains("missing"));
+}
+
+#[test]
+fn what_is_missing_is_noticed() {
+    // Of a live transaction: the decision, everything, its place in the index.
+    assert!(refused("DELETE FROM record WHERE seq = 1").contains("live transactions have 2 records"));
+    assert!(refused("DELETE FROM record WHERE seq = 2").contains("and should have 3"));
+    assert!(refused("DELETE FROM txn WHERE gtid = (SELECT min(gtid) FROM txn)").contains("restore a backup"));
+    assert!(refused("UPDATE txn SET committed = 1 WHERE committed IS NULL").contains("have 0 records"));
+    // One that is no longer live is one too many.
+    assert!(refused("UPDATE txn SET committed = NULL WHERE committed = 1").contains("have 5 records"));
+    assert!(refused("UPDATE seal SET commits = commits - 1").contains("only 3 are there"));
+    assert!(refused("DELETE FROM seal").contains("concord.db"));
+}
+
+#[test]
+fn a_store_without_a_seal_gets_one() {
+    let (directory, file) = sample();
+    Connection::open(&file).unwrap().execute_batch("DROP TABLE seal; PRAGMA user_version = 1;").unwrap();
+    assert!(refused_open(&directory).contains("only 0 are there"));
+    fs::remove_file(directory.path().join("concord.acknowledged")).unwrap();
+    let store = SqliteStore::open(directory.path()).unwrap();
+    assert_eq!(run(store.load_live()).unwrap().len(), 2);
+    drop(store);
+    Connection::open(&file).unwrap().execute("DELETE FROM record WHERE seq = 1", []).unwrap();
+    assert!(refused_open(&directory).contains("and should have 3"));
+}
+
+#[test]
+fn an_older_copy_is_refused() {
+    let (directory, file) = sample();
+    let older = fs::read(&file).unwrap();
+    let store = SqliteStore::open(directory.path()).unwrap();
+    run(force(&store, vec![ended(1, 9, true)]));
+    drop(store);
+    fs::write(&file, &older).unwrap();
+    let error = refused_open(&directory);
+    assert!(error.contains("only 4 are there") && error.contains("older backup"), "{error}");
+    assert!(fs::read(&file).unwrap() == older);
+    // As the message says.
+    fs::remove_file(directory.path().join("concord.acknowledged")).unwrap();
+    assert_eq!(run(SqliteStore::open(directory.path()).unwrap().load_live()).unwrap().len(), 2);
+    // All is gone: neither is that a new store.
+    fs::remove_file(&file).unwrap();
+    assert!(refused_open(&directory).contains("only 0 are there"));
+}
+
+#[test]
+fn a_damaged_watermark_is_refused() {
+    let (directory, _file) = sample();
+    let path = directory.path().join("concord.acknowledged");
+    let whole = fs::read(&path).unwrap();
+    let mut all: Vec<Vec<u8>> = (0..whole.len()).map(|length| whole[..length].to_vec()).collect();
+    for bit in 0..8 * whole.len() {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        all.push(flipped);
+    }
+    for damaged in all {
+        fs::write(&path, &damaged).unwrap();
+        let error = refused_open(&directory);
+        assert!(error.contains("concord.acknowledged: it is damaged; nothing is lost with it"), "{error}");
+    }
+    fs::write(&path, whole).unwrap();
+    SqliteStore::open(directory.path()).unwrap();
+}
+
+fn refused_open(directory: &TempDir) -> String {
+    SqliteStore::open(directory.path()).expect_err("it is damaged").to_string()
 }
 
 #[test]
@@ -218,7 +307,7 @@ fn a_flipped_bit_on_disk_is_noticed() {
 #[test]
 fn a_full_database_is_final_and_says_so() {
     // The limit holds for the connection that runs the migration, which is the writer.
-    const SMALL: &[&str] = &[include_str!("schema/001.sql"), "PRAGMA max_page_count = 40;"];
+    const SMALL: &[&str] = &[schema::MIGRATIONS[0], schema::MIGRATIONS[1], "PRAGMA max_page_count = 40;"];
     let directory = tempfile::tempdir().unwrap();
     let options = Options { migrations: SMALL, ..Options::default() };
     let store = SqliteStore::open_with(directory.path(), options).unwrap();

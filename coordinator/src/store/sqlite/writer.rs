@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_crash_points::crash_point;
-use concord_protocol::{Epoch, Gtid};
+use concord_protocol::Epoch;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use super::directory::{Directory, wal_file};
@@ -22,6 +22,7 @@ use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
 use super::row::{Mark, Row, checksum, to_sql};
 use super::schema::{self, Checkpoint};
+use super::seal::{Seal, Watermark};
 use super::{Counts, Faults, explain};
 use crate::store::StoreError;
 
@@ -39,6 +40,8 @@ pub(super) struct Writer {
     _directory: Directory,
     file: PathBuf,
     epoch: Epoch,
+    seal: Seal,
+    watermark: Watermark,
     /// Of the next record.
     seq: i64,
     /// What `synchronous` is set to: FULL, or else NORMAL.
@@ -76,6 +79,8 @@ impl Log {
 pub(super) struct Parts {
     pub(super) connection: Connection,
     pub(super) epoch: Epoch,
+    pub(super) seal: Seal,
+    pub(super) watermark: Watermark,
     pub(super) directory: Directory,
     pub(super) queue: Arc<Queue>,
     pub(super) counts: Arc<Counts>,
@@ -101,6 +106,8 @@ impl Writer {
             file: parts.directory.store_file(),
             _directory: parts.directory,
             epoch: parts.epoch,
+            seal: parts.seal,
+            watermark: parts.watermark,
             seq: 0,
             full: true,
             unsynced: false,
@@ -153,6 +160,7 @@ impl Writer {
             return Ok(());
         }
         if forced {
+            self.watermark.set(self.seal.commits()).map_err(Failure::Watermark)?;
             self.counts.syncs.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -162,18 +170,22 @@ impl Writer {
         self.set_full(forced)?;
         let (epoch, faults) = (i64::from(self.epoch.0), Arc::clone(&self.faults));
         let mut seq = self.seq;
-        let connection = self.connection()?;
+        let connection = self.connection.as_mut().ok_or(Failure::Gone)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut statements = Statements::prepare(&transaction)?;
-            for append in batch {
-                statements.project(&append.rows)?;
-                for row in &append.rows {
-                    statements.insert(row, epoch, seq)?;
-                    seq += 1;
+            for row in batch.iter().flat_map(|append| &append.rows) {
+                let is_live = statements.project(row, &self.seal)?;
+                let crc = statements.insert(row, epoch, seq)?;
+                if is_live {
+                    self.seal.add(row.gtid, crc);
+                } else {
+                    self.seal.end(row.gtid);
                 }
+                seq += 1;
             }
         }
+        self.seal.write(&transaction)?;
         crash_point!("coordinator/writer-before", if forced { "forced" } else { "lazy" });
         transaction.commit()?;
         crash_point!("coordinator/writer-committed", if forced { "forced" } else { "lazy" });
@@ -208,7 +220,8 @@ impl Writer {
         if self.log.is_long() {
             let result = self
                 .connection()
-                .and_then(|connection| Ok(schema::checkpoint(connection, Checkpoint::Passive)?));
+                .and_then(|connection| Ok(schema::checkpoint(connection, Checkpoint::Passive)?))
+                .and_then(|()| self.watermark.sync().map_err(Failure::Watermark));
             if let Err(error) = result {
                 self.fail(&error);
             }
@@ -278,6 +291,7 @@ impl Writer {
                 self.sync_log()?;
             }
             schema::checkpoint(&connection, Checkpoint::Truncate)?;
+            self.watermark.sync().map_err(Failure::Watermark)?;
             connection.close().map_err(|(_, error)| Failure::Sql(error))
         })();
         result.map_err(|error| self.fail(&error))
@@ -311,6 +325,7 @@ impl Drop for Writer {
 pub(super) enum Failure {
     Sql(rusqlite::Error),
     Sync(std::io::Error),
+    Watermark(std::io::Error),
     Gone,
 }
 
@@ -326,6 +341,7 @@ impl Failure {
         match self {
             Failure::Sql(error) => format!("cannot write {file}: {}", explain(error)),
             Failure::Sync(error) => format!("cannot sync the log of {file}: {error}"),
+            Failure::Watermark(error) => format!("cannot write how much of {file} is acknowledged: {error}"),
             Failure::Gone => format!("{file} has failed before"),
         }
     }
@@ -348,7 +364,8 @@ impl<'c> Statements<'c> {
             exists: connection.prepare_cached("INSERT INTO txn (gtid) VALUES (?1) ON CONFLICT DO NOTHING")?,
             begun: connection.prepare_cached(
                 "INSERT INTO txn (gtid, name, key) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (gtid) DO UPDATE SET name = excluded.name, key = excluded.key",
+                 ON CONFLICT (gtid) DO UPDATE SET name = excluded.name, key = excluded.key
+                 RETURNING committed IS NULL",
             )?,
             ended: connection.prepare_cached(
                 "INSERT INTO txn (gtid, committed, ended_at) VALUES (?1, ?2, ?3)
@@ -358,26 +375,22 @@ impl<'c> Statements<'c> {
         })
     }
 
-    fn insert(&mut self, row: &Row, epoch: i64, seq: i64) -> rusqlite::Result<()> {
+    /// Answers the checksum.
+    fn insert(&mut self, row: &Row, epoch: i64, seq: i64) -> rusqlite::Result<u32> {
         let crc = checksum(row.gtid, epoch, seq, row.at, &row.body);
         self.insert.execute(params![row.gtid.to_bytes(), epoch, seq, row.at, crc, row.body])?;
-        Ok(())
+        Ok(crc)
     }
 
-    /// Keeps the projection in step with one append. Most appends are of one transaction, and the record that
-    /// begins or ends it says that it exists; only where there is none does that have to be seen to.
-    fn project(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
-        let mut known: Option<Gtid> = None;
-        for row in rows {
-            let gtid = row.gtid.to_bytes();
-            match &row.mark {
-                Mark::Begun { name, key } => self.begun.execute(params![gtid, name, key])?,
-                Mark::Ended { committed } => self.ended.execute(params![gtid, committed, row.at])?,
-                Mark::Exists if known == Some(row.gtid) => 0,
-                Mark::Exists => self.exists.execute(params![gtid])?,
-            };
-            known = Some(row.gtid);
+    /// Keeps the projection in step with a record. Answers whether its transaction is live then.
+    fn project(&mut self, row: &Row, seal: &Seal) -> rusqlite::Result<bool> {
+        let gtid = row.gtid.to_bytes();
+        match &row.mark {
+            Mark::Begun { name, key } => self.begun.query_row(params![gtid, name, key], |row| row.get(0)),
+            Mark::Ended { committed } => self.ended.execute(params![gtid, committed, row.at]).map(|_| false),
+            Mark::Exists if seal.is_live(row.gtid) => Ok(true),
+            // Where it is known already, it has ended.
+            Mark::Exists => self.exists.execute(params![gtid]).map(|inserted| inserted > 0),
         }
-        Ok(())
     }
 }
