@@ -2,14 +2,20 @@
 //!
 //! No coordinator: it would hide the difference. A purchase is what a participant's database has to do for it:
 //! reserve and commit, then confirm and commit.
+//!
+//! What buckets gain is the time that a row is held, which is round trips and a commit. On one machine with a fast
+//! disk that is little, and the run is soon bound by processor time instead; so it is measured a second time with a
+//! database that is a network away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use concord_participant::reservations::{Reservations, Within};
-use concord_participant::{BranchId, Gtid, LocalDatabase as _, LocalTransaction as _, MySql, Options};
+use concord_participant::{
+    BranchId, Gtid, LocalDatabase, LocalError, LocalTransaction, MySql, Options, SqlValue,
+};
 use concord_protocol::Epoch;
 use concord_sandbox::{Flavor, Server, ServerOptions};
 
@@ -23,6 +29,8 @@ const UNITS: i64 = 1_000_000_000;
 const ONE_ROW: &str = "one-row";
 const IN_BUCKETS: &str = "in-buckets";
 const DATABASE: &str = "shop";
+/// The timer adds up to one more.
+const TRIP: Duration = Duration::from_millis(1);
 
 pub(crate) async fn measure(
     flavor: Flavor,
@@ -32,7 +40,22 @@ pub(crate) async fn measure(
 ) -> Result<Vec<Line>> {
     let server = Server::start(ServerOptions::new(flavor).binlog(binlog)).await?;
     server.create_database(DATABASE).await?;
-    let shop = Shop::open(&server).await?;
+    let near = MySql::connect(&server.url(DATABASE), &Options::default())?;
+    let far = Far { near: near.clone() };
+    Ok(vec![
+        contest(near, "", flavor, purchases, rounds).await?,
+        contest(far, ", database 1 ms away", flavor, purchases / 2, rounds).await?,
+    ])
+}
+
+async fn contest<D: LocalDatabase>(
+    database: D,
+    where_it_is: &str,
+    flavor: Flavor,
+    purchases: usize,
+    rounds: usize,
+) -> Result<Line> {
+    let shop = Shop::open(database).await?;
     for sku in [ONE_ROW, IN_BUCKETS] {
         shop.buy(sku, purchases / 4).await?;
     }
@@ -46,8 +69,8 @@ pub(crate) async fn measure(
     let ratios: Vec<f64> = in_buckets.iter().zip(&one_row).map(|(many, one)| many / one).collect();
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
-    Ok(vec![Line {
-        figure: format!("hot SKU, {BUCKETS} buckets / one row"),
+    Ok(Line {
+        figure: format!("hot SKU, {BUCKETS} buckets / one row{where_it_is}"),
         database: flavor.to_string(),
         value: median(&ratios),
         unit: "ratio",
@@ -57,22 +80,22 @@ pub(crate) async fn measure(
             median(&in_buckets),
             median(&one_row)
         ),
-    }])
+    })
 }
 
 #[derive(Clone)]
-struct Shop {
-    database: MySql,
+struct Shop<D> {
+    database: D,
     stock: Reservations,
     sequence: Arc<AtomicU64>,
 }
 
-impl Shop {
-    async fn open(server: &Server) -> Result<Shop> {
-        let database = MySql::connect(&server.url(DATABASE), &Options::default())?;
+impl<D: LocalDatabase> Shop<D> {
+    async fn open(database: D) -> Result<Shop<D>> {
         let stock = Reservations::named("stock")?;
         stock.migrate(&database).await?;
         let mut tx = database.begin().await?;
+        // The second to open it finds them there.
         for sku in [ONE_ROW, IN_BUCKETS] {
             stock.add(&mut tx, sku, UNITS).await?;
         }
@@ -112,5 +135,56 @@ impl Shop {
         self.stock.confirm(&mut Within { transaction: &mut tx, gtid, branch }).await?;
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// A database to which each round trip takes a millisecond more: that of a service on another machine.
+#[derive(Clone)]
+struct Far<T> {
+    near: T,
+}
+
+async fn travel() {
+    tokio::time::sleep(TRIP).await;
+}
+
+impl<D: LocalDatabase> LocalDatabase for Far<D> {
+    type Transaction = Far<D::Transaction>;
+
+    async fn begin(&self) -> Result<Self::Transaction, LocalError> {
+        travel().await;
+        Ok(Far { near: self.near.begin().await? })
+    }
+}
+
+impl<T: LocalTransaction> LocalTransaction for Far<T> {
+    type Connection = T::Connection;
+
+    fn connection(&self) -> &T::Connection {
+        self.near.connection()
+    }
+
+    fn connection_mut(&mut self) -> &mut T::Connection {
+        self.near.connection_mut()
+    }
+
+    async fn execute(&mut self, sql: &str, params: Vec<SqlValue>) -> Result<u64, LocalError> {
+        travel().await;
+        self.near.execute(sql, params).await
+    }
+
+    async fn query(&mut self, sql: &str, params: Vec<SqlValue>) -> Result<Vec<Vec<SqlValue>>, LocalError> {
+        travel().await;
+        self.near.query(sql, params).await
+    }
+
+    async fn commit(self) -> Result<(), LocalError> {
+        travel().await;
+        self.near.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), LocalError> {
+        travel().await;
+        self.near.rollback().await
     }
 }
