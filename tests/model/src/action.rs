@@ -129,12 +129,11 @@ fn crashes(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
 }
 
 fn sweeps(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
-    if world.left.sweeps == 0 || world.verdict(rules).is_none() {
+    if world.left.sweeps == 0 {
         return;
     }
-    for index in world.indices().filter(|index| world.is_in_doubt(*index)) {
-        actions.push(Action::Inquire(index));
-    }
+    let answered = |index: &Index| world.is_in_doubt(*index) && world.verdict(*index, rules).is_some();
+    actions.extend(world.indices().filter(answered).map(Action::Inquire));
     let Some(transaction) = &world.transaction else { return };
     if transaction.decision().is_some() {
         let unfinished =

@@ -15,6 +15,8 @@ pub enum Claim {
     Once,
     /// I5, I6: a branch that arrives after its Rollback or Cancel takes no effect.
     Tombstone,
+    /// I6: a branch whose vote of "read-only" was counted never commits, unless an operator forces it.
+    Reader,
     /// I8: without further faults everything ends, and nothing stays reserved or prepared.
     Resolution,
     /// No commit leaves, and nobody is told, before the decision is on disk.
@@ -39,6 +41,7 @@ impl fmt::Display for Claim {
             Claim::NoGhost => "I3: a rollback was told, and there is a commit",
             Claim::Once => "I4: a branch was ended twice",
             Claim::Tombstone => "I5/I6: a branch came to life after its rollback",
+            Claim::Reader => "I6: a branch has committed whose vote was counted as read-only",
             Claim::Resolution => "I8: without further faults it does not end, or something stays reserved",
             Claim::DecisionFirst => "a commit was told or sent before it was on disk",
             Claim::OneDecision => "a decision has changed",

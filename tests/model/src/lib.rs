@@ -35,6 +35,8 @@ mod check;
 mod claim;
 mod configuration;
 mod digest;
+mod extent;
+mod hunt;
 mod log;
 mod message;
 mod mutant;
@@ -45,5 +47,8 @@ mod world;
 
 pub use check::{Report, check};
 pub use claim::Claim;
-pub use configuration::{Configuration, Extent, Faults, Mode, configurations};
+pub use configuration::{Configuration, Faults, Mode};
+pub use extent::{Extent, configurations};
+pub use hunt::hunt;
 pub use mutant::Mutant;
+pub use trace::Trace;

@@ -19,6 +19,8 @@ pub enum Mutant {
     PresumesCommit,
     /// Asked about a transaction that is undecided, the coordinator says that it has been rolled back.
     GuessesWhenAsked,
+    /// Asked about a branch that only read, the coordinator says how the transaction has ended.
+    AnswersForAll,
     /// A participant leaves no tombstone for a branch that has not arrived.
     NoTombstone,
     /// A participant does not record that it refused a Try.

@@ -47,6 +47,8 @@ pub(crate) struct Participant {
     pub(crate) joined: bool,
     /// It has said that it only read, and has not written anything since.
     pub(crate) read_only: bool,
+    /// The coordinator has counted that vote.
+    pub(crate) counted_as_reader: bool,
     /// It has said that it is rolled back, and that it will stay so.
     pub(crate) fenced: bool,
     /// Its handler has refused a Confirm or a Cancel.
@@ -65,6 +67,7 @@ impl Participant {
             rm: Rm::Fresh,
             joined,
             read_only: false,
+            counted_as_reader: false,
             fenced: false,
             refused: false,
             forced: false,

@@ -138,8 +138,8 @@ fn next(world: &World, rules: &Configuration) -> Option<Action> {
     if let Some(index) = world.indices().find(|index| world.participant(*index).rm == Rm::Worked) {
         return Some(Action::Expire(index));
     }
-    let answered = world.verdict(rules).is_some();
-    world.indices().find(|index| answered && world.is_in_doubt(*index)).map(Action::Inquire)
+    let answered = |index: &Index| world.is_in_doubt(*index) && world.verdict(*index, rules).is_some();
+    world.indices().find(answered).map(Action::Inquire)
 }
 
 /// A branch that ended against the decision, and was forced to, waits for the operator to say that he knows.

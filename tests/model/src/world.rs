@@ -307,9 +307,14 @@ impl World {
             Record::Decided { decision: Decision::Commit, branches, .. } => branches.contains(&id),
             _ => false,
         };
-        let counted = self.transaction.as_ref().and_then(|transaction| transaction.branch(id));
-        counted.is_some_and(|branch| branch.state() == BranchState::ReadOnly)
+        self.is_counted_as_reader(index)
             || self.participant(index).read_only && !self.log.records.iter().any(told)
+    }
+
+    /// Whether the core has counted a vote of "read-only".
+    fn is_counted_as_reader(&self, index: Index) -> bool {
+        let branch = self.transaction.as_ref().and_then(|transaction| transaction.branch(branch_id(index)));
+        branch.is_some_and(|branch| branch.state() == BranchState::ReadOnly)
     }
 
     fn one_has_committed(&self) -> bool {
@@ -363,11 +368,16 @@ impl World {
 
     // ---- recovery by participants, and the sweeper ----
 
-    /// What the coordinator says when asked about the transaction.
-    pub(crate) fn verdict(&self, rules: &Configuration) -> Option<Decision> {
+    /// What the coordinator says when asked about a branch in doubt: of one that only read, that it is rolled back,
+    /// whatever the others do.
+    pub(crate) fn verdict(&self, index: Index, rules: &Configuration) -> Option<Decision> {
         let guess = Some(Decision::Rollback).filter(|_| rules.mutant == Some(Mutant::GuessesWhenAsked));
+        let only_read = self.is_counted_as_reader(index) && rules.mutant != Some(Mutant::AnswersForAll);
         match &self.transaction {
-            Some(transaction) => transaction.decision().or(guess),
+            Some(transaction) => match transaction.decision() {
+                Some(_) if only_read => Some(Decision::Rollback),
+                decision => decision.or(guess),
+            },
             None if rules.mutant == Some(Mutant::PresumesCommit) => Some(Decision::Commit),
             None => Some(Decision::Rollback),
         }
@@ -375,18 +385,12 @@ impl World {
 
     fn inquire(&mut self, index: Index, rules: &Configuration) {
         self.left.sweeps = self.left.sweeps.saturating_sub(1);
-        let Some(mut decision) = self.verdict(rules) else { return };
-        if let Some(t) = &self.transaction
-            && t.branch(branch_id(index)).is_some_and(|b| b.state() == BranchState::ReadOnly)
-        {
-            decision = Decision::Rollback;
-            self.end_on_resource(index, decision, rules);
-            return;
+        let Some(verdict) = self.verdict(index, rules) else { return };
+        // Of one that only read, the answer says nothing about the transaction.
+        if !self.is_counted_as_reader(index) {
+            self.tell(verdict);
         }
-        if !self.nobody_wrote() {
-            self.tell(decision);
-        }
-        self.end_on_resource(index, decision, rules);
+        self.end_on_resource(index, verdict, rules);
     }
 
     fn end_on_resource(&mut self, index: Index, decision: Decision, rules: &Configuration) -> Reply {
@@ -401,7 +405,7 @@ impl World {
 
     fn sweep(&mut self, index: Index, rules: &Configuration) {
         self.left.sweeps -= 1;
-        let Some(decision) = self.verdict(rules) else { return };
+        let Some(decision) = self.verdict(index, rules) else { return };
         let branch = branch_id(index);
         match (decision, self.end_on_resource(index, decision, rules)) {
             // No trace of a branch to be committed: that the participant itself must say.
@@ -484,6 +488,10 @@ impl World {
     }
 
     fn check(&mut self) {
+        for index in self.indices() {
+            let counted = self.is_counted_as_reader(index);
+            self.participant_mut(index).counted_as_reader |= counted;
+        }
         let everyone = &self.participants[..usize::from(self.size)];
         let committed = everyone.iter().any(Participant::has_committed);
         let lost = || {
@@ -496,6 +504,8 @@ impl World {
             .any(|one| one.fenced && matches!(one.rm, Rm::Worked | Rm::Prepared | Rm::Committed))
         {
             Claim::Tombstone
+        } else if everyone.iter().any(|one| one.counted_as_reader && one.has_committed()) {
+            Claim::Reader
         } else if committed && lost() {
             Claim::Agreement
         } else if self.told == Some(Decision::Commit) && lost() {

@@ -1,0 +1,93 @@
+//! Which configurations are explored, and when.
+
+use concord_protocol::Kind::{self, Tcc, Xa};
+
+use crate::configuration::Mode::{self, EarlyVote, Initiator, Strict};
+use crate::configuration::{Configuration, Faults};
+
+/// How much is explored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Seconds, also without optimization: one and two branches.
+    Small,
+    /// Two minutes on two processors: two branches with faults of every kind, and three.
+    Usual,
+    /// An hour and more, and gigabytes: the usual ones with more faults, two crashes of the coordinator above all.
+    Long,
+}
+
+/// The configurations of an extent.
+pub fn configurations(extent: Extent) -> Vec<Configuration> {
+    match extent {
+        Extent::Small => small(),
+        Extent::Usual => [alone(), pairs(), threes()].concat(),
+        Extent::Long => long(),
+    }
+}
+
+/// One fault of every kind.
+const EVERYTHING: Faults =
+    Faults { crashes: 1, participant_crashes: 1, lost: 1, duplicated: 1, refusals: 1, sweeps: 1, orders: 1 };
+
+/// What machines and networks do, without people and sweepers.
+const ACCIDENTS: Faults = Faults { refusals: 0, sweeps: 0, orders: 0, ..EVERYTHING };
+
+/// A transaction of one branch. XA commits it in one phase.
+fn alone() -> Vec<Configuration> {
+    each(&[&[Xa], &[Tcc]], &[EarlyVote, Initiator], EVERYTHING)
+}
+
+fn small() -> Vec<Configuration> {
+    let none = Faults::default();
+    let reader = Faults { participant_crashes: 1, duplicated: 1, ..none };
+    [
+        alone(),
+        each(&[&[Xa, Tcc]], &[EarlyVote], Faults { crashes: 1, lost: 1, ..none }),
+        each(&[&[Xa, Xa]], &[EarlyVote], reader),
+        each(&[&[Xa, Xa]], &[Strict], Faults { crashes: 1, lost: 1, ..none }),
+        each(&[&[Tcc, Tcc]], &[Initiator], Faults { crashes: 1, ..none }),
+    ]
+    .concat()
+}
+
+fn pairs() -> Vec<Configuration> {
+    let kinds: [&[Kind]; 3] = [&[Xa, Xa], &[Xa, Tcc], &[Tcc, Tcc]];
+    // A branch is left alone after its first failure in phase two, and goes on by an operator's order.
+    let mut parking =
+        each(&kinds, &[EarlyVote], Faults { crashes: 1, lost: 2, sweeps: 1, orders: 1, ..Faults::default() });
+    parking.iter_mut().for_each(|rules| rules.park_after_attempts = Some(1));
+    [
+        each(&kinds, &[EarlyVote], EVERYTHING),
+        each(&kinds[..2], &[Strict], Faults { orders: 0, ..EVERYTHING }),
+        each(&kinds, &[Initiator], Faults { orders: 0, ..EVERYTHING }),
+        parking,
+    ]
+    .concat()
+}
+
+const THREES: [&[Kind]; 4] = [&[Xa, Xa, Xa], &[Tcc, Tcc, Tcc], &[Xa, Xa, Tcc], &[Xa, Tcc, Tcc]];
+
+fn threes() -> Vec<Configuration> {
+    [
+        each(&THREES, &[EarlyVote], ACCIDENTS),
+        // Of TCC branches alone it would be the same.
+        each(&[THREES[0], THREES[2], THREES[3]], &[Strict], ACCIDENTS),
+        each(&THREES, &[Initiator], Faults { duplicated: 0, ..ACCIDENTS }),
+    ]
+    .concat()
+}
+
+fn long() -> Vec<Configuration> {
+    let twice = Faults { crashes: 2, ..ACCIDENTS };
+    [
+        each(&THREES, &[EarlyVote, Strict], twice),
+        each(&THREES, &[Initiator], Faults { duplicated: 0, ..twice }),
+        each(&[&[Xa, Xa], &[Xa, Tcc], &[Tcc, Tcc]], &[EarlyVote, Strict, Initiator], EVERYTHING),
+    ]
+    .concat()
+}
+
+fn each(kinds: &[&[Kind]], modes: &[Mode], faults: Faults) -> Vec<Configuration> {
+    let pairs = modes.iter().flat_map(|mode| kinds.iter().map(move |kinds| (kinds, *mode)));
+    pairs.map(|(kinds, mode)| Configuration::new(kinds, mode).with(faults)).collect()
+}
