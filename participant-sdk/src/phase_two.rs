@@ -1,5 +1,6 @@
 //! Ending a branch: commit, one-phase commit, rollback.
 
+use concord_seeded_bugs::seeded_bug;
 use concord_xa::{PreparedBranch, Resolution, Xid};
 
 use crate::participant::{Ending, Job, Unsettled, Xa};
@@ -36,10 +37,10 @@ impl Xa {
             // A repeat must not run again, not even to fail: an XID is never used twice (docs/xa.md rule 1).
             match self.database.recorded(&xid).await {
                 Err(error) => return Err(Unsettled(error.to_string())),
-                Ok(Some(resolution)) => {
+                Ok(Some(resolution)) if !seeded_bug!("repeat-runs-again") => {
                     return self.conclude(&xid, &mut state, resolution, "one-phase commit");
                 }
-                Ok(None) => {}
+                Ok(_) => {}
             }
             if let (Some(job), false) = (job, slot.is_fenced()) {
                 self.run_job(&xid, &slot, &mut state, job).await;
@@ -72,7 +73,9 @@ impl Xa {
     pub(crate) async fn rollback(&self, xid: Xid) -> Result<Ending, Unsettled> {
         let slot = self.slots.get(&xid);
         // Before the lock: whoever holds it may be at work on the very branch.
-        slot.raise_fence();
+        if !seeded_bug!("rollback-waits-for-work") {
+            slot.raise_fence();
+        }
         let mut state = slot.state.lock().await;
         let resolution = match std::mem::take(&mut *state) {
             State::Ended(End::RolledBack { reason }) => {

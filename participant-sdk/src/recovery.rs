@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use concord_crash_points::crash_point;
 use concord_proto::v1::Outcome;
+use concord_seeded_bugs::seeded_bug;
 use concord_xa::{Holding, XaError, Xid};
 use tonic::Status;
 
@@ -89,6 +90,7 @@ impl Xa {
         let ending = match verdict {
             Outcome::Committed => self.commit(*xid).await,
             Outcome::RolledBack => self.rollback(*xid).await,
+            _ if seeded_bug!("recovery-guesses") => self.rollback(*xid).await,
             // Any doubt wins.
             _ => {
                 swept.left += 1;

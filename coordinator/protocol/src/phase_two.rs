@@ -3,6 +3,7 @@
 use crate::ids::BranchId;
 use crate::transaction::{Branch, Call, Phase, Transaction, id_of};
 use crate::types::{Cause, Decision, Effect, Milestone, Outcome, Record, Refusal, Source, Verb};
+use concord_seeded_bugs::seeded_bug;
 
 impl Transaction {
     pub(crate) fn branch_ended(
@@ -13,7 +14,7 @@ impl Transaction {
         out: &mut Vec<Effect>,
     ) {
         let Some(decision) = self.decision() else { return };
-        let heuristic = outcome != decision.into();
+        let heuristic = outcome != decision.into() && !seeded_bug!("heuristic-unnoticed");
         let branch = &mut self.branches[index];
         branch.state = outcome.into();
         branch.call = Call::Idle;
@@ -33,7 +34,7 @@ impl Transaction {
     }
 
     pub(crate) fn end_if_all_ended(&mut self, out: &mut Vec<Effect>) {
-        if self.branches.iter().any(Branch::needs_phase_two) {
+        if self.branches.iter().any(Branch::needs_phase_two) && !seeded_bug!("ends-before-last-ack") {
             return;
         }
         match self.phase {
@@ -134,6 +135,10 @@ impl Transaction {
 
     pub(crate) fn resume(&mut self, out: &mut Vec<Effect>) {
         match self.phase {
+            Phase::Active if seeded_bug!("recovery-commits") => {
+                self.phase = Phase::Committing;
+                self.resume_phase_two(Decision::Commit, out);
+            }
             // Nothing was decided, and the epoch in which it could have been has ended (presumed abort).
             Phase::Active => self.decide_rollback(Cause::Restarted, out),
             // The participant may have committed: it knows, and makes sure that it will not do so later.

@@ -50,6 +50,7 @@ use crate::types::{
     BranchState, Cause, Decision, Effect, Event, Forced, Grade, Kind, Milestone, Options, Outcome, Record,
     Refusal, Reply, Source, State, Timer, Verb, Vote,
 };
+use concord_seeded_bugs::seeded_bug;
 
 /// The steps that [`State`] does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -281,6 +282,9 @@ impl Transaction {
             }
             Kind::Tcc => self.force(record, Forced::Registered(branch), out),
         }
+        if seeded_bug!("tries-before-the-log") {
+            self.logged(Forced::Registered(branch), out);
+        }
         Ok(())
     }
 
@@ -300,6 +304,9 @@ impl Transaction {
                 self.phase = Phase::Enlisting;
                 self.begun = true;
                 out.push(Effect::Append { record: Record::Begun, forced: Some(Forced::Begun) });
+                if seeded_bug!("tries-before-the-log") {
+                    self.logged(Forced::Begun, out);
+                }
             }
         }
         Ok(())
@@ -348,9 +355,10 @@ impl Transaction {
         branch.state = match vote {
             Vote::Yes => BranchState::Prepared,
             Vote::ReadOnly => BranchState::ReadOnly,
+            Vote::No if seeded_bug!("no-is-yes") => BranchState::Prepared,
             Vote::No => BranchState::Refused,
         };
-        if vote == Vote::No {
+        if vote == Vote::No && !seeded_bug!("no-is-yes") {
             self.decide_rollback(Cause::Refused(id_of(index)), out);
         } else if self.phase == Phase::Preparing {
             self.decide_if_all_voted(out);
@@ -362,6 +370,11 @@ impl Transaction {
     fn commit(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         match self.phase {
             Phase::Active => {}
+            Phase::RollingBack if seeded_bug!("commit-after-abort") => {
+                self.phase = Phase::Committing;
+                self.call_all(Decision::Commit, out);
+                return Ok(());
+            }
             Phase::RollingBack | Phase::RolledBack => return Err(Refusal::AlreadyRolledBack),
             // Under way, or done: a repeat waits for the same outcome.
             _ => return Ok(()),
@@ -378,6 +391,9 @@ impl Transaction {
     fn rollback(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         match self.phase {
             Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing => {
+                self.decide_rollback(Cause::Requested, out);
+            }
+            Phase::Deciding if seeded_bug!("rollback-in-the-logs-hands") => {
                 self.decide_rollback(Cause::Requested, out);
             }
             Phase::Delegated => self.fence(Cause::Requested, out),
@@ -398,6 +414,9 @@ impl Transaction {
         }
         match self.phase {
             Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing => {
+                self.decide_rollback(Cause::TimedOut, out);
+            }
+            Phase::Committing if seeded_bug!("deadline-beats-decision") => {
                 self.decide_rollback(Cause::TimedOut, out);
             }
             Phase::Delegated => self.fence(Cause::TimedOut, out),
@@ -424,7 +443,8 @@ impl Transaction {
 
     fn decide_if_all_voted(&mut self, out: &mut Vec<Effect>) {
         let waiting = |branch: &Branch| matches!(branch.state, BranchState::Active | BranchState::Worked);
-        if self.branches.iter().any(waiting) {
+        let missing = self.branches.iter().filter(|branch| waiting(branch)).count();
+        if missing > usize::from(seeded_bug!("a-vote-is-missing")) {
             return;
         }
         let prepared = self.ids_where(|branch| branch.state == BranchState::Prepared);
@@ -436,6 +456,9 @@ impl Transaction {
         self.phase = Phase::Deciding;
         let record = Record::Decided { decision: Decision::Commit, branches: prepared, cause: None };
         self.force(record, Forced::Decided, out);
+        if seeded_bug!("decision-not-forced") {
+            self.logged(Forced::Decided, out);
+        }
     }
 
     pub(crate) fn decide_rollback(&mut self, cause: Cause, out: &mut Vec<Effect>) {
@@ -561,6 +584,9 @@ impl Transaction {
             {
                 self.branch_ended(index, outcome, Source::Participant, out);
             }
+            Reply::Refused if verb == Verb::Confirm && seeded_bug!("confirm-refusal-cancels") => {
+                self.decide_rollback(Cause::Refused(id), out);
+            }
             Reply::Refused if matches!(verb, Verb::Confirm | Verb::Cancel) => {
                 branch.call = Call::Idle;
                 self.park_branch(index, out);
@@ -616,7 +642,8 @@ impl Transaction {
     pub(crate) fn call_all(&mut self, decision: Decision, out: &mut Vec<Effect>) {
         for index in 0..self.branches.len() {
             let branch = &self.branches[index];
-            if !branch.state.has_ended() && !branch.parked {
+            let called_too = branch.state == BranchState::ReadOnly && seeded_bug!("read-only-gets-commit");
+            if (!branch.state.has_ended() || called_too) && !branch.parked {
                 self.call(index, Verb::phase_two(branch.kind, decision), out);
             }
         }
@@ -651,6 +678,7 @@ impl Transaction {
             && !branch.maybe_arrived
             && branch.state == BranchState::Active
             && matches!(branch.call, Call::Waiting(_) | Call::Idle)
+            || seeded_bug!("retry-without-fence") && self.phase == Phase::Delegated
     }
 
     pub(crate) fn index(&self, id: BranchId) -> Result<usize, Refusal> {

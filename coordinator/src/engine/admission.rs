@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use concord_protocol::{Event, Millis, Options, Transaction};
+use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
 
 use super::driver::count;
@@ -47,7 +48,7 @@ impl Engine {
     /// The transaction that the same key began before. The caller holds the key.
     pub(super) async fn find_first(&self, header: &Header) -> Result<Option<Snapshot>, EngineError> {
         let key = &header.idempotency_key;
-        if key.is_empty() {
+        if key.is_empty() || seeded_bug!("key-forgotten") {
             return Ok(None);
         }
         let first = match self.driver.registry.by_key(key) {

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use concord_crash_points::crash_point;
 use concord_protocol::{BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
+use concord_seeded_bugs::seeded_bug;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -159,7 +160,10 @@ impl Engine {
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
-        let stored = self.driver.store.load_live().await?;
+        let stored = match seeded_bug!("recovery-forgets") {
+            true => Vec::new(),
+            false => self.driver.store.load_live().await?,
+        };
         crash_point!("coordinator/recovery/loaded");
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
@@ -204,7 +208,12 @@ impl Engine {
     ) -> Result<Standing, EngineError> {
         let standing = |decision, state: Option<BranchState>, ended| Standing {
             verdict: match (decision, branch, state) {
-                (Some(_), Some(_), None | Some(BranchState::ReadOnly)) => Verdict::RolledBack,
+                (Some(_), Some(_), None | Some(BranchState::ReadOnly))
+                    if !seeded_bug!("answers-for-all-branches") =>
+                {
+                    Verdict::RolledBack
+                }
+                (None, ..) if seeded_bug!("undecided-is-rolled-back") => Verdict::RolledBack,
                 _ => decision.into(),
             },
             ended,
@@ -219,6 +228,9 @@ impl Engine {
             let snapshot = record::snapshot(&stored)?;
             let known = snapshot.branches.iter().find(|one| Some(one.id) == branch).map(|one| one.state);
             return Ok(standing(snapshot.decision(), known, snapshot.state.is_terminal()));
+        }
+        if seeded_bug!("unknown-is-committed") {
+            return Ok(Standing { verdict: Verdict::Committed, ended: true });
         }
         if gtid.epoch() < self.epoch() {
             return Ok(Standing { verdict: Verdict::RolledBack, ended: true });

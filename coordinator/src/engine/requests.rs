@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Refusal, Vote};
+use concord_seeded_bugs::seeded_bug;
 use tokio::time::Instant;
 
 use super::live::{BranchExtra, Live, LiveState};
@@ -266,6 +267,9 @@ impl Engine {
     ) -> Result<Snapshot, EngineError> {
         // A parked transaction will not complete by itself: "committed, still delivering" is the answer then.
         let enough = |state: &LiveState, late: bool| {
+            if seeded_bug!("duplicate-answered-early") {
+                return Some(());
+            }
             let decided_will_do = late || wait == Wait::Decided || state.transaction.is_parked();
             (state.completed || decided_will_do && state.told.is_some()).then_some(())
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use concord_crash_points::crash_point;
 use concord_protocol::{BranchId, ClusterId, Decision, Gtid, Outcome};
+use concord_seeded_bugs::seeded_bug;
 use concord_xa::{Database, Holding, InDoubt, Resolution, XaError, Xid};
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -73,6 +74,9 @@ impl Sweeper {
         listed: &[InDoubt],
         safety_interval: Duration,
     ) {
+        if seeded_bug!("no-sweeper") {
+            return;
+        }
         let due = self.sighted(listed, safety_interval);
         let stuck = self
             .stuck(engine, safety_interval, &due)
@@ -96,6 +100,7 @@ impl Sweeper {
         status.seen = ours.iter().map(|xid| (*xid, status.seen.get(xid).copied().unwrap_or(now))).collect();
         let due = |xid: &Xid| {
             status.seen.get(xid).is_some_and(|sighting| sighting.monotonic.elapsed() >= safety_interval)
+                || seeded_bug!("no-safety-interval")
         };
         ours.into_iter().filter(due).collect()
     }
@@ -112,7 +117,7 @@ impl Sweeper {
 
     /// Our branch, if Concord made this name for this coordinator. Anything else is never touched.
     pub(super) fn ours(&self, listed: &InDoubt) -> Option<Xid> {
-        listed.xid.filter(|xid| xid.cluster == self.cluster)
+        listed.xid.filter(|xid| xid.cluster == self.cluster || seeded_bug!("foreign-xids"))
     }
 
     fn xid(&self, gtid: Gtid, branch: BranchId) -> Xid {
@@ -140,6 +145,7 @@ impl Sweeper {
         let resolution = match verdict {
             Ok(Verdict::Committed) => database.commit(&xid).await,
             Ok(Verdict::RolledBack) => database.rollback(&xid).await,
+            Ok(Verdict::Undecided) if seeded_bug!("sweeper-guesses") => database.rollback(&xid).await,
             Ok(Verdict::Undecided) => return,
             Err(error) => {
                 tracing::warn!(%xid, %error, "the log cannot be asked about a branch in doubt");

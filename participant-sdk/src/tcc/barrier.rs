@@ -25,6 +25,7 @@
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
+use concord_seeded_bugs::seeded_bug;
 use concord_xa::barrier;
 use tokio::time::{Instant, timeout};
 
@@ -131,7 +132,7 @@ impl<D: LocalDatabase> Barrier<D> {
         let begun = self.database.begin_with(&self.statements.attempt, the_row(key));
         let begun = tokio::time::timeout_at(deadline, begun).await;
         let (mut transaction, affected) = begun.map_err(|_| no_answer())??;
-        if affected != INSERTED {
+        if affected != INSERTED && !seeded_bug!("no-barrier-row") {
             let row = self.read_own(&mut transaction, key).await?;
             roll_back::<D>(transaction).await;
             return recorded_try(row);
@@ -160,6 +161,9 @@ impl<D: LocalDatabase> Barrier<D> {
     /// row keeps a duplicate out that comes later.
     pub(crate) async fn refuse(&self, key: Key, reason: String) -> Result<Tried, Unsettled> {
         let reason = crate::service::cut(reason);
+        if seeded_bug!("refusal-not-recorded") {
+            return Ok(Tried::Refused { reason });
+        }
         let mut params = the_row(key);
         params.push(SqlValue::from(reason.as_bytes()));
         crash_point!("tcc/refuse/before");
@@ -186,9 +190,12 @@ impl<D: LocalDatabase> Barrier<D> {
         let deadline = Instant::now() + job.remaining;
         crash_point!("tcc/confirm/before");
         let (mut transaction, confirmed) = self.begin_with(&self.statements.confirm, the_row(key)).await?;
-        if confirmed == 0 {
+        if confirmed == 0 && !seeded_bug!("confirm-blind") && !seeded_bug!("no-barrier-row") {
             let row = self.read(&mut transaction, key).await?;
             roll_back::<D>(transaction).await;
+            if seeded_bug!("confirm-without-try") {
+                return Ok(Finished::Confirmed { reply: Bytes::new() });
+            }
             let no_try = Finished::Refused { reason: "no Try is on record".into() };
             return row.map_or(Ok(no_try), recorded_end);
         }
@@ -216,9 +223,9 @@ impl<D: LocalDatabase> Barrier<D> {
         let deadline = Instant::now() + job.remaining;
         crash_point!("tcc/cancel/before");
         let (mut transaction, affected) = self.begin_with(&self.statements.cancel, the_row(key)).await?;
-        if affected != CHANGED {
+        if affected != CHANGED && !seeded_bug!("no-barrier-row") {
             let row = self.read_own(&mut transaction, key).await?;
-            if row.state == barrier::STATE_TOMBSTONE {
+            if row.state == barrier::STATE_TOMBSTONE && !seeded_bug!("empty-cancel-forgotten") {
                 // Perhaps a new one.
                 crash_point!("tcc/tombstone/row");
                 within(transaction.commit()).await?;

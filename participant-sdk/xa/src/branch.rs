@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
+use concord_seeded_bugs::seeded_bug;
 use mysql_async::{Params, Row};
 
 use crate::barrier::REPLY_MAX_BYTES;
@@ -203,6 +204,9 @@ impl Branch {
             let reason = format!("the answer to PREPARE was lost: {}", failure.error);
             return Vote::Unknown { reason, connection_id: self.session.id() };
         }
+        if seeded_bug!("failed-prepare-is-yes") {
+            return Vote::Yes(self.into_prepared());
+        }
         let reason = self.explain(&trip, &failure);
         self.refuse(reason).await
     }
@@ -338,7 +342,7 @@ impl Branch {
         let mut rows_of_last = None;
         for (index, queued) in queue.iter().enumerate() {
             trip.add(Part::Work(index), &queued.text);
-            match queued.rows {
+            match queued.rows.filter(|_| !seeded_bug!("rows-not-counted")) {
                 // The marker checks the last statement itself, which saves a guard.
                 Some(rows) if index == last => rows_of_last = Some(rows),
                 Some(rows) => {
@@ -349,7 +353,7 @@ impl Branch {
             }
         }
         self.queue = queue;
-        if !self.read_only {
+        if !self.read_only && !seeded_bug!("no-marker-row") {
             trip.parts.push(Part::Marker);
             let id = self.session.id();
             self.database.0.barrier.push_marker(&mut trip.text, &self.xid, id, reply, rows_of_last);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
+use concord_seeded_bugs::seeded_bug;
 use mysql_async::from_row_opt;
 
 use crate::barrier::{Entry, Evidence, STATE_MARKER, STATE_TOMBSTONE, entry};
@@ -133,6 +134,9 @@ impl Database {
             crash_point!("xa/commit/after");
             match answer {
                 Ok(_) => return Resolution::Committed { reply: Bytes::new() },
+                Err(error) if error.code() == Some(code::XAER_NOTA) && seeded_bug!("nota-is-success") => {
+                    return Resolution::Committed { reply: Bytes::new() };
+                }
                 Err(error) if error.code() != Some(code::XAER_NOTA) => {
                     return match classify(&error) {
                         Answer::RolledBack => Resolution::rolled_back(error.to_string()),
@@ -210,6 +214,9 @@ impl Database {
                 Ok(Evidence::NoTable) if rolled_back => return Resolution::rolled_back(""),
                 Ok(Evidence::NoTable) => return self.unproved(xid, &Evidence::NoTable).await,
                 Ok(Evidence::Absent) => {}
+            }
+            if seeded_bug!("no-tombstone") {
+                return Resolution::rolled_back("");
             }
             match self.tombstone(xid).await {
                 Ok(Some(entry)) => return Resolution::of(entry),

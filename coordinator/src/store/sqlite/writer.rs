@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_crash_points::crash_point;
 use concord_protocol::Epoch;
+use concord_seeded_bugs::seeded_bug;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use super::directory::{Directory, wal_file};
@@ -22,7 +23,7 @@ use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
 use super::row::{Mark, Row, checksum, to_sql};
 use super::schema::{self, Checkpoint};
-use super::seal::{Seal, Watermark};
+use super::seal::{Seal, Sum, Watermark};
 use super::{Counts, Faults, explain};
 use crate::store::StoreError;
 
@@ -167,7 +168,7 @@ impl Writer {
     }
 
     fn write_rows(&mut self, batch: &[Append], forced: bool) -> Result<(), Failure> {
-        self.set_full(forced)?;
+        self.set_full(forced && !seeded_bug!("ack-before-sync"))?;
         let (epoch, faults) = (i64::from(self.epoch.0), Arc::clone(&self.faults));
         let mut seq = self.seq;
         let connection = self.connection.as_mut().ok_or(Failure::Gone)?;
@@ -368,8 +369,9 @@ impl<'c> Statements<'c> {
                  RETURNING committed IS NULL",
             )?,
             ended: connection.prepare_cached(
-                "INSERT INTO txn (gtid, committed, ended_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (gtid) DO UPDATE SET committed = excluded.committed, ended_at = excluded.ended_at
+                "INSERT INTO txn (gtid, committed, ended_at, records, checksums) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (gtid) DO UPDATE SET committed = excluded.committed, ended_at = excluded.ended_at,
+                    records = excluded.records, checksums = excluded.checksums
                  WHERE committed IS NULL",
             )?,
         })
@@ -387,7 +389,10 @@ impl<'c> Statements<'c> {
         let gtid = row.gtid.to_bytes();
         match &row.mark {
             Mark::Begun { name, key } => self.begun.query_row(params![gtid, name, key], |row| row.get(0)),
-            Mark::Ended { committed } => self.ended.execute(params![gtid, committed, row.at]).map(|_| false),
+            Mark::Ended { committed } => {
+                let Sum { records, checksums } = seal.of(row.gtid);
+                self.ended.execute(params![gtid, committed, row.at, records, checksums]).map(|_| false)
+            }
             Mark::Exists if seal.is_live(row.gtid) => Ok(true),
             // Where it is known already, it has ended.
             Mark::Exists => self.exists.execute(params![gtid]).map(|inserted| inserted > 0),
