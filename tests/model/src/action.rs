@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use concord_protocol::{Decision, Event, Kind, Millis, State, Timer};
+use concord_protocol::{Decision, Event, Kind, Millis, Timer};
 
 use crate::configuration::Configuration;
 use crate::message::{Index, Message, branch_id, index_of};
@@ -76,11 +76,9 @@ fn requests(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
         actions.push(Action::Register);
     }
     let Some(transaction) = &world.transaction else { return };
-    if transaction.state() == State::Active && transaction.branches().len() > 0 {
-        actions.push(Action::Commit);
-    }
-    if transaction.is_undecided() {
-        actions.push(Action::Rollback);
+    // Both may be asked for again at any time, and the one after the other.
+    if transaction.branches().len() > 0 && !transaction.state().is_terminal() {
+        actions.extend([Action::Commit, Action::Rollback]);
     }
     if world.is_parked() {
         actions.push(Action::Retry);

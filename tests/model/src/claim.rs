@@ -27,6 +27,10 @@ pub enum Claim {
     BranchFirst,
     /// What was told to commit is never told to roll back, a refused Confirm included.
     NoChangeOfMind,
+    /// The end is told when every branch has ended, and not before.
+    LastEnd,
+    /// A branch that is parked is left alone until an operator orders otherwise, also after a crash.
+    LeftAlone,
     /// No alarm without a participant that refuses.
     NoFalseAlarm,
     /// The core understands every log that it has written itself.
@@ -47,6 +51,8 @@ impl fmt::Display for Claim {
             Claim::OneDecision => "a decision has changed",
             Claim::BranchFirst => "a branch may be tried that is not on disk",
             Claim::NoChangeOfMind => "a branch of a committed transaction was told to roll back",
+            Claim::LastEnd => "the end was told before the last branch had ended",
+            Claim::LeftAlone => "a parked branch was called, and nobody had ordered it",
             Claim::NoFalseAlarm => "an alarm although nobody refused",
             Claim::OwnLog => "the core does not understand its own log",
         })

@@ -55,6 +55,8 @@ pub(crate) struct Participant {
     pub(crate) refused: bool,
     /// An operator has ended it against the decision.
     pub(crate) forced: bool,
+    /// The coordinator's log says that it is left alone until an operator orders otherwise.
+    pub(crate) parked: bool,
     /// How often its effects became permanent, and were undone. More than two are counted as two.
     pub(crate) commits: u8,
     pub(crate) undone: u8,
@@ -71,6 +73,7 @@ impl Participant {
             fenced: false,
             refused: false,
             forced: false,
+            parked: false,
             commits: 0,
             undone: 0,
         }

@@ -195,6 +195,7 @@ impl World {
         let effects = match transaction.step(event, now) {
             Ok(effects) => effects,
             Err(Refusal::AlreadyRolledBack) => return self.tell(Decision::Rollback),
+            Err(Refusal::AlreadyCommitted) if !self.nobody_wrote() => return self.tell(Decision::Commit),
             Err(_) => return,
         };
         if before.is_some() && transaction.decision() != before {
@@ -212,6 +213,7 @@ impl World {
         match effect {
             Effect::Append { record, forced } => {
                 let commit = is_commit(&record);
+                self.note_what_is_parked(&record);
                 self.log.append(record, forced);
                 if commit && rules.mutant == Some(Mutant::TellsBeforeDurable) {
                     self.tell(Decision::Commit);
@@ -232,7 +234,7 @@ impl World {
                 self.network.push(Message::Start { to: index });
             }
             Effect::Tell(Milestone::Decided(decision)) => self.tell_decision(decision, rules),
-            Effect::Tell(Milestone::Completed) => {}
+            Effect::Tell(Milestone::Completed) => self.check_completed(),
             Effect::Alarm(branch) => {
                 let participant = self.participant(index_of(branch));
                 if !participant.refused && !participant.forced {
@@ -242,7 +244,25 @@ impl World {
         }
     }
 
+    fn note_what_is_parked(&mut self, record: &Record) {
+        match record {
+            Record::BranchParked(branch) => self.participant_mut(index_of(*branch)).parked = true,
+            Record::Retried => self.participants.iter_mut().for_each(|one| one.parked = false),
+            _ => {}
+        }
+    }
+
+    fn check_completed(&mut self) {
+        let state = self.transaction.as_ref().map(Transaction::state);
+        if state == Some(State::Committed) && !self.indices().all(|index| self.needs_no_commit(index)) {
+            self.fail_claim(Claim::LastEnd);
+        }
+    }
+
     fn check_call(&mut self, branch: BranchId, verb: Verb, rules: &Configuration) {
+        if self.participant(index_of(branch)).parked {
+            self.fail_claim(Claim::LeftAlone);
+        }
         let committed = self.log.is_durable(is_commit);
         let delegated = self.log.is_durable(|record| *record == Record::Delegated(branch));
         match verb {
@@ -342,6 +362,8 @@ impl World {
             *message = abandoned(*message);
         }
         self.timers.clear();
+        self.participants.iter_mut().for_each(|one| one.parked = false);
+        self.log.records.clone().iter().for_each(|record| self.note_what_is_parked(record));
         if self.log.records.is_empty() {
             self.transaction = None;
             // Whoever asks from now on hears so.
@@ -518,16 +540,18 @@ impl World {
         self.fail_claim(claim);
     }
 
+    /// Whether a branch of a committed transaction needs nothing more.
+    fn needs_no_commit(&self, index: Index) -> bool {
+        let one = self.participant(index);
+        !one.joined || one.has_committed() || one.forced || self.has_only_read(index)
+    }
+
     /// Whether everything has ended, and ended well.
     pub(crate) fn has_ended_well(&self) -> bool {
         let outcome = self.transaction.as_ref().map_or(State::RolledBack, Transaction::state);
         let all = |good: fn(&Participant) -> bool| self.indices().all(|index| good(self.participant(index)));
-        let has_committed = |index| {
-            let one = self.participant(index);
-            !one.joined || one.has_committed() || one.forced || self.has_only_read(index)
-        };
         let agreed = match outcome {
-            State::Committed => self.indices().all(has_committed),
+            State::Committed => self.indices().all(|index| self.needs_no_commit(index)),
             State::RolledBack => all(|one| !one.has_committed()),
             _ => false,
         };
