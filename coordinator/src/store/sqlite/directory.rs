@@ -114,7 +114,6 @@ pub(super) fn wal_file(store_file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-#[cfg(test)]
 /// The length of a file; 0 when it is not there.
 pub(super) fn length(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |metadata| metadata.len())

@@ -12,9 +12,11 @@
 //! SQLite does not notice in `seal`.
 //!
 //! What a checksum covers: records, and the store's two facts. The projection (table `txn`) is compared with
-//! the records when it is read. A damaged index entry of a key or of an ended transaction can go unnoticed.
+//! the records when it is read. An entry that is missing from the index of keys can go unnoticed, or from a listing.
 
 mod directory;
+#[cfg(test)]
+mod faults;
 mod queue;
 mod reader;
 mod row;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::explain;
 use super::row::StoredRow;
+use super::seal::Sum;
 use crate::store::{Filter, StoreError, Stored, UnixMillis};
 
 /// Reads that wait at most; more are refused.
@@ -135,24 +136,48 @@ pub(super) fn get(connection: &Connection, gtid: Gtid) -> Result<Option<Stored>,
         )
         .map_err(read_error)?;
     let rows = statement.query_map([gtid.to_bytes()], stored_row).map_err(read_error)?;
-    let mut records = Vec::new();
+    let (mut records, mut before_end) = (Vec::new(), Sum::default());
     for row in rows {
-        records.push(row.map_err(read_error)?.decode(gtid)?);
+        let row = row.map_err(read_error)?;
+        records.push(row.decode(gtid)?);
+        if outcome(&records).is_none() {
+            before_end.add(row.checksum());
+        }
     }
-    let listed: Option<Option<bool>> = connection
-        .prepare_cached("SELECT committed FROM txn WHERE gtid = ?1")
-        .and_then(|mut statement| statement.query_row([gtid.to_bytes()], |row| row.get(0)).optional())
-        .map_err(read_error)?;
-    let end = outcome(&records);
-    match (listed, records.is_empty()) {
+    match (listed(connection, gtid)?, records.is_empty()) {
         (None, true) => Ok(None),
         (None, false) => Err(corrupt(gtid, "it has records, and is not listed")),
         (Some(_), true) => Err(corrupt(gtid, "its records are missing")),
-        (Some(committed), false) if committed != end => {
+        (Some(listed), false) if listed.committed != outcome(&records) => {
             Err(corrupt(gtid, "it is listed with an outcome that its records do not have"))
+        }
+        (Some(Listed { before_end: Some(sum), .. }), false) if sum != before_end => {
+            Err(corrupt(gtid, "some of its records are missing"))
         }
         (Some(_), false) => Ok(Some(Stored { gtid, records })),
     }
+}
+
+/// A transaction as the projection has it.
+struct Listed {
+    committed: Option<bool>,
+    /// Of its records before its end, where it has ended.
+    before_end: Option<Sum>,
+}
+
+fn listed(connection: &Connection, gtid: Gtid) -> Result<Option<Listed>, StoreError> {
+    connection
+        .prepare_cached("SELECT committed, records, checksums FROM txn WHERE gtid = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([gtid.to_bytes()], |row| {
+                    let sum = row.get::<_, Option<i64>>(1)?.zip(row.get(2)?);
+                    let before_end = sum.map(|(records, checksums)| Sum { records, checksums });
+                    Ok(Listed { committed: row.get(0)?, before_end })
+                })
+                .optional()
+        })
+        .map_err(read_error)
 }
 
 /// How a transaction ended; `None` while it is live.
@@ -218,7 +243,16 @@ pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid
         .prepare_cached("SELECT gtid FROM txn INDEXED BY txn_key WHERE key = ?1 ORDER BY gtid LIMIT 1")
         .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
         .map_err(read_error)?;
-    found.map(gtid_of).transpose()
+    let Some(gtid) = found.map(gtid_of).transpose()? else { return Ok(None) };
+    let has_key = |stored: &Stored| {
+        stored.records.iter().any(
+            |(_, record)| matches!(&record.kind, Some(Kind::Begun(begun)) if begun.idempotency_key == key),
+        )
+    };
+    match get(connection, gtid)?.as_ref().is_some_and(has_key) {
+        true => Ok(Some(gtid)),
+        false => Err(corrupt(gtid, "it is listed with an idempotency key that its records do not have")),
+    }
 }
 
 fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {

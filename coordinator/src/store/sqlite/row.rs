@@ -57,6 +57,11 @@ pub(super) struct StoredRow {
 }
 
 impl StoredRow {
+    /// Its checksum. To be believed once the record has been read back.
+    pub(super) fn checksum(&self) -> u32 {
+        u32::try_from(self.crc).unwrap_or_default()
+    }
+
     /// Reads the record back.
     ///
     /// # Errors

@@ -9,13 +9,16 @@ use concord_protocol::{ClusterId, Epoch};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::directory::Directory;
+use super::directory::{Directory, length};
 use super::explain;
 use super::seal::{self, Seal, Watermark};
 use crate::store::StoreError;
 
 /// Stands in the header of every store file, so that a foreign SQLite file is not taken for one: "Cncd".
 const APPLICATION_ID: i32 = 0x436e_6364;
+
+/// Of a new store, in bytes. No store is shorter than one page.
+const PAGE_SIZE: u32 = 4096;
 
 /// How to get from each schema version to the next; the number of them is the version that this program knows.
 /// Never change one that was released: add another.
@@ -39,15 +42,17 @@ pub(super) struct Opened {
 pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened, StoreError> {
     let file = &directory.store_file();
     let failed = |error: rusqlite::Error| open_error(file, &error);
+    let acknowledged = acknowledged(directory)?;
     let mut connection = Connection::open_with_flags(
         file,
         flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
     )
     .map_err(failed)?;
+    keep_log_on_close(&connection).map_err(failed)?;
     let version = check(&connection, file, migrations)?;
     configure(&connection).map_err(failed)?;
-    // Nothing may be changed before: what is left of a damaged log is evidence.
-    let found = find(&connection, version, directory)?;
+    // Nothing of it may be changed before: what is left of a damaged log is evidence.
+    let found = find(&connection, version, acknowledged, directory)?;
     // What the last process left in the log may never have been synced, or its sync may have failed: nobody may
     // act on it before it is safe. A sync alone would not do, because after a failed one the operating system
     // may hold the pages for clean; the checkpoint writes them anew, to the database file, and syncs that.
@@ -66,8 +71,8 @@ pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened,
     Ok(Opened { connection, cluster_id, epoch, seal, watermark })
 }
 
-/// The seal, if there is one already: all that was acknowledged is there, and all that is live.
-fn find(connection: &Connection, version: u32, directory: &Directory) -> Result<Option<Seal>, StoreError> {
+/// What the watermark says. Where it says anything, there is a store.
+fn acknowledged(directory: &Directory) -> Result<Option<i64>, StoreError> {
     let (file, path) = (directory.store_file(), directory.watermark_file());
     let acknowledged = Watermark::read(&path).map_err(|error| StoreError::Open {
         reason: format!(
@@ -75,23 +80,42 @@ fn find(connection: &Connection, version: u32, directory: &Directory) -> Result<
             file.display()
         )
         .into(),
-        path: path.clone(),
+        path,
     })?;
+    match acknowledged {
+        // SQLite would take it for a new one, and delete its log.
+        Some(acknowledged) if length(&file) < PAGE_SIZE.into() => Err(missing(directory, acknowledged, 0)),
+        _ => Ok(acknowledged),
+    }
+}
+
+/// The seal, if there is one already: all that was acknowledged is there, and all that is live.
+fn find(
+    connection: &Connection,
+    version: u32,
+    acknowledged: Option<i64>,
+    directory: &Directory,
+) -> Result<Option<Seal>, StoreError> {
+    let file = directory.store_file();
     let seal = if version < seal::SINCE { None } else { Some(load(connection, &file)?) };
     let there = seal.as_ref().map_or(0, Seal::commits);
     match acknowledged {
-        Some(acknowledged) if acknowledged > there => Err(StoreError::Open {
-            path: file,
-            reason: format!(
-                "{acknowledged} commits were acknowledged, and only {there} are there: the end of its log, the file \
-                 ending in -wal, is damaged or missing, or the files are those of an older backup. If you can, put \
-                 back both as they were. If not, what was decided last is not known here any more: compare the \
-                 participants' databases, and then delete {} to go on with what is there",
-                path.display()
-            )
-            .into(),
-        }),
+        Some(acknowledged) if acknowledged > there => Err(missing(directory, acknowledged, there)),
         _ => Ok(seal),
+    }
+}
+
+fn missing(directory: &Directory, acknowledged: i64, there: i64) -> StoreError {
+    StoreError::Open {
+        path: directory.store_file(),
+        reason: format!(
+            "{acknowledged} commits were acknowledged, and only {there} are there: it, or its log, the file ending in \
+             -wal, is damaged or missing, or they are those of an older backup. If you can, put back both as they were. \
+             If not, what was decided last is not known here any more: compare the participants' databases, and then \
+             delete {} to go on with what is there",
+            directory.watermark_file().display()
+        )
+        .into(),
     }
 }
 
@@ -147,11 +171,10 @@ fn check(connection: &Connection, file: &Path, migrations: &[&str]) -> Result<u3
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    keep_log_on_close(connection)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     connection.execute_batch(
-        "PRAGMA page_size = 4096;
-         PRAGMA journal_mode = WAL;
+        "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA fullfsync = ON;
          PRAGMA checkpoint_fullfsync = ON;

@@ -6,14 +6,15 @@
 //! one can hide rows. Two things make that known, before anything is changed:
 //!
 //! - The **seal**, a table of one row that is written with every commit. It counts the commits, and the records that
-//!   live transactions have. When the store is opened, the records are counted again.
+//!   live transactions have. When the store is opened, the records are counted again. Those of a transaction that has
+//!   ended are counted in its row of `txn`, and again when it is read.
 //! - The **watermark**, a file of its own. It says how many commits there were when the last one was acknowledged; the
 //!   seal must count as many. It is written after the log was synced and before anybody is told, and is not synced
 //!   itself: a power failure may leave an older one, which demands less. So there is no false alarm, and no price.
 //!
 //! Not noticed: the loss of what was acknowledged in the last seconds before a power failure by a disk that said that
-//! it had it, and has neither the log's end nor the watermark. And hidden rows of transactions that have ended, where
-//! those of both tables are.
+//! it had it, and has neither the log's end nor the watermark; a hidden entry of a key; a transaction that has ended,
+//! where its rows of both tables are hidden.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -29,9 +30,17 @@ pub(super) const SINCE: u32 = 2;
 
 /// How many records there are, and the sum of their checksums.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sum {
-    records: i64,
-    checksums: i64,
+pub(super) struct Sum {
+    pub(super) records: i64,
+    pub(super) checksums: i64,
+}
+
+impl Sum {
+    /// One more.
+    pub(super) fn add(&mut self, crc: u32) {
+        self.records += 1;
+        self.checksums += i64::from(crc);
+    }
 }
 
 /// What the store holds, as the writer keeps it: of each live transaction and of all of them.
@@ -77,16 +86,19 @@ impl Seal {
         self.live.contains_key(&gtid.to_bytes())
     }
 
+    /// The records of a live transaction.
+    pub(super) fn of(&self, gtid: Gtid) -> Sum {
+        self.live.get(&gtid.to_bytes()).copied().unwrap_or_default()
+    }
+
     /// A live transaction has another record.
     pub(super) fn add(&mut self, gtid: Gtid, crc: u32) {
         self.count(gtid.to_bytes(), crc);
     }
 
     fn count(&mut self, gtid: [u8; 16], crc: u32) {
-        for sum in [self.live.entry(gtid).or_default(), &mut self.all] {
-            sum.records += 1;
-            sum.checksums += i64::from(crc);
-        }
+        self.live.entry(gtid).or_default().add(crc);
+        self.all.add(crc);
     }
 
     /// A transaction has ended, if it was live.

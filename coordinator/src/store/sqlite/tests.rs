@@ -206,6 +206,7 @@ fn damage_is_noticed() {
     assert!(damaged("DELETE FROM record WHERE seq = 2").contains("missing"));
     assert!(damaged("DELETE FROM record WHERE seq = 4").contains("outcome"));
     assert!(damaged("DELETE FROM txn WHERE committed = 1").contains("not listed"));
+    assert!(damaged("DELETE FROM record WHERE seq = 3").contains("some of its records are missing"));
     assert!(damaged("UPDATE txn SET committed = 0 WHERE committed = 1").contains("outcome"));
     assert!(damaged("UPDATE txn SET committed = NULL, ended_at = NULL").contains("listed as live"));
     assert!(
@@ -232,7 +233,13 @@ fn what_is_missing_is_noticed() {
 #[test]
 fn a_store_without_a_seal_gets_one() {
     let (directory, file) = sample();
-    Connection::open(&file).unwrap().execute_batch("DROP TABLE seal; PRAGMA user_version = 1;").unwrap();
+    Connection::open(&file)
+        .unwrap()
+        .execute_batch(
+            "DROP TABLE seal; ALTER TABLE txn DROP COLUMN records; ALTER TABLE txn DROP COLUMN checksums;
+         PRAGMA user_version = 1;",
+        )
+        .unwrap();
     assert!(refused_open(&directory).contains("only 0 are there"));
     fs::remove_file(directory.path().join("concord.acknowledged")).unwrap();
     let store = SqliteStore::open(directory.path()).unwrap();

@@ -1,3 +1,8 @@
+-- Of an ended transaction: how many records it has before its end, and the sum of their `crc`. Null for those that
+-- ended before this version.
+ALTER TABLE txn ADD COLUMN records INTEGER;
+ALTER TABLE txn ADD COLUMN checksums INTEGER;
+
 -- What must be there when the store is opened next: see `seal.rs`. One row. `commits` are counted from the
 -- beginning of the store; the others are about the records of live transactions: how many there are, and the sum of
 -- their `crc`.
