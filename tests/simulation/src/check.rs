@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_coordinator::engine::{EngineError, Order, Snapshot};
-use concord_protocol::{Decision, Gtid, State};
+use concord_protocol::{BranchState, Decision, Gtid, State};
+use concord_xa::Xid;
 
 use crate::database::{Deed, Key, Note, Row};
 use crate::scenario::TransactionPlan;
@@ -136,6 +137,16 @@ pub(crate) fn ended(world: &World, plan: &TransactionPlan, snapshot: &Snapshot) 
             world.violation(if committed { "I2" } else { "I3" }, what);
         }
     }
+    for branch in snapshot.branches.iter().filter(|branch| branch.state == BranchState::Committed) {
+        let xid = Xid { cluster: CLUSTER, gtid, branch: branch.id };
+        if world.databases.iter().any(|database| database.inspect(|server| server.prepared().contains(&xid)))
+        {
+            world.violation(
+                "I2",
+                format!("transaction {number}, {xid} is said to have committed, and is prepared"),
+            );
+        }
+    }
 }
 
 // ---- the others ----
@@ -228,6 +239,12 @@ fn committed(world: &World, effects: &BTreeMap<Gtid, BTreeMap<u32, Deeds>>) -> B
     there.filter_map(|(gtid, _)| Some((*gtid, *names.get(gtid)?))).collect()
 }
 
+/// Whether a commit of it must leave an effect.
+fn moves_money(world: &World, number: u32) -> bool {
+    let mut plans = world.scenario.transactions.iter().filter(|plan| plan.number == number);
+    plans.any(|plan| plan.branches.iter().any(|branch| !branch.moves.is_empty()))
+}
+
 /// I4: what an initiator asks for once, or again with the same key, takes effect once at the most.
 fn once_per_transaction(world: &World, committed: &BTreeMap<Gtid, u32>) {
     let mut gtids: BTreeMap<u32, Vec<Gtid>> = BTreeMap::new();
@@ -245,7 +262,7 @@ fn promises(world: &World, committed: &BTreeMap<Gtid, u32>) {
     for Told { transaction, gtid, answer } in world.told() {
         let there = gtid.is_some_and(|gtid| committed.contains_key(&gtid));
         match answer {
-            Answer::Committed if !there => {
+            Answer::Committed if !there && moves_money(world, transaction) => {
                 world.violation(
                     "I2",
                     format!("transaction {transaction}, {gtid:?} was told committed, and is not"),
@@ -282,13 +299,14 @@ async fn records(world: &World, committed: &BTreeMap<Gtid, u32>) {
         match engine.get(gtid).await {
             Ok((snapshot, _)) => {
                 let says = snapshot.decision() == Some(Decision::Commit);
-                if says != there {
+                if says != there && (there || moves_money(world, number)) {
                     let state = snapshot.state;
                     world.violation(
                         "I1",
                         format!("transaction {number}, {gtid} is on record as {state:?}; effects: {there}"),
                     );
                 }
+                only_read(world, &snapshot);
                 if snapshot.heuristic {
                     world.violation("I1", format!("transaction {number}, {gtid} has a heuristic outcome"));
                 }
@@ -301,6 +319,16 @@ async fn records(world: &World, committed: &BTreeMap<Gtid, u32>) {
             }
             Err(EngineError::UnknownGtid(_)) => {}
             Err(error) => world.violation("records", format!("transaction {number}, {gtid}: {error}")),
+        }
+    }
+}
+
+/// I4, I6: a branch whose vote was "read-only" has written nothing, not even by a duplicate of its call.
+fn only_read(world: &World, snapshot: &Snapshot) {
+    for branch in snapshot.branches.iter().filter(|branch| branch.state == BranchState::ReadOnly) {
+        let wrote = |note: &&Note| note.xid.gtid == snapshot.gtid && note.xid.branch == branch.id;
+        if let Some(note) = notes(world).iter().find(wrote) {
+            world.violation("I6", format!("branch {} had only read, and has written: {note:?}", branch.id));
         }
     }
 }

@@ -29,4 +29,5 @@ mod store;
 mod sweeper;
 mod world;
 
+pub use mutant::{Found, hunt};
 pub use world::{Options, Outcome, Violation, run};

@@ -1,13 +1,15 @@
 //! `simulate`: runs the real engine in a simulated world, once per seed.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum as _};
 use concord_simulation::campaign::{Campaign, Figures};
 use concord_simulation::mutant::Mutant;
 use concord_simulation::scenario::{Keep, Scenario};
-use concord_simulation::{Options, Outcome, run, shrink};
+use concord_simulation::{Found, Options, Outcome, hunt, run, shrink};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Allocations are most of what a simulation does.
@@ -41,6 +43,9 @@ struct Arguments {
     /// With this bug, to see it found.
     #[arg(long, value_enum)]
     mutant: Option<Mutant>,
+    /// Every bug in turn, each with so many runs at the most: which run finds it. Exit status 1: one was not found.
+    #[arg(long, conflicts_with_all = ["seed", "from", "mutant"])]
+    mutants: bool,
     /// Also demand that an initiator that was told "rolled back" is never told "committed" for the same key.
     #[arg(long)]
     strict_keys: bool,
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
         Some(seed) => replay(seed, &arguments),
+        None if arguments.mutants => hunt_all(arguments.seeds),
         None => search(&arguments),
     }
 }
@@ -97,6 +103,33 @@ fn verdict(outcome: &Outcome) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Looks for every bug there is.
+fn hunt_all(seeds: u64) -> ExitCode {
+    let mut survivors = 0;
+    for mutant in Mutant::value_variants() {
+        let started = Instant::now();
+        let found = hunt(*mutant, seeds);
+        let seconds = started.elapsed().as_secs_f64();
+        match &found {
+            Some(Found { seed, runs, outcome }) => {
+                let claims: BTreeSet<_> =
+                    outcome.violations.iter().map(|violation| violation.claim).collect();
+                let claims = Vec::from_iter(claims).join(" ");
+                println!("{:<28} seed {seed:<6} {runs:>6} runs {seconds:>7.1} s   {claims}", name(*mutant));
+            }
+            None => println!("{:<28} NOT FOUND   {seeds:>6} runs {seconds:>7.1} s", name(*mutant)),
+        }
+        survivors += usize::from(found.is_none());
+    }
+    println!("{} bugs, {survivors} not found", Mutant::value_variants().len());
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// As it is given on the command line.
+fn name(mutant: Mutant) -> String {
+    mutant.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Many runs; the first that fails is made smaller and told.
@@ -173,8 +206,8 @@ fn command(seed: u64, keep: &Keep, arguments: &Arguments) -> String {
     if arguments.strict_keys {
         command.push_str(" --strict-keys");
     }
-    if let Some(name) = arguments.mutant.and_then(|mutant| mutant.to_possible_value()) {
-        command.push_str(&format!(" --mutant {}", name.get_name()));
+    if let Some(mutant) = arguments.mutant {
+        command.push_str(&format!(" --mutant {}", name(mutant)));
     }
     command
 }

@@ -2,6 +2,9 @@
 
 use clap::ValueEnum;
 
+use crate::scenario::Scenario;
+use crate::{Options, Outcome, run};
+
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mutant {
@@ -31,6 +34,8 @@ pub enum Mutant {
     RowsNotCounted,
     /// A participant's recovery rolls back what is undecided.
     RecoveryGuesses,
+    /// A participant's recovery asks how the transaction ended, not how its branch did.
+    AsksForTheTransaction,
     /// Recovery also ends branches of other coordinators.
     ForeignToo,
     /// Try writes no barrier row.
@@ -43,6 +48,51 @@ pub enum Mutant {
     CancelBlind,
     /// A Cancel that comes before its Try is not recorded.
     EmptyCancelForgotten,
-    /// The sweeper takes undecided for rolled back.
-    SweeperGuesses,
+}
+
+/// A run that found a bug.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its seed.
+    pub seed: u64,
+    /// How many runs it took.
+    pub runs: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Looks for a bug, in this thread: first where it is known to be found, then with seeds from 0, `seeds` in all.
+/// None: it was not found.
+pub fn hunt(mutant: Mutant, seeds: u64) -> Option<Found> {
+    let options = Options { mutant: Some(mutant), ..Options::default() };
+    let candidates = std::iter::once(mutant.known_seed()).chain(0..);
+    candidates.zip(1..=seeds).find_map(|(seed, runs)| {
+        let outcome = run(&Scenario::new(seed), options);
+        (!outcome.violations.is_empty()).then_some(Found { seed, runs, outcome })
+    })
+}
+
+impl Mutant {
+    /// A seed that finds it, as long as scenarios are made as they are: `simulate --mutants` says where it is found
+    /// now.
+    fn known_seed(self) -> u64 {
+        match self {
+            Mutant::NoBarrierRow | Mutant::CancelBlind => 0,
+            Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 1,
+            Mutant::NoMarker | Mutant::ForeignToo => 3,
+            Mutant::AcknowledgesBeforeSync | Mutant::EmptyCancelForgotten => 4,
+            Mutant::AnyPrepareIsYes => 5,
+            Mutant::ConfirmBlind => 7,
+            Mutant::VotesBeforePrepare => 9,
+            Mutant::NoFence => 25,
+            Mutant::CommitsWithoutAsking => 32,
+            Mutant::NoTombstone => 53,
+            Mutant::RowsNotCounted => 59,
+            Mutant::RecoveryGuesses => 78,
+            Mutant::RefusalNotRecorded => 282,
+            Mutant::NotaIsSuccess => 402,
+            Mutant::AsksForTheTransaction => 456,
+            Mutant::AbortsWhatItDidNotStart => 1_549,
+        }
+    }
 }

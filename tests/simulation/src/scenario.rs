@@ -157,6 +157,8 @@ pub struct BranchPlan {
     pub participant: u8,
     /// Accounts, and what is added to their balances. A TCC branch has one. None: it only reads.
     pub moves: Vec<(u32, i64)>,
+    /// It only reads while the balance that it finds is even, and else writes, without moving anything.
+    pub fickle: bool,
     /// TCC: Confirm and Cancel are refused until everything is mended.
     pub stubborn: bool,
 }
@@ -425,9 +427,11 @@ fn branches(roll: &mut Roll, participants: &[u8], accounts: u32) -> Vec<BranchPl
     let place = |roll: &mut Roll| u8::try_from(roll.index(participants.len())).unwrap_or(0);
     if tcc == 0.0 && roll.chance(0.2) {
         // Alone, it commits in one phase.
+        let participant = place(roll);
+        let fickle = roll.chance(0.2);
         let amount = amount(roll);
-        let moves = vec![(account(roll), -amount), (account(roll), amount)];
-        return vec![BranchPlan { kind: Kind::Xa, participant: place(roll), moves, stubborn: false }];
+        let moves = if fickle { Vec::new() } else { vec![(account(roll), -amount), (account(roll), amount)] };
+        return vec![BranchPlan { kind: Kind::Xa, participant, moves, fickle, stubborn: false }];
     }
     let count = roll.pick(&[2, 2, 2, 3, 4]);
     let mut sum = 0;
@@ -439,11 +443,13 @@ fn branches(roll: &mut Roll, participants: &[u8], accounts: u32) -> Vec<BranchPl
         let kind = if roll.chance(tcc) { Kind::Tcc } else { Kind::Xa };
         let participant = place(roll);
         let stubborn = kind == Kind::Tcc && roll.chance(0.05);
-        branches.push(BranchPlan { kind, participant, moves: vec![(account(roll), delta)], stubborn });
+        let moves = vec![(account(roll), delta)];
+        branches.push(BranchPlan { kind, participant, moves, fickle: false, stubborn });
     }
-    if roll.chance(0.1) {
+    if roll.chance(0.15) {
         let participant = place(roll);
-        branches.push(BranchPlan { kind: Kind::Xa, participant, moves: Vec::new(), stubborn: false });
+        let fickle = roll.chance(0.5);
+        branches.push(BranchPlan { kind: Kind::Xa, participant, moves: Vec::new(), fickle, stubborn: false });
     }
     branches
 }

@@ -1,13 +1,11 @@
-//! The coordinator's sweeper (as `coordinator/src/resource/sweeper.rs`).
+//! Puts the coordinator's own sweeper to work on simulated databases.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_coordinator::engine::{Engine, Verdict};
-use concord_protocol::{Decision, Outcome};
-use concord_xa::{Holding, Resolution, Xid};
-use tokio::time::Instant;
+use concord_coordinator::engine::Engine;
+use concord_coordinator::resource::{Branches, Sweeper};
+use concord_xa::{Holding, InDoubt, RawXid, Resolution, XaError, Xid};
 
 use crate::database::Own;
 use crate::life::Life;
@@ -16,89 +14,66 @@ use crate::network::Place;
 use crate::resource::Resource;
 use crate::world::{CLUSTER, World, address};
 
-/// Sweeps every participant's database at intervals, as long as this life lasts.
+/// Sweeps every participant's schema at intervals, as long as this life lasts.
 pub(crate) fn start(world: &Arc<World>, life: &Arc<Life>, engine: &Arc<Engine>) {
     let own = Arc::new(Own::default());
     for participant in &world.participants {
+        let number = participant.number;
         let resource = Resource {
             host: Arc::clone(&participant.host),
             from: Place::Coordinator,
-            schema: participant.number,
+            schema: number,
             own: Arc::clone(&own),
         };
-        let (world, life, engine) = (Arc::clone(world), Arc::clone(life), Arc::clone(engine));
-        tokio::spawn(async move {
-            let mut sweeper = Sweeper { resource, engine, seen: BTreeMap::new() };
-            life.within(sweeper.sweep_for_ever(&world)).await
-        });
+        let swept = Swept { world: Arc::clone(world), resource };
+        let sweeper = Sweeper::new(format!("participant {number}"), CLUSTER, vec![address(number)]);
+        let (life, engine) = (Arc::clone(life), Arc::clone(engine));
+        tokio::spawn(async move { life.within(swept.sweep_for_ever(&sweeper, &engine)).await });
     }
 }
 
-struct Sweeper {
+/// A simulated schema, as the sweeper sees it.
+struct Swept {
+    world: Arc<World>,
     resource: Resource,
-    engine: Arc<Engine>,
-    /// Our branches that the last sweep found, and since when.
-    seen: BTreeMap<Xid, Instant>,
 }
 
-impl Sweeper {
-    async fn sweep_for_ever(&mut self, world: &Arc<World>) {
-        let plan = world.scenario.coordinator;
-        let safety = Duration::from_millis(plan.safety_ms);
-        loop {
-            self.sweep(world, safety).await;
-            world.pause(plan.sweep_ms).await;
-        }
-    }
-
-    async fn sweep(&mut self, world: &Arc<World>, safety: Duration) {
+impl Swept {
+    async fn sweep_for_ever(&self, sweeper: &Sweeper, engine: &Engine) {
+        let plan = self.world.scenario.coordinator;
         let about = 1_500_000 + u64::from(self.resource.schema);
-        let Ok(listed) = self.resource.recover(world, about).await else { return };
-        let now = Instant::now();
-        let foreign_too = world.has(Mutant::ForeignToo);
-        let ours: Vec<Xid> = listed.into_iter().filter(|xid| foreign_too || xid.cluster == CLUSTER).collect();
-        self.seen = ours.iter().map(|xid| (*xid, self.seen.get(xid).copied().unwrap_or(now))).collect();
-        let due: Vec<Xid> = ours.into_iter().filter(|xid| self.seen[xid].elapsed() >= safety).collect();
-        let here = address(self.resource.schema);
-        let stuck = self.engine.stuck(safety).into_iter().filter(|stuck| *stuck.participant == *here);
-        let stuck = stuck
-            .map(|stuck| {
-                (Xid { cluster: CLUSTER, gtid: stuck.gtid, branch: stuck.branch }, Some(stuck.decision))
-            })
-            .filter(|(xid, _)| !due.contains(xid));
-        let work: Vec<_> = stuck.collect();
-        for (xid, decision) in due.iter().map(|xid| (*xid, None)).chain(work) {
-            self.end(world, xid, decision).await;
+        loop {
+            if let Ok(listed) = self.resource.recover(&self.world, about).await {
+                let listed: Vec<_> = listed.iter().map(|xid| self.in_doubt(xid)).collect();
+                sweeper.sweep(engine, self, &listed, Duration::from_millis(plan.safety_ms)).await;
+            }
+            self.world.pause(plan.sweep_ms).await;
         }
     }
 
-    async fn end(&mut self, world: &Arc<World>, xid: Xid, decision: Option<Decision>) {
-        let verdict = match decision {
-            Some(Decision::Commit) => Verdict::Committed,
-            Some(Decision::Rollback) => Verdict::RolledBack,
-            // Found listed: it may live in another schema of the same server.
-            None => match self.resource.holding(world, &xid).await {
-                Ok(Holding::Here(_) | Holding::NoTable) => match self.engine.inquire(xid.gtid).await {
-                    Ok(standing) => standing.verdict,
-                    Err(_) => return,
-                },
-                Ok(Holding::Elsewhere) | Err(_) => return,
-            },
-        };
-        let guesses = world.has(Mutant::SweeperGuesses);
-        let resolution = match verdict {
-            Verdict::Committed => self.resource.commit(world, &xid).await,
-            Verdict::RolledBack => self.resource.rollback(world, &xid).await,
-            Verdict::Undecided if guesses => self.resource.rollback(world, &xid).await,
-            Verdict::Undecided => return,
-        };
-        world.say(|| format!("sweeper: {xid}: {verdict:?} -> {resolution:?}"));
-        let outcome = match resolution {
-            Resolution::Committed { .. } => Outcome::Committed,
-            Resolution::RolledBack { .. } => Outcome::RolledBack,
-            Resolution::NoTrace { .. } | Resolution::Undecided { .. } => return,
-        };
-        self.seen.remove(&xid);
-        self.engine.swept(xid.gtid, xid.branch, outcome);
+    /// As `XA RECOVER` lists it.
+    fn in_doubt(&self, xid: &Xid) -> InDoubt {
+        let raw = RawXid::from(xid);
+        let cluster = if self.world.has(Mutant::ForeignToo) { CLUSTER } else { xid.cluster };
+        InDoubt { raw, xid: Some(Xid { cluster, ..*xid }) }
+    }
+}
+
+impl Branches for Swept {
+    async fn holding(&self, xid: &Xid) -> Result<Holding, XaError> {
+        let holding = self.resource.holding(&self.world, xid).await;
+        holding.map_err(|error| XaError::Connection(format!("{error:?}")))
+    }
+
+    async fn commit(&self, xid: &Xid) -> Resolution {
+        let resolution = self.resource.commit(&self.world, xid).await;
+        self.world.say(|| format!("sweeper: commits {xid}: {resolution:?}"));
+        resolution
+    }
+
+    async fn rollback(&self, xid: &Xid) -> Resolution {
+        let resolution = self.resource.rollback(&self.world, xid).await;
+        self.world.say(|| format!("sweeper: rolls {xid} back: {resolution:?}"));
+        resolution
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_xa::{Resolution, Xid};
 
 use super::Job;
-use crate::database::{DbError, Deed, Failure, Session, SessionId, Statement, code};
+use crate::database::{Answer, DbError, Deed, Failure, Row, Session, SessionId, Statement, code};
 use crate::mutant::Mutant;
 use crate::resource::{CONTROL_TIME, Resource, Verdict, classify, committed, rolled_back};
 use crate::world::World;
@@ -52,13 +52,17 @@ impl Branch {
         self.queue.push(Statement::Note(job.note(self.xid, Deed::Work, account, (balance, 0))));
     }
 
-    /// Keeps back a statement that reads an account.
-    pub(super) fn queue_read(&mut self, account: (u8, u32)) {
+    /// Reads an account, with what was kept back. After an error the branch can only vote no.
+    pub(super) async fn read(&mut self, world: &World, account: (u8, u32)) -> Result<Option<Row>, String> {
         self.queue.push(Statement::Read(account));
+        match self.flush(world).await?.pop() {
+            Some(Answer::Found(row)) => Ok(row),
+            _ => Ok(None),
+        }
     }
 
     /// Sends what was kept back. After an error the branch can only vote no.
-    pub(super) async fn flush(&mut self, world: &World) -> Result<(), String> {
+    pub(super) async fn flush(&mut self, world: &World) -> Result<Vec<Answer>, String> {
         let mut trip = self.opening();
         trip.append(&mut self.queue);
         let first = trip.first().copied();
@@ -66,7 +70,7 @@ impl Branch {
         self.failed = Some("a statement was cut short".into());
         let result = self.session.run(world, trip).await;
         self.failed = None;
-        result.map(|_| ()).map_err(|failure| {
+        result.map_err(|failure| {
             let reason = self.explain(world, first, &failure);
             self.failed = Some(reason.clone());
             reason

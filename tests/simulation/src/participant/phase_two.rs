@@ -80,10 +80,6 @@ impl Process {
                 *state = State::Ended(End::RolledBack(reason));
                 return Ok(Ending::RolledBack);
             }
-            State::Ended(End::ReadOnly) => {
-                *state = State::Ended(End::ReadOnly);
-                return Ok(Ending::RolledBack);
-            }
             State::Open { branch, .. } => {
                 branch.abort(world).await;
                 self.resource.rollback(world, &xid).await
@@ -96,6 +92,8 @@ impl Process {
                     _ => Resolution::Undecided { reason: "the branch is not prepared".into() },
                 }
             }
+            // Also what only read gets its tombstone: a duplicate of its call, in the next life of this process,
+            // may find something to write.
             other => {
                 *state = other;
                 self.resource.rollback(world, &xid).await

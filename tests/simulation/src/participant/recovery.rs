@@ -35,10 +35,10 @@ impl Process {
             ours.retain(|xid| xid.cluster == CLUSTER);
         }
         ours.retain(|xid| !self.in_flight(xid, safety));
+        let of_branch = !world.has(Mutant::AsksForTheTransaction);
         for xid in ours {
-            let gtid = xid.gtid;
             let asked = world.ask(self.resource.from, about, 70, PATIENCE, move |engine| async move {
-                engine.inquire(gtid).await
+                engine.inquire_branch(xid.gtid, of_branch.then_some(xid.branch)).await
             });
             let Ok(Ok(standing)) = asked.await else { return };
             self.carry_out(world, xid, standing.verdict, safety).await;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::branch::{Branch, Prepared, Vote};
 use super::slots::{End, Slot, State};
 use super::{Job, Process, Unsettled};
-use crate::database::SessionId;
+use crate::database::{Row, SessionId};
 use crate::world::World;
 
 /// Kept open for this long past the transaction's own time-out, a branch that was never asked for its vote is
@@ -185,10 +185,13 @@ impl Process {
             branch.queue_move(world, job, (schema, *account), *balance);
         }
         if plan.moves.is_empty() {
-            branch.queue_read((schema, 0));
+            let found = branch.read(world, (schema, 0)).await?;
+            if plan.fickle && matches!(found, Some(Row::Account { balance, .. }) if balance % 2 != 0) {
+                branch.queue_move(world, job, (schema, 0), 0);
+            }
         }
         let at_once = job.transaction.is_multiple_of(2);
-        if at_once { branch.flush(world).await } else { Ok(()) }
+        if at_once { branch.flush(world).await.map(|_| ()) } else { Ok(()) }
     }
 
     pub(super) fn end(&self, xid: &Xid, state: &mut State, end: End) {
