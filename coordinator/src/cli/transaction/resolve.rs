@@ -18,6 +18,9 @@ Nothing is sent to the participant. First end the branch in its database by hand
 is shown by `concord resource in-doubt`), then declare here how it ended. What you declare against the decision is \
 recorded as a heuristic outcome: the branches differ from then on.
 
+A transaction of a single XA branch has no decision: its outcome is what the branch's database has done. A call that was \
+lost may still arrive there, so declare such a branch rolled back only when its participant is stopped for good.
+
 Example:
   concord tx resolve GTID --branch 2 --outcome committed --reason 'ticket 4711'")]
 pub(in crate::cli) struct ResolveArgs {
