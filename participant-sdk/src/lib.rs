@@ -87,6 +87,8 @@
 //! [`BranchBuilder::run`], or [`Participant::tcc_branch`] and [`TccBuilder::run`].
 
 mod builder;
+#[doc(hidden)]
+pub mod door;
 mod handler;
 mod horizon;
 mod link;

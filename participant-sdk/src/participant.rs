@@ -10,6 +10,7 @@ use bytes::Bytes;
 use concord_xa::{Database, PreparedBranch, Resolution, Trace, Vote, Xid};
 use futures_util::FutureExt as _;
 
+pub(crate) use crate::door::Job;
 use crate::handler::{Action, HandlerError, Reply};
 use crate::horizon::Horizon;
 use crate::link::Link;
@@ -47,14 +48,6 @@ pub(crate) enum Answer {
 pub(crate) enum Ending {
     Committed { reply: Bytes },
     RolledBack { reason: String },
-}
-
-/// The work of a coordinator-driven branch.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) action: String,
-    pub(crate) payload: Bytes,
-    pub(crate) remaining: Duration,
 }
 
 impl Xa {

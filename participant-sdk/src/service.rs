@@ -1,7 +1,6 @@
 //! The `Participant` gRPC service: checks what comes in, and passes it on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
@@ -12,20 +11,16 @@ use concord_proto::v1::{
     ConfirmRequest, ConfirmResponse, PrepareRequest, PrepareResponse, RollbackBranchRequest,
     RollbackBranchResponse, TryRequest, TryResponse, Vote, Work, WorkRequest, WorkResponse,
 };
-use concord_protocol::{BranchId, ClusterId};
 use concord_xa::Xid;
 use tonic::{Code, Request, Response, Status};
 
+use crate::door::{self, Job};
 use crate::link::Link;
-use crate::participant::{Answer, Ending, Job, Unsettled, Xa};
+use crate::participant::{Answer, Ending, Unsettled, Xa};
 use crate::tcc::{Finished, Key, Tcc, Tried};
 
 /// Reasons for people are cut to this many bytes.
 const REASON_MAX_BYTES: usize = 1_024;
-/// The name of an action, at most.
-const ACTION_MAX_BYTES: usize = 128;
-/// The time allowed for work when the caller does not say.
-const WORK_TIME: Duration = Duration::from_secs(30);
 
 /// The service that the coordinator calls. Cheap to clone.
 #[derive(Clone)]
@@ -53,37 +48,16 @@ impl ParticipantService {
     }
 
     fn xid(&self, context: Option<BranchContext>) -> Result<Xid, Status> {
-        let context = context.ok_or_else(|| invalid("branch", "is missing"))?;
-        let gtid = context.gtid.parse().map_err(|error| invalid("branch.gtid", &format!("is {error}")))?;
-        if context.branch_id == 0 {
-            return Err(invalid("branch.branch_id", "starts at 1"));
-        }
-        let cluster = ClusterId(context.cluster_id);
-        if self.link.cluster().is_some_and(|known| known != cluster) {
-            let message = format!("this participant belongs to another coordinator than cluster {cluster}");
-            return Err(with_reason(Code::FailedPrecondition, "WRONG_CLUSTER", message));
-        }
-        Ok(Xid { cluster, gtid, branch: BranchId(context.branch_id) })
+        door::xid(context, self.link.cluster())
     }
 
     /// Of a call that must bring work.
     fn required_job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Job, Status> {
-        self.job(work, remaining_ms)?.ok_or_else(|| invalid("work", "is missing"))
+        self.job(work, remaining_ms)?.ok_or_else(|| door::invalid("work", "is missing"))
     }
 
     fn job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Option<Job>, Status> {
-        let Some(work) = work else { return Ok(None) };
-        if work.action.is_empty() || work.action.len() > ACTION_MAX_BYTES {
-            return Err(invalid("work.action", "must have from 1 to 128 bytes"));
-        }
-        if work.payload.len() > self.payload_max_bytes {
-            return Err(invalid("work.payload", &format!("is larger than {} bytes", self.payload_max_bytes)));
-        }
-        let remaining = match remaining_ms {
-            0 => WORK_TIME,
-            ms => Duration::from_millis(ms.into()),
-        };
-        Ok(Some(Job { action: work.action, payload: work.payload, remaining }))
+        door::job(work, remaining_ms, self.payload_max_bytes)
     }
 
     /// Runs a call to its end even if the caller goes away: a branch is not cut off half-way because a
@@ -97,10 +71,6 @@ impl ParticipantService {
             Err(error) => Err(with_reason(Code::Internal, "PARTICIPANT_FAILED", error.to_string())),
         }
     }
-}
-
-fn invalid(field: &str, what: &str) -> Status {
-    with_reason(Code::InvalidArgument, "INVALID_ARGUMENT", format!("{field} {what}"))
 }
 
 fn unsettled(Unsettled(reason): Unsettled) -> Status {

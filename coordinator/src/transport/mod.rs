@@ -10,8 +10,8 @@ mod outbound;
 use std::sync::Arc;
 
 use concord_proto::FILE_DESCRIPTOR_SET;
-use concord_proto::v1::coordinator_server::CoordinatorServer;
-use concord_proto::v1::operator_server::OperatorServer;
+use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
+use concord_proto::v1::operator_server::{Operator, OperatorServer};
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
@@ -26,12 +26,21 @@ pub use outbound::{GrpcParticipants, OutboundSettings};
 
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::resource::Resources;
 use crate::store::UnixMillis;
 
 /// Room for names and framing beside the payloads of a request.
 const REQUEST_OVERHEAD_BYTES: usize = 1 << 20;
+
+/// The services without a server around them, for fuzzing: the operator's has no resources.
+#[doc(hidden)]
+pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl Operator) {
+    let resources = Arc::new(Resources::new(&Config::default(), engine.cluster_id()));
+    let operator = OperatorService { engine: Arc::clone(&engine), resources, started_at: UnixMillis(0) };
+    (CoordinatorService { engine, pages }, operator)
+}
 
 /// What the gRPC server needs.
 pub(crate) struct Services {
