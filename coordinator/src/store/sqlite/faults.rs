@@ -4,6 +4,8 @@
 //! By default a sample is played, which another `CONCORD_STORE_SEED` draws anew; with `CONCORD_STORE_FAULTS=all` every
 //! byte and every bit.
 
+#[cfg(target_os = "linux")]
+mod calls;
 mod damage;
 mod history;
 
@@ -28,5 +30,5 @@ fn sample() -> StdRng {
 /// Shows a line also when the test succeeds: the test runner captures what is printed, not what is written.
 fn say(line: &str) {
     // Without a reader nobody misses it.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "store faults: {line}");
 }

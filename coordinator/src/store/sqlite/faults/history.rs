@@ -17,7 +17,7 @@ const TRANSACTIONS: u64 = 48;
 const BEFORE: u64 = 36;
 
 /// The records of every transaction.
-type State = BTreeMap<Gtid, Vec<(UnixMillis, Record)>>;
+pub(super) type State = BTreeMap<Gtid, Vec<(UnixMillis, Record)>>;
 
 /// Files as a crash leaves them.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Files {
         Files { store, log, watermark }
     }
 
-    fn write(&self, directory: &Path) {
+    pub(super) fn write(&self, directory: &Path) {
         let [store, log, watermark] = Files::names(directory);
         fs::write(store, &self.store).unwrap();
         fs::write(log, &self.log).unwrap();
@@ -50,8 +50,17 @@ impl Files {
 pub(super) struct History {
     /// After the last acknowledgement, and after the lazy append since.
     possible: Vec<State>,
+    /// The log only grows from one to the next.
+    pub(super) moments: Vec<Moment>,
     /// Where it is played.
     directory: TempDir,
+}
+
+/// The moment of an acknowledgement.
+#[derive(Debug)]
+pub(super) struct Moment {
+    pub(super) files: Files,
+    pub(super) state: State,
 }
 
 /// What came of damage.
@@ -81,8 +90,10 @@ impl History {
         run(store.close()).unwrap();
         drop(store);
         let store = open(directory.path());
+        let mut moments = Vec::new();
         for n in BEFORE..TRANSACTIONS {
             append(&store, &mut state, transaction(n), Durability::Forced);
+            moments.push(Moment { files: Files::read(directory.path()), state: state.clone() });
         }
         let mut possible = vec![state.clone()];
         append(&store, &mut state, vec![ended(TRANSACTIONS - 1, 99, true)], Durability::Lazy);
@@ -93,7 +104,13 @@ impl History {
         let closed = Files::read(directory.path());
         assert!(crashed.log.len() > 50 * 4_096 && closed.log.is_empty(), "{}", crashed.log.len());
         assert!(closed.store.len() > 15 * 4_096, "{}", closed.store.len());
-        (History { possible, directory: in_memory() }, crashed, closed)
+        (History { possible, moments, directory: in_memory() }, crashed, closed)
+    }
+
+    /// The transactions that are live in the end.
+    pub(super) fn live(&self) -> Vec<Gtid> {
+        let last = self.possible.last().map(live_of).unwrap_or_default();
+        last.into_iter().map(|live| live.gtid).collect()
     }
 
     /// Opens a store with these files and asks it everything.
@@ -101,6 +118,11 @@ impl History {
     /// # Panics
     /// When it answers anything that is wrong.
     pub(super) fn judge(&self, files: &Files, what: &str) -> Verdict {
+        self.judge_by(&self.possible, files, what)
+    }
+
+    /// The same, where the answers are to be those of one of these.
+    pub(super) fn judge_by(&self, possible: &[State], files: &Files, what: &str) -> Verdict {
         files.write(self.directory.path());
         let store = match SqliteStore::open(self.directory.path()) {
             Ok(store) => store,
@@ -114,42 +136,39 @@ impl History {
                 return Verdict::Refused;
             }
         };
-        run(self.question(&store, what))
+        run(question(&store, possible, what))
     }
+}
 
-    async fn question(&self, store: &SqliteStore, what: &str) -> Verdict {
-        let Ok(live) = store.load_live().await else { return Verdict::NotLoaded };
-        let mut read = BTreeMap::new();
-        for gtid in self.possible[0].keys() {
-            read.insert(gtid, store.get(*gtid).await);
-        }
-        let differences = |state: &State| {
-            let is_other = |(gtid, records): &(&Gtid, &Vec<_>)| {
-                read[gtid]
-                    .as_ref()
-                    .is_ok_and(|found| found.as_ref().map(|found| &found.records) != Some(records))
-            };
-            let mut others: Vec<_> =
-                state.iter().filter(is_other).map(|(gtid, _)| gtid.to_string()).collect();
-            if live != live_of(state) {
-                others.push(format!("{} live", live.len()));
-            }
-            others
-        };
-        let is_possible = self.possible.iter().any(|state| differences(state).is_empty());
-        assert!(is_possible, "{what}: it answers wrongly about {:?}", differences(&self.possible[0]));
-        if read.values().any(Result::is_err) {
-            return Verdict::NotRead;
-        }
-        for n in 0..TRANSACTIONS {
-            match store.find_key(format!("key {n}")).await {
-                Ok(Some(found)) => assert_eq!(found, gtid(n), "{what}"),
-                Ok(None) => return Verdict::KeyUnknown,
-                Err(_) => return Verdict::NotRead,
-            }
-        }
-        Verdict::Whole
+async fn question(store: &SqliteStore, possible: &[State], what: &str) -> Verdict {
+    let Ok(live) = store.load_live().await else { return Verdict::NotLoaded };
+    let mut read = BTreeMap::new();
+    for gtid in possible[0].keys() {
+        read.insert(gtid, store.get(*gtid).await);
     }
+    let differences = |state: &State| {
+        let is_other = |(gtid, records): &(&Gtid, &Vec<_>)| {
+            read[gtid].as_ref().is_ok_and(|found| found.as_ref().map(|found| &found.records) != Some(records))
+        };
+        let mut others: Vec<_> = state.iter().filter(is_other).map(|(gtid, _)| gtid.to_string()).collect();
+        if live != live_of(state) {
+            others.push(format!("{} live", live.len()));
+        }
+        others
+    };
+    let is_possible = possible.iter().any(|state| differences(state).is_empty());
+    assert!(is_possible, "{what}: it answers wrongly about {:?}", differences(&possible[0]));
+    if read.values().any(Result::is_err) {
+        return Verdict::NotRead;
+    }
+    for n in 0..possible[0].len() as u64 {
+        match store.find_key(format!("key {n}")).await {
+            Ok(Some(found)) => assert_eq!(found, gtid(n), "{what}"),
+            Ok(None) => return Verdict::KeyUnknown,
+            Err(_) => return Verdict::NotRead,
+        }
+    }
+    Verdict::Whole
 }
 
 /// Decided, or refused; some have ended.
