@@ -333,7 +333,7 @@ impl<C: Coordinator, O: Operator> World<C, O> {
                     states: states.iter().take(3).map(|state| i32::from(state % 8)).collect(),
                     parked_only: *parked_only,
                     name: name.text(),
-                    page_size: (*page_size).into(),
+                    page_size: u32::from(page_size % 16),
                     page_token: token.as_ref().map(|token| self.id(token)).unwrap_or_default(),
                 };
                 let Some(request) = damaged(request, damage) else { return };

@@ -13,6 +13,9 @@ use crate::message::{Index, Message, branch_id, index_of};
 use crate::mutant::Mutant;
 use crate::participant::{Choice, Participant, Rm};
 
+/// More than any transaction here needs; one that writes more goes round in circles.
+const RECORDS_MAX: usize = 40;
+
 /// Everything there is, at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct World {
@@ -534,6 +537,8 @@ impl World {
             Claim::Durability
         } else if self.told == Some(Decision::Rollback) && committed {
             Claim::NoGhost
+        } else if self.log.records.len() > RECORDS_MAX {
+            Claim::Resolution
         } else {
             return;
         };
