@@ -18,8 +18,7 @@ const WATERMARK_FILE: &str = "concord.acknowledged";
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Holds the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -45,7 +44,7 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(failed("its lock file cannot be locked", error)),
         }
         write_pid(&mut lock).map_err(|error| failed("its lock file cannot be written", error))?;
-        Ok(Directory { path: path.to_path_buf(), _lock: lock })
+        Ok(Directory { path: path.to_path_buf(), lock })
     }
 
     /// Where the store's file is.
@@ -61,6 +60,14 @@ impl Directory {
     /// Makes the names of the files in the directory durable: a synced file whose name is lost is lost too.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync(&self.path)
+    }
+}
+
+impl Drop for Directory {
+    /// Closing the file would not do: a process that is being started has it too, for a moment.
+    fn drop(&mut self) {
+        // In vain only if it is not locked.
+        let _ = self.lock.unlock();
     }
 }
 

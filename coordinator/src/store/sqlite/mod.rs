@@ -98,11 +98,7 @@ impl SqliteStore {
     }
 
     fn open_with(directory: &Path, options: Options) -> Result<Self, StoreError> {
-        let directory = {
-            #[cfg(test)]
-            let _nothing_starts = tests::nothing_starts();
-            Directory::take(directory)?
-        };
+        let directory = Directory::take(directory)?;
         let file = directory.store_file();
         let failed = |reason: String| StoreError::Open { path: file.clone(), reason: reason.into() };
         let opened = schema::open(&directory, options.migrations)?;

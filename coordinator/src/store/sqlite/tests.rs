@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command};
-use std::sync::{RwLock, RwLockReadGuard};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -62,20 +60,6 @@ impl Subject for SqliteSubject {
     fn fail_next_sync(store: &SqliteStore) {
         store.faults.fail_sync.store(true, Ordering::SeqCst);
     }
-}
-
-/// While a process starts, it has for a moment all that is open in this one: a store that was closed is still locked.
-static STARTING: RwLock<()> = RwLock::new(());
-
-/// Starts a process, and keeps stores from being opened meanwhile.
-pub(super) fn start(command: &mut Command) -> Child {
-    let _writing = STARTING.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap()
-}
-
-/// Waits until no process is starting, and lets none start.
-pub(super) fn nothing_starts() -> RwLockReadGuard<'static, ()> {
-    STARTING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn force(store: &SqliteStore, entries: Vec<Entry>) {
@@ -462,7 +446,7 @@ fn the_directory_is_created_for_its_owner_only() {
 mod process {
     use std::io::{BufRead as _, BufReader};
     use std::path::Path;
-    use std::process::{Output, Stdio};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -476,10 +460,6 @@ mod process {
         command.args(["--exact", "store::sqlite::tests::process::task", "--nocapture", "--test-threads=1"]);
         command.env(DIRECTORY, directory).env(TASK, task).stdout(Stdio::piped());
         command
-    }
-
-    fn output(mut child: Command) -> Output {
-        start(&mut child).wait_with_output().unwrap()
     }
 
     /// What a child says, without what the test harness says. Lines of ours begin with a colon.
@@ -537,7 +517,7 @@ mod process {
     fn rule_8_a_second_process_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let _store = SqliteStore::open(directory.path()).unwrap();
-        let output = output(child("exec \"$@\"", directory.path(), "0"));
+        let output = child("exec \"$@\"", directory.path(), "0").output().unwrap();
         let said = said(&output.stdout);
         let expected = format!("is in use by another coordinator (process {})", std::process::id());
         assert!(said.iter().any(|line| line.contains(&expected)), "{said:?}");
@@ -547,7 +527,7 @@ mod process {
     fn what_a_killed_process_acknowledged_is_there() {
         let directory = tempfile::tempdir().unwrap();
         for round in 0..4u64 {
-            let mut child = start(&mut child("exec \"$@\"", directory.path(), "append"));
+            let mut child = child("exec \"$@\"", directory.path(), "append").spawn().unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let mut acknowledged = 0;
             let enough = 40 + 17 * round;
@@ -578,7 +558,8 @@ mod process {
     fn a_write_that_fails_is_final() {
         let directory = tempfile::tempdir().unwrap();
         // With the signal ignored, a write beyond the limit fails with EFBIG.
-        let output = output(child("trap '' XFSZ; ulimit -f 400; exec \"$@\"", directory.path(), "fill"));
+        let output =
+            child("trap '' XFSZ; ulimit -f 400; exec \"$@\"", directory.path(), "fill").output().unwrap();
         assert_failed(directory.path(), &said(&output.stdout));
     }
 
@@ -590,7 +571,7 @@ mod process {
         if !can_trace() {
             return eprintln!("skipped: strace is not installed, or may not trace");
         }
-        let output = output(child(shell, directory.path(), "fill"));
+        let output = child(shell, directory.path(), "fill").output().unwrap();
         assert_failed(directory.path(), &said(&output.stdout));
     }
 
@@ -618,7 +599,7 @@ mod process {
             let log = directory.path().join("trace");
             let shell =
                 format!("exec strace -f -qq -o '{}' -e trace=fsync,fdatasync,msync \"$@\"", log.display());
-            let output = output(child(&shell, &directory.path().join("data"), count));
+            let output = child(&shell, &directory.path().join("data"), count).output().unwrap();
             assert_eq!(said(&output.stdout), [count]);
             fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("sync(")).count()
         };
@@ -626,8 +607,8 @@ mod process {
     }
 
     fn can_trace() -> bool {
-        let mut trace = Command::new("sh");
-        trace.args(["-c", "strace -qq -o /dev/null true"]).stderr(Stdio::null());
-        start(&mut trace).wait().is_ok_and(|status| status.success())
+        let mut trace = Command::new("strace");
+        trace.args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null());
+        trace.status().is_ok_and(|status| status.success())
     }
 }

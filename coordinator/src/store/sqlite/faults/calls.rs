@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use rand::RngExt as _;
 use tempfile::TempDir;
 
-use super::super::tests::start;
 use super::super::*;
 use super::history::History;
 use super::{is_whole, sample, say};
@@ -118,8 +117,7 @@ fn play(shim: &Path, directory: &Path, fault: Fault, at: u32) -> Played {
     child.env("LD_PRELOAD", shim).env(DIRECTORY, directory);
     child.env("FAULT_CALL", fault.call).env("FAULT_AT", at.to_string()).env("FAULT_TOLD", &told);
     child.env("FAULT_ERROR", fault.error.to_string()).env("FAULT_PATH", directory);
-    let child = start(child.stdout(Stdio::piped()));
-    let output = child.wait_with_output().unwrap();
+    let output = child.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "no. {at} of {fault:?}: {}", output.status);
     let text = String::from_utf8_lossy(&output.stdout);
     let said =
