@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod store_faults {
+    mod damage;
     mod full_disk;
     mod opening;
     mod stopping;
