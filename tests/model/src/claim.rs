@@ -31,6 +31,8 @@ pub enum Claim {
     LastEnd,
     /// A branch that is parked is left alone until an operator orders otherwise, also after a crash.
     LeftAlone,
+    /// A call to work that may have arrived before says so: an XID is used once.
+    RepeatSaysSo,
     /// No alarm without a participant that refuses.
     NoFalseAlarm,
     /// The core understands every log that it has written itself.
@@ -53,6 +55,7 @@ impl fmt::Display for Claim {
             Claim::NoChangeOfMind => "a branch of a committed transaction was told to roll back",
             Claim::LastEnd => "the end was told before the last branch had ended",
             Claim::LeftAlone => "a parked branch was called, and nobody had ordered it",
+            Claim::RepeatSaysSo => "a call to work may have arrived before, and does not say so",
             Claim::NoFalseAlarm => "an alarm although nobody refused",
             Claim::OwnLog => "the core does not understand its own log",
         })

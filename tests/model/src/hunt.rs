@@ -5,14 +5,15 @@ use crate::extent::{Extent, configurations};
 use crate::mutant::Mutant;
 use crate::trace::Trace;
 
-/// Puts the bug into each of the small configurations, until one of them breaks a claim; answers with the run that
-/// does. `None`: the bug has survived them all. [`Trace::claim`] says what is broken; printed, a trace is the whole
-/// run, step by step.
+/// Looks for a run that breaks a claim in each of the small configurations, with this bug in what surrounds the core.
+/// `None` as the bug: the core is as it is, seeded bugs included. Answers with the run; `None`: there is none, the bug
+/// has survived.
 ///
-/// Takes a second or two, without optimization ten times as long.
-pub fn hunt(mutant: Mutant, threads: usize) -> Option<Trace> {
+/// [`Trace::claim`] says what is broken; printed, a trace is the whole run, step by step. Takes about a second, without
+/// optimization ten.
+pub fn hunt(mutant: Option<Mutant>, threads: usize) -> Option<Trace> {
     configurations(Extent::Small).into_iter().find_map(|mut rules| {
-        rules.mutant = Some(mutant);
+        rules.mutant = mutant;
         check(rules, threads).broken
     })
 }

@@ -55,6 +55,8 @@ pub(crate) struct Participant {
     pub(crate) refused: bool,
     /// An operator has ended it against the decision.
     pub(crate) forced: bool,
+    /// The coordinator has given up a call to work, in this life of its own. The call may have arrived.
+    pub(crate) given_up: bool,
     /// The coordinator's log says that it is left alone until an operator orders otherwise.
     pub(crate) parked: bool,
     /// How often its effects became permanent, and were undone. More than two are counted as two.
@@ -73,6 +75,7 @@ impl Participant {
             fenced: false,
             refused: false,
             forced: false,
+            given_up: false,
             parked: false,
             commits: 0,
             undone: 0,

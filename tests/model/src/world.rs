@@ -113,6 +113,9 @@ impl World {
                 self.left.lost -= 1;
                 self.take(message);
                 self.network.push(abandoned(message));
+                if let Message::Call { to, verb: Verb::Work | Verb::WorkAndPrepare, .. } = message {
+                    self.participant_mut(to).given_up = true;
+                }
                 self.fail(message, true, rules);
             }
             Action::Duplicate(message) => {
@@ -223,7 +226,7 @@ impl World {
                 }
             }
             Effect::Call { branch, verb, repeated } => {
-                self.check_call(branch, verb, rules);
+                self.check_call(branch, verb, repeated, rules);
                 let to = index_of(branch);
                 self.network.push(Message::Call { to, verb, repeated, orphan: false, doubled: false });
             }
@@ -262,9 +265,13 @@ impl World {
         }
     }
 
-    fn check_call(&mut self, branch: BranchId, verb: Verb, rules: &Configuration) {
-        if self.participant(index_of(branch)).parked {
+    fn check_call(&mut self, branch: BranchId, verb: Verb, repeated: bool, rules: &Configuration) {
+        let Participant { parked, given_up, .. } = *self.participant(index_of(branch));
+        if parked {
             self.fail_claim(Claim::LeftAlone);
+        }
+        if given_up && !repeated && matches!(verb, Verb::Work | Verb::WorkAndPrepare) {
+            self.fail_claim(Claim::RepeatSaysSo);
         }
         let committed = self.log.is_durable(is_commit);
         let delegated = self.log.is_durable(|record| *record == Record::Delegated(branch));
@@ -365,7 +372,7 @@ impl World {
             *message = abandoned(*message);
         }
         self.timers.clear();
-        self.participants.iter_mut().for_each(|one| one.parked = false);
+        self.participants.iter_mut().for_each(|one| (one.parked, one.given_up) = (false, false));
         self.log.records.clone().iter().for_each(|record| self.note_what_is_parked(record));
         if self.log.records.is_empty() {
             self.transaction = None;
