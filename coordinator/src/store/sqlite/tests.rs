@@ -269,6 +269,27 @@ fn an_older_copy_is_refused() {
 }
 
 #[test]
+fn what_a_forced_append_of_nothing_covers_is_missed_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).unwrap();
+    run(async {
+        force(&store, vec![begun(1, "", "")]).await;
+        let wal = wal_file(&directory.path().join("concord.db"));
+        let before = length(&wal);
+        store.append(vec![decided(1, true)], Durability::Lazy).await.unwrap();
+        force(&store, vec![]).await;
+        store.queue.hold();
+        let left = tempfile::tempdir().unwrap();
+        for name in ["concord.db", "concord.db-wal", "concord.acknowledged"] {
+            fs::copy(directory.path().join(name), left.path().join(name)).unwrap();
+        }
+        let wal = fs::File::options().write(true).open(wal_file(&left.path().join("concord.db"))).unwrap();
+        wal.set_len(before).unwrap();
+        assert!(refused_open(&left).contains("3 commits were acknowledged, and only 2 are there"));
+    });
+}
+
+#[test]
 fn a_damaged_watermark_is_refused() {
     let (directory, _file) = sample();
     let path = directory.path().join("concord.acknowledged");
