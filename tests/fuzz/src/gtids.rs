@@ -15,16 +15,21 @@ pub(crate) struct GtidText {
     unix_ms: u64,
     epoch: u32,
     sequence: u64,
-    upper: bool,
+    spelling: u8,
     damage: Damage,
 }
 
 impl GtidText {
     pub(crate) fn text(&self) -> String {
-        let mut text = Gtid::compose(self.unix_ms, Epoch(self.epoch), self.sequence).to_string();
-        if self.upper {
-            text.make_ascii_uppercase();
-        }
+        let canonical = Gtid::compose(self.unix_ms, Epoch(self.epoch), self.sequence).to_string();
+        let text = match self.spelling % 16 {
+            0 => canonical.to_ascii_uppercase(),
+            // All of these are UUIDs, and none is a gtid.
+            1 => canonical.replace('-', ""),
+            2 => format!("{{{canonical}}}"),
+            3 => format!("urn:uuid:{canonical}"),
+            _ => canonical,
+        };
         String::from_utf8_lossy(&self.damage.apply(text.into_bytes())).into_owned()
     }
 }

@@ -26,23 +26,33 @@ struct Call {
     work: Option<(Action, Vec<u8>)>,
     remaining_ms: u32,
     flag: bool,
-    /// The cluster that the participant belongs to.
-    known: Option<u64>,
+    /// The cluster that the participant belongs to. There are few.
+    known: Option<u8>,
     damage: Damage,
 }
 
 #[derive(Debug, Clone, TypeGenerator)]
 struct Context {
     gtid: GtidText,
-    branch_id: u32,
+    branch_id: BranchNumber,
     /// None: the one that the participant belongs to.
-    cluster: Option<u64>,
+    cluster: Option<u8>,
+}
+
+#[derive(Debug, Clone, TypeGenerator)]
+enum BranchNumber {
+    Small(u8),
+    Any(u32),
 }
 
 #[derive(Debug, Clone, TypeGenerator)]
 enum Action {
     Name(String),
     Long(u8),
+}
+
+fn cluster(number: u8) -> u64 {
+    u64::from(number % 4)
 }
 
 /// What the door looks at.
@@ -56,8 +66,11 @@ impl Call {
     fn bytes(&self) -> Vec<u8> {
         let branch = self.context.as_ref().map(|context| BranchContext {
             gtid: context.gtid.text(),
-            branch_id: context.branch_id,
-            cluster_id: context.cluster.or(self.known).unwrap_or(1),
+            branch_id: match context.branch_id {
+                BranchNumber::Small(number) => u32::from(number % 8),
+                BranchNumber::Any(number) => number,
+            },
+            cluster_id: context.cluster.or(self.known).map_or(1, cluster),
         });
         let work = self.work.as_ref().map(|(action, payload)| Work {
             action: match action {
@@ -105,13 +118,13 @@ fn decode<M: Message + Default, T>(bytes: &[u8], parts: impl Fn(M) -> T) -> Opti
 fn what_passes_is_within_its_limits() {
     check!().with_type::<Call>().for_each(|call| {
         let Some(Parts { branch, work, remaining_ms }) = call.parts() else { return };
-        match door::xid(branch.clone(), call.known.map(ClusterId)) {
+        match door::xid(branch.clone(), call.known.map(|known| ClusterId(cluster(known)))) {
             Ok(xid) => {
                 let branch = branch.unwrap();
                 assert_eq!(xid.gtid.to_string(), branch.gtid.to_ascii_lowercase());
                 assert_eq!((xid.branch.0, xid.cluster.0), (branch.branch_id, branch.cluster_id));
                 assert_ne!(xid.branch.0, 0);
-                assert!(call.known.is_none_or(|known| known == xid.cluster.0));
+                assert!(call.known.is_none_or(|known| cluster(known) == xid.cluster.0));
                 // The database will know it again.
                 assert_eq!(Xid::parse(&RawXid::from(&xid)), Some(xid));
             }

@@ -7,20 +7,41 @@ use concord_xa::{FORMAT_ID, RawXid, Xid};
 #[derive(Debug, Clone, TypeGenerator)]
 struct Row {
     format_id: Option<i64>,
-    lengths: Option<(i64, i64)>,
+    lengths: Option<Lengths>,
     data: Vec<u8>,
     /// The bits that make a gtid.
     stamped: bool,
+}
+
+#[derive(Debug, Clone, TypeGenerator)]
+enum Lengths {
+    Any(i64, i64),
+    Small(i8, i8),
+    /// Of what is there, so much is the first part; and so much is missing.
+    Fitting(u8, i8),
+}
+
+impl Lengths {
+    fn of(&self, length: usize) -> (i64, i64) {
+        match *self {
+            Lengths::Any(gtrid, bqual) => (gtrid, bqual),
+            Lengths::Small(gtrid, bqual) => (gtrid.into(), bqual.into()),
+            Lengths::Fitting(gtrid, missing) => {
+                let (gtrid, length) = (i64::from(gtrid), length as i64);
+                (gtrid, length - gtrid + i64::from(missing / 64))
+            }
+        }
+    }
 }
 
 impl Row {
     /// What looks like one of ours, unless it says otherwise.
     fn parts(&self) -> (i64, i64, i64, Vec<u8>) {
         let mut data = self.data.clone();
-        let (gtrid, bqual) = self.lengths.unwrap_or((24, 4));
         if self.lengths.is_none() {
             data.resize(28, 0);
         }
+        let (gtrid, bqual) = self.lengths.as_ref().map_or((24, 4), |lengths| lengths.of(data.len()));
         if self.stamped && data.len() >= 24 {
             data[14] = data[14] & 0x0f | 0x80;
             data[16] = data[16] & 0x3f | 0x80;

@@ -499,12 +499,12 @@ impl World {
             return;
         }
         let over = transaction.state().is_terminal();
-        self.timers.retain(|timer| match timer {
-            Timer::Deadline => false,
-            Timer::Retry { branch, attempts } => transaction
-                .branch(*branch)
-                .is_some_and(|branch| branch.attempts() == *attempts && !branch.state().has_ended()),
-        });
+        // Not taken on trust: what still has an effect stays.
+        let matters = |event| {
+            let mut stepped = transaction.clone();
+            stepped.step(event, DEADLINE).is_ok_and(|effects| !effects.is_empty()) || stepped != *transaction
+        };
+        self.timers.retain(|timer| matters(Event::TimerFired(*timer)));
         self.network.retain(|message| {
             let event = match *message {
                 Message::Reply { from, verb, reply } if over || !is_phase_two(verb) => {
@@ -513,9 +513,7 @@ impl World {
                 Message::Report { from, vote } => Event::Voted { branch: branch_id(from), vote },
                 _ => return true,
             };
-            // Not taken on trust: what still has an effect stays.
-            let mut stepped = transaction.clone();
-            stepped.step(event, Millis(0)).is_ok_and(|effects| !effects.is_empty()) || stepped != *transaction
+            matters(event)
         });
     }
 
