@@ -127,12 +127,13 @@ impl History {
         let store = match SqliteStore::open(self.directory.path()) {
             Ok(store) => store,
             Err(error) => {
-                assert!(error.to_string().contains("concord."), "{what}: {error}");
+                let error = error.to_string();
+                assert!(error.contains("concord."), "{what}: {error}");
                 let left = Files::read(self.directory.path());
-                assert!(
-                    left.store == files.store && left.log == files.log,
-                    "{what}: not left alone: {error}"
-                );
+                // Where all was there that must be, the epoch may have been raised before SQLite stumbles.
+                let is_missed = error.contains("were acknowledged") || error.contains("should have");
+                let is_changed = left.store != files.store || left.log != files.log;
+                assert!(!(is_missed && is_changed), "{what}: not left alone: {error}");
                 return Verdict::Refused;
             }
         };
