@@ -185,7 +185,9 @@ pub enum StoreError {
         reason: Arc<str>,
     },
     /// A stored record cannot be read: the file is damaged, or was changed by something else.
-    #[error("the store holds a record of {gtid} that cannot be read: {reason}")]
+    #[error(
+        "the store holds a record of {gtid} that cannot be read: {reason}; its file is damaged: restore a backup"
+    )]
     Corrupt {
         /// Whose record.
         gtid: Gtid,

@@ -272,7 +272,8 @@ fn optional_row(row: &Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
 }
 
 fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {
-    let found = format!("it holds {bytes:02x?} where a gtid should be: the file is damaged");
+    let found =
+        format!("it holds {bytes:02x?} where a gtid should be: the file is damaged; restore a backup");
     <[u8; 16]>::try_from(bytes)
         .ok()
         .and_then(|bytes| Gtid::from_bytes(bytes).ok())
