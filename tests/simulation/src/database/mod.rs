@@ -43,6 +43,8 @@ pub mod code {
     pub const GUARD: u16 = 1242;
     /// XAER_NOTA: there is no such branch, or another session holds it.
     pub const NOTA: u16 = 1397;
+    /// XAER_INVAL: not a thing to ask for.
+    pub const INVAL: u16 = 1398;
     /// XAER_RMFAIL: not in this state.
     pub const RMFAIL: u16 = 1399;
     /// XAER_OUTSIDE: the session has a transaction of another kind.
@@ -59,8 +61,6 @@ pub mod code {
 
 /// States of a barrier row, as the SDK writes them.
 pub mod barrier {
-    /// Confirm where there is no row; never committed.
-    pub const NONE: u8 = 0;
     /// An XA branch's marker.
     pub const MARKER: u8 = 1;
     /// Rolled back or cancelled before it came.
@@ -137,8 +137,8 @@ pub enum Statement {
     },
     /// Reads a barrier row: as last committed, or whoever has changed it (READ UNCOMMITTED).
     Look(Schema, Gtid, u32, Isolation),
-    /// Deletes a barrier row.
-    Purge(Schema, Gtid, u32),
+    /// `UPDATE concord_barrier`: makes a row in state tried confirmed. One row affected: it was.
+    Confirm(Schema, Gtid, u32),
     /// `KILL`.
     Kill(SessionId),
     /// What `information_schema.processlist` says of a session.

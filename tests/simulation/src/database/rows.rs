@@ -78,7 +78,7 @@ pub(super) enum NotGranted {
 }
 
 /// Everything that is stored.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rows {
     committed: BTreeMap<Key, Row>,
     pub(super) notes: Vec<Note>,
@@ -129,16 +129,7 @@ impl Rows {
 
     fn end(&mut self, id: TransactionId) -> Option<Transaction> {
         let transaction = self.transactions.remove(&id)?;
-        for key in &transaction.locks {
-            let Some(lock) = self.locks.get_mut(key) else { continue };
-            lock.shared.remove(&id);
-            if lock.exclusive == Some(id) {
-                lock.exclusive = None;
-            }
-            if lock.exclusive.is_none() && lock.shared.is_empty() {
-                self.locks.remove(key);
-            }
-        }
+        transaction.locks.iter().for_each(|key| self.release(id, key));
         Some(transaction)
     }
 
@@ -184,6 +175,42 @@ impl Rows {
             transaction.locks.insert(key);
         }
         Ok(())
+    }
+
+    pub(super) fn holds(&self, id: TransactionId, key: Key) -> bool {
+        self.locks.get(&key).is_some_and(|lock| lock.exclusive == Some(id))
+    }
+
+    pub(super) fn is_waiting(&self, id: TransactionId) -> bool {
+        self.transactions.get(&id).is_some_and(|transaction| transaction.waits_for.is_some())
+    }
+
+    /// Gives one lock back.
+    pub(super) fn unlock(&mut self, id: TransactionId, key: Key) {
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.locks.remove(&key);
+        }
+        self.release(id, &key);
+    }
+
+    /// Gives all its locks back, if it has written nothing.
+    pub(super) fn unlock_unless_written(&mut self, id: TransactionId) {
+        let Some(transaction) = self.transactions.get_mut(&id) else { return };
+        if !transaction.has_written() {
+            let locks = std::mem::take(&mut transaction.locks);
+            locks.iter().for_each(|key| self.release(id, key));
+        }
+    }
+
+    fn release(&mut self, id: TransactionId, key: &Key) {
+        let Some(lock) = self.locks.get_mut(key) else { return };
+        lock.shared.remove(&id);
+        if lock.exclusive == Some(id) {
+            lock.exclusive = None;
+        }
+        if lock.exclusive.is_none() && lock.shared.is_empty() {
+            self.locks.remove(key);
+        }
     }
 
     pub(super) fn stop_waiting(&mut self, id: TransactionId) {

@@ -21,7 +21,7 @@ pub enum Stop {
 }
 
 /// A database server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Server {
     pub(super) flavor: Flavor,
     pub(super) rows: Rows,
@@ -44,7 +44,7 @@ pub(super) struct Branch {
     pub(super) prepared: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Session {
     pub(super) doing: Doing,
     /// Rows that the last statement matched.
@@ -137,7 +137,11 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(&id)
             && result != Err(Stop::Blocked)
         {
-            session.matched = result.as_ref().map_or(u64::MAX, Answer::affected);
+            session.matched = match &result {
+                Ok(Answer::Affected(rows)) => *rows,
+                // As ROW_COUNT() has it after an error, and after rows: -1.
+                _ => u64::MAX,
+            };
         }
         if result == Err(Stop::Error(code::DEADLOCK)) {
             self.lose_transaction(id);
@@ -168,12 +172,13 @@ impl Server {
                 false => Err(Stop::Error(code::GUARD)),
             },
             Statement::Marker(schema, gtid, branch, rows) => {
-                if rows.is_some_and(|rows| rows != self.matched(id)) {
-                    return Err(Stop::Error(code::BAD_NULL));
-                }
+                let fits = rows.is_none_or(|rows| rows == self.matched(id));
                 let row = Row::Barrier { state: barrier::MARKER, connection: id, created_ms: self.now_ms };
                 let key = Key::Barrier(schema, gtid, branch);
-                self.write(id, |server, transaction| server.insert(transaction, key, row))
+                self.write(id, |server, transaction| match fits {
+                    true => server.insert(transaction, key, row),
+                    false => Err(Stop::Error(code::BAD_NULL)),
+                })
             }
             Statement::Barrier { schema, gtid, branch, new, tried, touch } => {
                 let key = Key::Barrier(schema, gtid, branch);
@@ -183,9 +188,9 @@ impl Server {
             Statement::Look(schema, gtid, branch, isolation) => {
                 self.look(id, Key::Barrier(schema, gtid, branch), isolation)
             }
-            Statement::Purge(schema, gtid, branch) => {
+            Statement::Confirm(schema, gtid, branch) => {
                 let key = Key::Barrier(schema, gtid, branch);
-                self.write(id, |server, transaction| server.delete(transaction, key))
+                self.write(id, |server, transaction| server.confirm(transaction, key))
             }
             Statement::Kill(other) => match self.sessions.contains_key(&other) {
                 true => {
@@ -217,6 +222,22 @@ impl Server {
         if let Some(transaction) = self.transaction_of(id) {
             self.rows.stop_waiting(transaction);
         }
+    }
+
+    /// A deadlock's victim, other than the session whose statement closed the circle: servers choose.
+    pub fn fall_victim(&mut self, id: SessionId) {
+        self.stop_waiting(id);
+        self.lose_transaction(id);
+    }
+
+    /// Whether there is a branch of this name, in any state.
+    pub fn knows(&self, xid: &Xid) -> bool {
+        self.branches.contains_key(xid)
+    }
+
+    /// Whether the session is in the middle of a branch.
+    pub fn is_in_branch(&self, id: SessionId) -> bool {
+        matches!(self.doing(id), Doing::Branch(..))
     }
 
     /// What a read of every table shows.
@@ -331,16 +352,13 @@ impl Server {
     }
 
     fn change(&mut self, by: TransactionId, key: Key, balance: i64, frozen: i64) -> Result<Answer, Stop> {
-        self.rows.lock(by, key, Mode::Exclusive)?;
-        let Some(Row::Account { balance: old, frozen: old_frozen }) = self.rows.see(Some(by), key) else {
-            return Ok(Answer::Affected(0));
-        };
-        let (balance, frozen) = (old + balance, old_frozen + frozen);
-        if balance < 0 || frozen < 0 {
-            return Ok(Answer::Affected(0));
-        }
-        self.rows.change(by, key, Some(Row::Account { balance, frozen }));
-        Ok(Answer::Affected(1))
+        self.update(by, key, |row| match row {
+            Row::Account { balance: old, frozen: old_frozen } => {
+                let (balance, frozen) = (old + balance, old_frozen + frozen);
+                (balance >= 0 && frozen >= 0).then_some(Row::Account { balance, frozen })
+            }
+            Row::Barrier { .. } => None,
+        })
     }
 
     fn note(&mut self, by: TransactionId, note: Note) -> Result<Answer, Stop> {
@@ -384,13 +402,41 @@ impl Server {
         Ok(Answer::Affected(2))
     }
 
-    fn delete(&mut self, by: TransactionId, key: Key) -> Result<Answer, Stop> {
-        self.rows.lock(by, key, Mode::Exclusive)?;
-        let there = self.rows.see(Some(by), key).is_some();
-        if there {
-            self.rows.change(by, key, None);
+    fn confirm(&mut self, by: TransactionId, key: Key) -> Result<Answer, Stop> {
+        // Without a row there is nothing to lock.
+        if self.rows.look(Some(by), key, Isolation::Uncommitted).is_none() {
+            return Ok(Answer::Affected(0));
         }
-        Ok(Answer::Affected(u64::from(there)))
+        self.update(by, key, |row| match row {
+            Row::Barrier { state: barrier::TRIED, connection, created_ms } => {
+                Some(Row::Barrier { state: barrier::CONFIRMED, connection, created_ms })
+            }
+            _ => None,
+        })
+    }
+
+    /// `UPDATE … WHERE`: changes a row if it is there and `change` wants to. A lock on one that it leaves alone is
+    /// given back at READ COMMITTED, which local transactions run at, unless it had to be waited for; branches keep it.
+    fn update(
+        &mut self,
+        by: TransactionId,
+        key: Key,
+        change: impl FnOnce(Row) -> Option<Row>,
+    ) -> Result<Answer, Stop> {
+        let keep = self.rows.holds(by, key) || self.rows.is_waiting(by);
+        self.rows.lock(by, key, Mode::Exclusive)?;
+        let row = self.rows.see(Some(by), key);
+        if let Some(changed) = row.and_then(change) {
+            // A row that is set to what it is counts as matched, and is not written.
+            if row != Some(changed) {
+                self.rows.change(by, key, Some(changed));
+            }
+            return Ok(Answer::Affected(1));
+        }
+        if !keep && !self.branches.values().any(|branch| branch.transaction == Some(by)) {
+            self.rows.unlock(by, key);
+        }
+        Ok(Answer::Affected(0))
     }
 
     fn read(&self, id: SessionId, key: Key) -> Result<Answer, Stop> {

@@ -67,6 +67,10 @@ impl Server {
         if let Some(branch) = self.branches.get_mut(&xid) {
             branch.prepared = true;
             branch.holder = (!detached).then_some(id);
+            // Of a branch that changed nothing, MySQL keeps the name only.
+            if let Some(transaction) = branch.transaction.filter(|_| detached) {
+                self.rows.unlock_unless_written(transaction);
+            }
         }
         self.set_doing(id, if detached { Doing::Nothing } else { Doing::Branch(xid, Stage::Prepared) });
         // PREPARE syncs the log.
@@ -79,11 +83,12 @@ impl Server {
             Doing::Branch(own, stage) if own == xid => match (stage, one_phase) {
                 (Stage::Idle, true) | (Stage::Prepared, false) => {}
                 (Stage::Doomed, _) => return refused(code::RBDEADLOCK),
+                (Stage::Prepared, true) => return refused(code::INVAL),
                 _ => return refused(code::RMFAIL),
             },
-            busy @ (Doing::Branch(..) | Doing::Local(_)) => return self.busy(busy),
-            Doing::Nothing if !self.is_detached(&xid) => return refused(code::NOTA),
-            Doing::Nothing => {}
+            Doing::Branch(..) | Doing::Local(_) => return self.busy(),
+            Doing::Nothing if one_phase && self.flavor == Flavor::MariaDb => return refused(code::INVAL),
+            Doing::Nothing => self.detached(&xid)?,
         }
         self.forget(id, xid, |server, transaction| server.commit_transaction(transaction));
         DONE
@@ -95,9 +100,8 @@ impl Server {
                 Stage::Active => return refused(code::RMFAIL),
                 Stage::Idle | Stage::Prepared | Stage::Doomed => {}
             },
-            busy @ (Doing::Branch(..) | Doing::Local(_)) => return self.busy(busy),
-            Doing::Nothing if !self.is_detached(&xid) => return refused(code::NOTA),
-            Doing::Nothing => {}
+            Doing::Branch(..) | Doing::Local(_) => return self.busy(),
+            Doing::Nothing => self.detached(&xid)?,
         }
         let prepared = self.branches.get(&xid).is_some_and(|branch| branch.prepared);
         self.forget(id, xid, |server, transaction| {
@@ -111,16 +115,25 @@ impl Server {
     }
 
     /// The answer to a verb about another branch, from a session that is in the middle of something.
-    fn busy(&self, doing: Doing) -> Result<Answer, Stop> {
-        refused(match (self.flavor, doing) {
-            (Flavor::MariaDb, _) => code::OUTSIDE,
-            (Flavor::MySql, Doing::Branch(..)) => code::RMFAIL,
-            (Flavor::MySql, _) => code::OUTSIDE,
+    fn busy(&self) -> Result<Answer, Stop> {
+        refused(match self.flavor {
+            Flavor::MariaDb => code::OUTSIDE,
+            Flavor::MySql => code::RMFAIL,
         })
     }
 
-    fn is_detached(&self, xid: &Xid) -> bool {
-        self.branches.get(xid).is_some_and(|branch| branch.prepared && branch.holder.is_none())
+    /// Whether a session that holds no branch may end this one.
+    fn detached(&mut self, xid: &Xid) -> Result<(), Stop> {
+        match self.branches.get(xid) {
+            Some(Branch { prepared: true, holder: None, transaction }) => {
+                if transaction.is_some() {
+                    return Ok(());
+                }
+                self.branches.remove(xid);
+                Err(Stop::Error(code::RBROLLBACK))
+            }
+            _ => Err(Stop::Error(code::NOTA)),
+        }
     }
 
     /// Ends a branch, in whatever way `end` ends its transaction.
@@ -137,11 +150,18 @@ impl Server {
     /// The session that held it has gone.
     pub(super) fn let_go_of(&mut self, xid: Xid) {
         let Some(branch) = self.branches.get_mut(&xid) else { return };
+        branch.holder = None;
+        let transaction = branch.transaction;
         if branch.prepared {
-            branch.holder = None;
+            // Of a branch that changed nothing, MariaDB keeps the name only, and tells whoever wants to end it.
+            let read =
+                transaction.filter(|id| !self.rows.transaction(*id).is_some_and(Transaction::has_written));
+            if let (Flavor::MariaDb, Some(transaction)) = (self.flavor, read) {
+                branch.transaction = None;
+                self.rows.roll_back(transaction);
+            }
             return;
         }
-        let transaction = branch.transaction;
         self.branches.remove(&xid);
         if let Some(transaction) = transaction {
             self.rows.roll_back(transaction);

@@ -116,10 +116,12 @@ impl Process {
     ) -> Result<Finished, Unsettled> {
         let _held = self.locks.hold(xid).await;
         let blind = world.has(Mutant::ConfirmBlind);
-        let row = self.barrier_row(&xid, barrier::NONE, Some(barrier::CONFIRMED), false);
+        let row = Statement::Confirm(self.resource.schema, xid.gtid, xid.branch.0);
         let mut local = self.begin_with(world, &xid, Some(row)).await?;
-        if local.affected != CHANGED && !blind {
-            return recorded_end(self.read_and_roll_back(world, local, &xid).await?);
+        if local.affected == 0 && !blind {
+            let state = self.read(world, &mut local, &xid).await?;
+            self.roll_back_local(world, local).await;
+            return state.map_or(Ok(Finished::Refused("no Try is on record".into())), recorded_end);
         }
         let Some(plan) = world.branch_plan(&job) else { return Err(Unsettled("no such work".into())) };
         if plan.stubborn && !world.is_healed() {
@@ -142,7 +144,7 @@ impl Process {
         let mut local = self.begin_with(world, &xid, Some(row)).await?;
         let state = match local.affected {
             CHANGED => barrier::CANCELLED,
-            _ => self.read(world, &mut local, &xid).await?,
+            _ => self.read_own(world, &mut local, &xid).await?,
         };
         let blind = world.has(Mutant::CancelBlind) && state != barrier::TOMBSTONE;
         if local.affected != CHANGED && !blind {
@@ -186,17 +188,23 @@ impl Process {
         Ok(Local { session, affected: answers.get(1).map_or(0, Answer::affected) })
     }
 
-    async fn read(&self, world: &World, local: &mut Local, xid: &Xid) -> Result<u8, Unsettled> {
+    async fn read(&self, world: &World, local: &mut Local, xid: &Xid) -> Result<Option<u8>, Unsettled> {
         let look = Statement::Look(self.resource.schema, xid.gtid, xid.branch.0, Isolation::Committed);
         let answers = local.session.run_within(world, CONTROL_TIME, vec![look]).await;
         match answers.map_err(|failure| failure.error)?.first() {
-            Some(Answer::Found(Some(Row::Barrier { state, .. }))) => Ok(*state),
+            Some(Answer::Found(Some(Row::Barrier { state, .. }))) => Ok(Some(*state)),
+            Some(Answer::Found(None)) => Ok(None),
             _ => Err(Unsettled("the barrier row cannot be read".into())),
         }
     }
 
+    /// Reads a row that this transaction has locked, and that is therefore there.
+    async fn read_own(&self, world: &World, local: &mut Local, xid: &Xid) -> Result<u8, Unsettled> {
+        self.read(world, local, xid).await?.ok_or_else(|| Unsettled("the barrier row has gone".into()))
+    }
+
     async fn read_and_roll_back(&self, world: &World, mut local: Local, xid: &Xid) -> Result<u8, Unsettled> {
-        let state = self.read(world, &mut local, xid).await?;
+        let state = self.read_own(world, &mut local, xid).await?;
         self.roll_back_local(world, local).await;
         Ok(state)
     }
@@ -243,7 +251,6 @@ fn recorded_try(state: u8) -> Result<Tried, Unsettled> {
 
 fn recorded_end(state: u8) -> Result<Finished, Unsettled> {
     match state {
-        barrier::NONE => Ok(Finished::Refused("no Try is on record".into())),
         barrier::CONFIRMED => Ok(Finished::Confirmed),
         barrier::CANCELLED | barrier::TOMBSTONE | barrier::REFUSED => Ok(Finished::Cancelled),
         other => Err(Unsettled(format!("a row in state {other}"))),
