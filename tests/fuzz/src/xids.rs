@@ -27,8 +27,9 @@ impl Lengths {
             Lengths::Any(gtrid, bqual) => (gtrid, bqual),
             Lengths::Small(gtrid, bqual) => (gtrid.into(), bqual.into()),
             Lengths::Fitting(gtrid, missing) => {
-                let (gtrid, length) = (i64::from(gtrid), length as i64);
-                (gtrid, length - gtrid + i64::from(missing / 64))
+                let length = length as i64;
+                let gtrid = i64::from(gtrid) % (length + 1);
+                (gtrid, length - gtrid - i64::from(missing / 64))
             }
         }
     }

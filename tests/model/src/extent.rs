@@ -12,7 +12,7 @@ pub enum Extent {
     Small,
     /// Two minutes on two processors: two branches with faults of every kind, and three.
     Usual,
-    /// An hour and more, and gigabytes: the usual ones with more faults, two crashes of the coordinator above all.
+    /// Many minutes, and gigabytes: three branches with two crashes of the coordinator, two with faults of every kind.
     Long,
 }
 
@@ -50,16 +50,17 @@ fn small() -> Vec<Configuration> {
     .concat()
 }
 
+const PAIRS: [&[Kind]; 3] = [&[Xa, Xa], &[Xa, Tcc], &[Tcc, Tcc]];
+
 fn pairs() -> Vec<Configuration> {
-    let kinds: [&[Kind]; 3] = [&[Xa, Xa], &[Xa, Tcc], &[Tcc, Tcc]];
     // A branch is left alone after its first failure in phase two, and goes on by an operator's order.
     let mut parking =
-        each(&kinds, &[EarlyVote], Faults { crashes: 1, lost: 2, sweeps: 1, orders: 1, ..Faults::default() });
+        each(&PAIRS, &[EarlyVote], Faults { crashes: 1, lost: 2, sweeps: 1, orders: 1, ..Faults::default() });
     parking.iter_mut().for_each(|rules| rules.park_after_attempts = Some(1));
     [
-        each(&kinds, &[EarlyVote], EVERYTHING),
-        each(&kinds[..2], &[Strict], Faults { orders: 0, ..EVERYTHING }),
-        each(&kinds, &[Initiator], Faults { orders: 0, ..EVERYTHING }),
+        each(&PAIRS, &[EarlyVote], EVERYTHING),
+        each(&PAIRS[..2], &[Strict], Faults { orders: 0, ..EVERYTHING }),
+        each(&PAIRS, &[Initiator], Faults { orders: 0, ..EVERYTHING }),
         parking,
     ]
     .concat()
@@ -80,9 +81,12 @@ fn threes() -> Vec<Configuration> {
 fn long() -> Vec<Configuration> {
     let twice = Faults { crashes: 2, ..ACCIDENTS };
     [
-        each(&THREES, &[EarlyVote, Strict], twice),
+        each(&THREES, &[EarlyVote], twice),
+        each(&[THREES[0], THREES[2], THREES[3]], &[Strict], twice),
         each(&THREES, &[Initiator], Faults { duplicated: 0, ..twice }),
-        each(&[&[Xa, Xa], &[Xa, Tcc], &[Tcc, Tcc]], &[EarlyVote, Strict, Initiator], EVERYTHING),
+        each(&PAIRS, &[EarlyVote], Faults { crashes: 2, ..EVERYTHING }),
+        each(&PAIRS[..2], &[Strict], EVERYTHING),
+        each(&PAIRS, &[Initiator], EVERYTHING),
     ]
     .concat()
 }

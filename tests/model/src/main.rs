@@ -13,15 +13,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Explores the protocol core exhaustively: every order of messages, losses and crashes, within bounds.
 #[derive(Debug, Parser)]
 struct Options {
-    /// One and two branches only: seconds
+    /// One and two branches only: a second
     #[arg(long, conflicts_with = "long")]
     small: bool,
 
-    /// More faults in each run: hours, and many gigabytes
+    /// Two crashes of the coordinator; two branches with faults of every kind: many minutes, and gigabytes
     #[arg(long)]
     long: bool,
 
-    /// Puts a bug into what surrounds the core; the run must fail then
+    /// Puts a bug into what surrounds the core: the run must fail then
     #[arg(long, value_name = "NAME")]
     mutant: Option<Mutant>,
 
