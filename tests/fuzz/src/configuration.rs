@@ -47,6 +47,7 @@ impl Value {
         match self {
             Value::Text(text) | Value::Raw(text) => text.clone(),
             Value::List(list) => list.join(","),
+            Value::Pattern(kind, 0..20_000) => format!("http://10.0.0.{kind}:80"),
             Value::Pattern(kind, port) => match kind % 5 {
                 0 => format!("http://10.0.0.{kind}:{port}"),
                 1 => format!("https://*.svc.local:{port}"),

@@ -448,6 +448,16 @@ async fn serve(calls: &[Call]) {
         let begun = world.coordinator.begin(Request::new(v1::BeginRequest::default())).await.unwrap();
         world.begun.push(begun.into_inner().gtid);
     }
+    for number in 1..settings().branches_max {
+        let request = v1::RegisterBranchRequest {
+            gtid: world.begun[0].clone(),
+            kind: v1::BranchKind::Xa.into(),
+            participant: "http://127.0.0.1:7100".into(),
+            registration_key: format!("key {number}"),
+            ..Default::default()
+        };
+        world.coordinator.register_branch(Request::new(request)).await.unwrap();
+    }
     for call in calls {
         world.call(call).await;
     }

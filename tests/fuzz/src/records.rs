@@ -199,6 +199,7 @@ async fn carry_out(log: &Log) {
     let delegated = records.iter().any(|record| matches!(record.kind, Some(Kind::Delegated(_))));
     match engine.get(gtid).await {
         Ok((snapshot, history)) => {
+            assert!(!is_contradictory(&records), "{records:?}");
             let expected = match decided {
                 Some(true) => Decision::Commit,
                 Some(false) | None => Decision::Rollback,
@@ -220,6 +221,30 @@ async fn carry_out(log: &Log) {
     assert!(
         calls.iter().all(|verb| matches!(verb, Verb::Commit | Verb::Confirm | Verb::Rollback | Verb::Cancel))
     );
+}
+
+/// What no run can have written, whatever else there is: it must not be guessed at.
+fn is_contradictory(records: &[Record]) -> bool {
+    let (mut begun, mut decided, mut branches) = (0, 0, 0);
+    for record in records {
+        match &record.kind {
+            None => return true,
+            Some(Kind::Begun(one)) => {
+                begun += 1;
+                branches = one.branches.len();
+            }
+            Some(Kind::Registered(_)) => branches += 1,
+            Some(Kind::Decided(one)) => {
+                decided += 1;
+                let known = |id: &u32| (1..=branches).contains(&(*id as usize));
+                if one.commit && one.branches.is_empty() || !one.branches.iter().all(known) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    begun != 1 || decided > 1
 }
 
 fn assert_names(error: &StoreError, gtid: Gtid) {
