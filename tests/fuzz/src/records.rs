@@ -31,7 +31,7 @@ enum Line {
     Decided {
         commit: bool,
         branches: [bool; 3],
-        other: Option<u32>,
+        other: u8,
     },
     BranchEnded {
         branch: u8,
@@ -51,8 +51,10 @@ enum Line {
 pub(crate) struct Log {
     /// Of the branches that came with the request; none: its initiator drives.
     kinds: Vec<bool>,
-    lines: Vec<Line>,
-    ended: Option<bool>,
+    lines: [Line; 4],
+    /// So many of them: few are sooner right.
+    length: u8,
+    ended: u8,
     damaged: Option<(u8, Damage)>,
 }
 
@@ -63,8 +65,9 @@ impl Log {
             let branches = kinds.map(|(index, tcc)| spec(index as u32 + 1, if *tcc { 2 } else { 1 }));
             Kind::Begun(store::Begun { branches: branches.collect(), ..Default::default() })
         };
+        let end = (self.ended % 4 == 0).then(|| Some(ended(self.ended % 8 == 0)));
         let lines =
-            self.lines.iter().take(4).map(|line| line.kind(begun)).chain(self.ended.map(ended).map(Some));
+            self.lines.iter().take(usize::from(self.length % 5)).map(|line| line.kind(begun)).chain(end);
         let mut records: Vec<_> =
             [Some(begun())].into_iter().chain(lines).map(|kind| Record { kind }).collect();
         if let Some((place, damage)) = &self.damaged {
@@ -91,7 +94,7 @@ impl Line {
             Line::Delegated { branch } => Kind::Delegated(store::Delegated { branch_id: id(branch) }),
             Line::Decided { commit, branches, other } => {
                 let told = (1..).zip(branches).filter(|(_, told)| **told).map(|(id, _)| id);
-                let branches = told.chain(*other).collect();
+                let branches = told.chain((*other < 16).then_some(u32::from(*other))).collect();
                 Kind::Decided(store::Decided { commit: *commit, branches, reason: String::new() })
             }
             Line::BranchEnded { branch, committed, source, heuristic } => {
