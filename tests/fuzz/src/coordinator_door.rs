@@ -448,7 +448,8 @@ async fn serve(calls: &[Call]) {
         let begun = world.coordinator.begin(Request::new(v1::BeginRequest::default())).await.unwrap();
         world.begun.push(begun.into_inner().gtid);
     }
-    for number in 1..settings().branches_max {
+    // One of them is full.
+    for number in 0..settings().branches_max {
         let request = v1::RegisterBranchRequest {
             gtid: world.begun[0].clone(),
             kind: v1::BranchKind::Xa.into(),

@@ -65,7 +65,7 @@ impl Log {
             let branches = kinds.map(|(index, tcc)| spec(index as u32 + 1, if *tcc { 2 } else { 1 }));
             Kind::Begun(store::Begun { branches: branches.collect(), ..Default::default() })
         };
-        let end = (self.ended % 4 == 0).then(|| Some(ended(self.ended % 8 == 0)));
+        let end = self.ended.is_multiple_of(4).then(|| Some(ended(self.ended.is_multiple_of(8))));
         let lines =
             self.lines.iter().take(usize::from(self.length % 5)).map(|line| line.kind(begun)).chain(end);
         let mut records: Vec<_> =

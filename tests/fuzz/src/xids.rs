@@ -65,6 +65,7 @@ fn a_row_of_xa_recover_is_ours_to_the_last_byte_or_left_alone() {
         };
         assert_eq!([raw.gtrid.as_slice(), raw.bqual.as_slice()].concat(), data);
         assert_eq!(raw.gtrid.len(), usize::try_from(gtrid_length).unwrap());
+        assert_eq!(raw.bqual.len(), usize::try_from(bqual_length).unwrap());
         let gtid = || Gtid::from_bytes(raw.gtrid[8..].try_into().unwrap());
         let ours = format_id == FORMAT_ID && (gtrid_length, bqual_length) == (24, 4) && gtid().is_ok();
         let xid = Xid::parse(&raw);
