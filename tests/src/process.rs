@@ -1,6 +1,6 @@
 //! A program in a process of its own, whose log goes to a file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -86,9 +86,8 @@ impl Process {
         let log = File::options().create(true).append(true).open(&self.log).context("open a log file")?;
         let mut command = self.command();
         command
-            // What the reader has configured for a coordinator of their own is not meant for this one.
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("CONCORD_")))
+            .envs(std::env::vars_os().filter(|(name, _)| is_for_children(name)))
             .stdin(Stdio::piped()) // Its end tells the process that the test is gone.
             .stdout(Stdio::piped())
             .stderr(log)
@@ -217,4 +216,9 @@ impl Drop for Process {
         let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
         println!("---- the end of the log of {} ----\n{}", self.name, tail.join("\n"));
     }
+}
+
+/// Settings of a coordinator of one's own are not meant for this one; the switch of seeded bugs is.
+fn is_for_children(name: &OsStr) -> bool {
+    name == concord_seeded_bugs::SWITCH || !name.to_string_lossy().starts_with("CONCORD_")
 }
