@@ -157,7 +157,7 @@ impl Initiator {
         self.think().await;
         match end {
             Ending::Abandon => {}
-            Ending::Commit if done => self.end(gtid, true).await,
+            Ending::Commit if done => self.commit(gtid).await,
             Ending::Commit | Ending::Rollback => self.end(gtid, false).await,
         }
     }
@@ -210,6 +210,18 @@ impl Initiator {
             }
         });
         answer.await.ok()
+    }
+
+    /// Commits; perhaps while somebody else wants it rolled back.
+    async fn commit(&mut self, gtid: Gtid) {
+        let Some(after_ms) = self.plan.rival_ms else { return self.end(gtid, true).await };
+        let (world, plan, roll) = (Arc::clone(&self.world), self.plan.clone(), self.roll.clone());
+        let mut rival = Initiator { world, plan, roll };
+        let rolled_back = async {
+            rival.world.pause(after_ms).await;
+            rival.end(gtid, false).await;
+        };
+        tokio::join!(self.end(gtid, true), rolled_back);
     }
 
     async fn end(&mut self, gtid: Gtid, commit: bool) {

@@ -125,14 +125,19 @@ pub(crate) fn intrude(world: &World, index: usize, schema: u8) {
     }
 }
 
-/// Starts what is down, and lets every message through. The coordinator is started by its supervisor.
+/// Starts what is down, but for the participants that never come back, and lets every message through. The coordinator
+/// is started by its supervisor.
 pub(crate) fn mend(world: &Arc<World>) {
     world.set_healed();
     world.network.heal();
     for database in world.databases.iter().filter(|database| !database.is_up()) {
         database.start();
     }
-    for participant in world.participants.iter().filter(|participant| !participant.is_up()) {
-        participant.start(world);
+    for participant in &world.participants {
+        if world.scenario.forsaken.contains(&participant.number) {
+            participant.kill();
+        } else if !participant.is_up() {
+            participant.start(world);
+        }
     }
 }

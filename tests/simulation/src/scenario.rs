@@ -33,6 +33,9 @@ pub struct Scenario {
     pub participant: ParticipantPlan,
     /// Branches of another coordinator, prepared in a participant's schema at this time and left there.
     pub foreigners: Vec<(u8, u64)>,
+    /// Participants that are not there any more when everything else is mended. They have XA branches only, and
+    /// none alone in its transaction: whose end only they know.
+    pub forsaken: Vec<u8>,
     /// When everything is mended, in milliseconds.
     pub heal_at_ms: u64,
 }
@@ -121,6 +124,8 @@ pub struct TransactionPlan {
     pub patience_ms: u64,
     /// When it wants to be answered.
     pub wait: Wait,
+    /// How long after an initiator's commit somebody else asks for a rollback.
+    pub rival_ms: Option<u64>,
 }
 
 /// Who drives a transaction.
@@ -270,18 +275,25 @@ impl Scenario {
             let number = u32::try_from(number).unwrap_or(0);
             TransactionPlan::new(dice.of(2).of(number.into()), number, span_ms, &participants, accounts)
         });
-        let transactions = transactions.collect();
+        let transactions: Vec<_> = transactions.collect();
         let theme = Theme::new(&mut roll);
         let bad_luck = roll.between(0..=theme.disasters_max());
         let disasters = (0..bad_luck)
             .map(|number| Disaster::new(dice.of(3).of(number), theme, span_ms, &participants, servers.len()))
             .collect();
         let foreigners = foreigners(dice.of(8), participants.len(), span_ms);
+        let forsaken = forsaken(dice.of(9), &transactions, participants.len());
+        let mut coordinator = coordinator(dice.of(5));
+        if !forsaken.is_empty() {
+            // What is parked waits for an operator, and the sweeper leaves it to him.
+            coordinator.park_after = 0;
+        }
         Scenario {
             seed,
             weather: weather(dice.of(4)),
-            coordinator: coordinator(dice.of(5)),
+            coordinator,
             participant: participant(dice.of(6)),
+            forsaken,
             servers,
             participants,
             accounts,
@@ -375,6 +387,22 @@ fn foreigners(dice: Dice, participants: usize, span_ms: u64) -> Vec<(u8, u64)> {
     (0..count).map(|_| (schema(&mut roll), roll.between(0..=span_ms))).collect()
 }
 
+fn forsaken(dice: Dice, transactions: &[TransactionPlan], participants: usize) -> Vec<u8> {
+    let mut roll = dice.roll();
+    if !roll.chance(0.3) {
+        return Vec::new();
+    }
+    let indispensable = |number: u8| {
+        let mut branches = transactions.iter().flat_map(|plan| {
+            let alone = plan.branches.len() == 1;
+            plan.branches.iter().map(move |branch| (branch, alone))
+        });
+        branches.any(|(branch, alone)| branch.participant == number && (alone || branch.kind == Kind::Tcc))
+    };
+    let numbers = (0..participants).filter_map(|number| u8::try_from(number).ok());
+    numbers.filter(|number| !indispensable(*number)).collect()
+}
+
 fn participant(dice: Dice) -> ParticipantPlan {
     let mut roll = dice.roll();
     ParticipantPlan {
@@ -400,6 +428,7 @@ impl TransactionPlan {
             repeats: if keyed && roll.chance(0.3) { 1 } else { 0 },
             patience_ms: roll.pick(&[500, 3_000, 20_000]),
             wait: if roll.chance(0.3) { Wait::Decided } else { Wait::Completed },
+            rival_ms: if roll.chance(0.2) { Some(roll.between(0..=60)) } else { None },
         }
     }
 }
