@@ -8,7 +8,8 @@
 //!
 //! Not compared: what a plain read inside a branch sees (REPEATABLE READ's snapshot is not simulated); which of
 //! several waiting sessions goes first, and who is a deadlock's victim (the real server's choice is followed); whether
-//! the rollback of a prepared branch survives the kill of a server (the same).
+//! the rollback of a prepared branch survives the kill of a server (the same); whether two inserts of one row, having
+//! waited for a third's rollback, deadlock (the same).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod conformance {

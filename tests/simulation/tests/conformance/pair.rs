@@ -51,6 +51,13 @@ struct Waiting {
     outcome: Option<Result<Answer, u16>>,
 }
 
+impl Slot {
+    fn waits_to_insert(&self) -> bool {
+        let statement = self.waiting.as_ref().map(|waiting| waiting.statement);
+        matches!(statement, Some(Statement::Marker(..) | Statement::Barrier { .. }))
+    }
+}
+
 impl<'a> Pair<'a> {
     pub(crate) async fn new(flavor: Flavor, real: &'a mut Real) -> Self {
         let mut model = Server::new(match flavor {
@@ -239,9 +246,19 @@ impl<'a> Pair<'a> {
     /// those that still wait have to.
     async fn check_others(&mut self) -> Result<(), Difference> {
         self.settle(false).await?;
+        let inserts = self.slots.iter().filter(|slot| slot.waits_to_insert()).count();
         loop {
             let answered: Vec<usize> = self.answers().map(|(at, _)| at).collect();
             let Some(first) = answered.first().copied() else { break };
+            // Two that waited for a third's rollback get in each other's way, as real servers have it.
+            let victim =
+                self.answers().find(|(_, outcome)| **outcome == Err(code::DEADLOCK)).map(|(at, _)| at);
+            if let Some(victim) = victim.filter(|at| inserts > 1 && self.slots[*at].waits_to_insert()) {
+                self.say(format!("session {victim} is the victim of a deadlock between inserts"));
+                self.model.fall_victim(self.slots[victim].id);
+                self.slots[victim].waiting = None;
+                continue;
+            }
             let goes_on = |at: &usize| {
                 let slot = &self.slots[*at];
                 let statement = slot.waiting.as_ref().map(|waiting| waiting.statement);
