@@ -235,6 +235,11 @@ impl Server {
         self.branches.contains_key(xid)
     }
 
+    /// Whether the session is in the middle of nothing.
+    pub fn is_idle(&self, id: SessionId) -> bool {
+        self.doing(id) == Doing::Nothing
+    }
+
     /// Whether the session is in the middle of a branch.
     pub fn is_in_branch(&self, id: SessionId) -> bool {
         matches!(self.doing(id), Doing::Branch(..))
@@ -334,6 +339,9 @@ impl Server {
         change: impl FnOnce(&mut Self, TransactionId) -> Result<Answer, Stop>,
     ) -> Result<Answer, Stop> {
         match self.doing(id) {
+            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+                Err(Stop::Error(code::RBDEADLOCK))
+            }
             Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
             Doing::Nothing => {
                 let transaction = self.rows.begin();
@@ -441,6 +449,9 @@ impl Server {
 
     fn read(&self, id: SessionId, key: Key) -> Result<Answer, Stop> {
         match self.doing(id) {
+            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+                Err(Stop::Error(code::RBDEADLOCK))
+            }
             Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
             _ => Ok(Answer::Found(self.rows.see(self.transaction_of(id), key))),
         }
@@ -448,6 +459,9 @@ impl Server {
 
     fn look(&self, id: SessionId, key: Key, isolation: Isolation) -> Result<Answer, Stop> {
         match self.doing(id) {
+            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+                Err(Stop::Error(code::RBDEADLOCK))
+            }
             Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
             _ => Ok(Answer::Found(self.rows.look(self.transaction_of(id), key, isolation))),
         }

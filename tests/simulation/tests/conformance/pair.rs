@@ -248,7 +248,9 @@ impl<'a> Pair<'a> {
         self.settle(false).await?;
         let inserts = self.slots.iter().filter(|slot| slot.waits_to_insert()).count();
         loop {
-            let answered: Vec<usize> = self.answers().map(|(at, _)| at).collect();
+            let mut answered: Vec<usize> = self.answers().map(|(at, _)| at).collect();
+            // Who keeps no locks stands in nobody's way, and so may have been first.
+            answered.sort_by_key(|at| !self.model.is_idle(self.slots[*at].id));
             let Some(first) = answered.first().copied() else { break };
             // Two that waited for a third's rollback get in each other's way, as real servers have it.
             let victim =
