@@ -53,6 +53,7 @@ impl Server {
                 Flavor::MySql => code::RBDEADLOCK,
                 Flavor::MariaDb => code::RMFAIL,
             }),
+            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => refused(code::NOTA),
             _ => refused(code::RMFAIL),
         }
     }
