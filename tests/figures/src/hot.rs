@@ -24,6 +24,8 @@ use crate::{Bound, Line};
 
 const BUYERS: usize = 64;
 const BUCKETS: u16 = 16;
+/// Purchases, each with a gtid of its own.
+static PURCHASES: AtomicU64 = AtomicU64::new(1);
 /// More than is ever bought here.
 const UNITS: i64 = 1_000_000_000;
 const ONE_ROW: &str = "one-row";
@@ -42,6 +44,7 @@ pub(crate) async fn measure(
     server.create_database(DATABASE).await?;
     let near = MySql::connect(&server.url(DATABASE), &Options::default())?;
     let far = Far { near: near.clone() };
+    let (near, far) = (Shop::open(near).await?, Shop::open(far).await?);
     Ok(vec![
         contest(near, "", flavor, purchases, rounds).await?,
         contest(far, ", database 1 ms away", flavor, purchases / 2, rounds).await?,
@@ -49,13 +52,12 @@ pub(crate) async fn measure(
 }
 
 async fn contest<D: LocalDatabase>(
-    database: D,
+    shop: Shop<D>,
     where_it_is: &str,
     flavor: Flavor,
     purchases: usize,
     rounds: usize,
 ) -> Result<Line> {
-    let shop = Shop::open(database).await?;
     for sku in [ONE_ROW, IN_BUCKETS] {
         shop.buy(sku, purchases / 4).await?;
     }
@@ -87,7 +89,6 @@ async fn contest<D: LocalDatabase>(
 struct Shop<D> {
     database: D,
     stock: Reservations,
-    sequence: Arc<AtomicU64>,
 }
 
 impl<D: LocalDatabase> Shop<D> {
@@ -101,7 +102,7 @@ impl<D: LocalDatabase> Shop<D> {
         }
         stock.split(&mut tx, IN_BUCKETS, BUCKETS).await?;
         tx.commit().await?;
-        Ok(Shop { database, stock, sequence: Arc::default() })
+        Ok(Shop { database, stock })
     }
 
     /// So many purchases by all buyers together. Answers how many a second. None may fail.
@@ -125,7 +126,7 @@ impl<D: LocalDatabase> Shop<D> {
     }
 
     async fn purchase(&self, sku: &str) -> Result<()> {
-        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let number = PURCHASES.fetch_add(1, Ordering::Relaxed);
         let (gtid, branch) = (Gtid::compose(1_700_000_000_000, Epoch(1), number), BranchId::FIRST);
         let mut tx = self.database.begin().await?;
         let mut within = Within { transaction: &mut tx, gtid, branch };

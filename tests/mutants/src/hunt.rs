@@ -71,7 +71,7 @@ impl Hunt {
                 progress.set_message(format!("{}: {layer:?}", bug.name));
                 let run = self.layer(*layer, Some(bug))?;
                 let caught = run.caught_by.is_some();
-                progress.println(line(bug, &run));
+                tell(&progress, line(bug, &run));
                 hunted.runs.push(run);
                 if caught && !self.all {
                     break;
@@ -146,6 +146,14 @@ fn failure(text: &str) -> String {
 fn line(bug: &Bug, run: &Run) -> String {
     let result = run.caught_by.as_deref().unwrap_or("not caught");
     format!("{}: {:?} {:.1} s: {result}", bug.name, run.layer, run.seconds)
+}
+
+/// Where there is no terminal, a bar prints nothing.
+fn tell(progress: &ProgressBar, line: String) {
+    match progress.is_hidden() {
+        true => eprintln!("{line}"),
+        false => progress.println(line),
+    }
 }
 
 fn progress(length: usize) -> ProgressBar {
