@@ -339,10 +339,12 @@ impl Server {
         change: impl FnOnce(&mut Self, TransactionId) -> Result<Answer, Stop>,
     ) -> Result<Answer, Stop> {
         match self.doing(id) {
-            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
                 Err(Stop::Error(code::RBDEADLOCK))
             }
-            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
+            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
+                Err(Stop::Error(code::RMFAIL))
+            }
             Doing::Nothing => {
                 let transaction = self.rows.begin();
                 let result = change(self, transaction);
@@ -449,20 +451,24 @@ impl Server {
 
     fn read(&self, id: SessionId, key: Key) -> Result<Answer, Stop> {
         match self.doing(id) {
-            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
                 Err(Stop::Error(code::RBDEADLOCK))
             }
-            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
+            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
+                Err(Stop::Error(code::RMFAIL))
+            }
             _ => Ok(Answer::Found(self.rows.see(self.transaction_of(id), key))),
         }
     }
 
     fn look(&self, id: SessionId, key: Key, isolation: Isolation) -> Result<Answer, Stop> {
         match self.doing(id) {
-            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => {
+            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
                 Err(Stop::Error(code::RBDEADLOCK))
             }
-            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed) => Err(Stop::Error(code::RMFAIL)),
+            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
+                Err(Stop::Error(code::RMFAIL))
+            }
             _ => Ok(Answer::Found(self.rows.look(self.transaction_of(id), key, isolation))),
         }
     }

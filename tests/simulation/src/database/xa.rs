@@ -17,6 +17,8 @@ pub(super) enum Stage {
     Prepared,
     /// A deadlock's victim: can only be rolled back.
     Doomed,
+    /// MySQL: a deadlock's victim that has been told at XA END. Before that it takes no XA ROLLBACK.
+    RolledBack,
 }
 
 const DONE: Result<Answer, Stop> = Ok(Answer::Affected(0));
@@ -49,11 +51,15 @@ impl Server {
                 DONE
             }
             Doing::Branch(_, Stage::Active) => refused(code::NOTA),
-            Doing::Branch(own, Stage::Doomed) if own == xid => refused(match self.flavor {
-                Flavor::MySql => code::RBDEADLOCK,
-                Flavor::MariaDb => code::RMFAIL,
-            }),
-            Doing::Branch(_, Stage::Doomed) if self.flavor == Flavor::MySql => refused(code::NOTA),
+            Doing::Branch(own, Stage::Doomed | Stage::RolledBack)
+                if own == xid && self.flavor == Flavor::MySql =>
+            {
+                self.set_doing(id, Doing::Branch(xid, Stage::RolledBack));
+                refused(code::RBDEADLOCK)
+            }
+            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
+                refused(code::NOTA)
+            }
             _ => refused(code::RMFAIL),
         }
     }
@@ -83,7 +89,7 @@ impl Server {
         match self.doing(id) {
             Doing::Branch(own, stage) if own == xid => match (stage, one_phase) {
                 (Stage::Idle, true) | (Stage::Prepared, false) => {}
-                (Stage::Doomed, _) => return refused(code::RBDEADLOCK),
+                (Stage::Doomed | Stage::RolledBack, _) => return refused(code::RBDEADLOCK),
                 (Stage::Prepared, true) => return refused(code::INVAL),
                 _ => return refused(code::RMFAIL),
             },
@@ -99,7 +105,8 @@ impl Server {
         match self.doing(id) {
             Doing::Branch(own, stage) if own == xid => match stage {
                 Stage::Active => return refused(code::RMFAIL),
-                Stage::Idle | Stage::Prepared | Stage::Doomed => {}
+                Stage::Doomed if self.flavor == Flavor::MySql => return refused(code::RMFAIL),
+                Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack => {}
             },
             Doing::Branch(..) | Doing::Local(_) => return self.busy(),
             Doing::Nothing => self.detached(&xid)?,
