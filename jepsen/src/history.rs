@@ -69,10 +69,15 @@ pub struct Call<'a> {
     pub completed: Option<&'a Operation>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// How it ended; [`Type::Info`] when that is not known.
     pub fn outcome(&self) -> Type {
         self.completed.map_or(Type::Info, |operation| operation.kind)
+    }
+
+    /// The line that says most of it: only an end that says "ok" brings what was read.
+    pub fn said(&self) -> &'a Operation {
+        self.completed.filter(|operation| operation.kind == Type::Ok).unwrap_or(self.invoked)
     }
 }
 
@@ -132,12 +137,12 @@ fn operation(line: &str, place: usize) -> Result<Operation, String> {
         Some(Edn::Key(name)) if name == "nemesis" => Process::Nemesis,
         other => return Err(format!(":process is {}", shown(other))),
     };
-    let kind = match (keyword(map, "type")?, get(map, "type")) {
-        ("invoke", _) => Type::Invoke,
-        ("ok", _) => Type::Ok,
-        ("fail", _) => Type::Fail,
-        ("info", _) => Type::Info,
-        (_, other) => return Err(format!(":type is {}", shown(other))),
+    let kind = match keyword(map, "type")? {
+        "invoke" => Type::Invoke,
+        "ok" => Type::Ok,
+        "fail" => Type::Fail,
+        "info" => Type::Info,
+        other => return Err(format!(":type is :{other}")),
     };
     let f = keyword(map, "f")?.to_owned();
     let value = get(map, "value").cloned().unwrap_or(Edn::Nil);

@@ -71,12 +71,7 @@ pub(super) fn of_history(history: &[Operation]) -> Result<Vec<Transaction<'_>>, 
 }
 
 fn transaction(call: Call<'_>) -> Result<Transaction<'_>, BadTransaction> {
-    let outcome = call.outcome();
-    // Only an end that says "ok" brings what was read.
-    let said = match call.completed {
-        Some(completed) if outcome == Type::Ok => completed,
-        _ => call.invoked,
-    };
+    let (outcome, said) = (call.outcome(), call.said());
     let steps = steps(&said.value, outcome == Type::Ok);
     let steps =
         steps.ok_or_else(|| BadTransaction::Value { index: said.index, value: said.value.to_string() })?;
@@ -122,10 +117,6 @@ impl Transaction<'_> {
 
     /// With what it did.
     pub(super) fn story(&self) -> String {
-        let said = match self.call.completed {
-            Some(completed) if self.outcome == Type::Ok => completed,
-            _ => self.call.invoked,
-        };
-        format!("{} ({}) {}", self.name(), self.outcome, said.value)
+        format!("{} ({}) {}", self.name(), self.outcome, self.call.said().value)
     }
 }
