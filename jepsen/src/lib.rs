@@ -2,9 +2,10 @@
 
 pub mod append;
 pub mod history;
+pub mod verdict;
 
 /// Something that no correct system can do, and how it shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Anomaly {
     /// Its name in the literature, such as `G1c`.
     pub name: &'static str,
