@@ -220,6 +220,7 @@ impl Driver {
             Milestone::Joined(_) => {}
             Milestone::Decided(decision) => {
                 state.told = Some(decision);
+                state.told_at = self.clock.now();
                 state.decided_at = Some(self.clock.wall());
                 if decision == Decision::Rollback {
                     tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");

@@ -84,14 +84,15 @@ impl Engine {
     }
 
     /// Unended XA branches of transactions that were decided at least `since` ago: their participants do not
-    /// answer. Parked ones wait for an operator and are left out.
+    /// answer. Parked ones wait for an operator and are left out. What an earlier life of the process decided counts
+    /// from the start of this one: a jump of the wall clock must not keep the sweeper away.
     pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
-        let before = self.driver.clock.wall().0.saturating_sub(Millis::from(since).0);
+        let now = self.driver.clock.now().0;
         let mut found = Vec::new();
         for live in self.driver.registry.newest_first(None) {
             let state = live.lock();
-            let (Some(decision), Some(at)) = (state.told, state.decided_at) else { continue };
-            if at.0 > before || state.completed {
+            let Some(decision) = state.told else { continue };
+            if now.saturating_sub(state.told_at.0) < Millis::from(since).0 || state.completed {
                 continue;
             }
             for ((branch, one), spec) in state.transaction.branches().zip(&state.specs) {
