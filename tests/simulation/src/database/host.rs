@@ -20,7 +20,7 @@ const NOTICE_MS_MAX: u64 = 2_000;
 pub(crate) struct Host {
     pub(crate) number: u8,
     state: Mutex<State>,
-    /// Woken when a transaction has ended.
+    /// Woken when a lock has been given up.
     released: Notify,
 }
 
@@ -178,6 +178,7 @@ impl Host {
                 () = released => {}
                 () = tokio::time::sleep_until(until) => {
                     self.lock().server.stop_waiting(id);
+                    self.released.notify_waiters();
                     return Err(code::LOCK_WAIT);
                 }
             }
@@ -187,9 +188,9 @@ impl Host {
     fn step(&self, world: &World, id: SessionId, statement: &Statement) -> Result<Answer, Stop> {
         let mut state = self.lock();
         state.server.set_time(world.now_ms());
-        let open = state.server.open_transactions();
+        let releases = state.server.releases();
         let result = state.server.execute(id, statement);
-        let ended = state.server.open_transactions() < open;
+        let released = state.server.releases() > releases;
         for killed in state.server.take_killed() {
             if let Some(session) = state.sessions.get(&killed) {
                 session.end();
@@ -199,7 +200,7 @@ impl Host {
         if result != Ok(Answer::Prepared(Vec::new())) {
             world.say(|| format!("database {} session {id}: {statement:?} -> {result:?}", self.number));
         }
-        if ended {
+        if released {
             self.released.notify_waiters();
         }
         result

@@ -42,8 +42,8 @@ pub(super) struct Transaction {
     pub(super) changes: BTreeMap<Key, Option<Row>>,
     pub(super) notes: Vec<Note>,
     locks: BTreeSet<Key>,
-    /// The transaction whose lock it is waiting for.
-    waits_for: Option<TransactionId>,
+    /// The row that it waits for, and the transaction that is in its way.
+    waits_for: Option<(Key, TransactionId)>,
 }
 
 impl Transaction {
@@ -59,6 +59,36 @@ pub(super) type TransactionId = u64;
 struct Lock {
     exclusive: Option<TransactionId>,
     shared: BTreeSet<TransactionId>,
+    /// Requests that wait, the first to come first.
+    queue: Vec<(TransactionId, Mode)>,
+}
+
+impl Lock {
+    /// Whom a request has to wait for: who holds the row, or has asked for it before.
+    fn in_the_way_of(&self, id: TransactionId, mode: Mode) -> Option<TransactionId> {
+        let other = |holder: &TransactionId| *holder != id;
+        let holder = self.exclusive.filter(other).or_else(|| match mode {
+            Mode::Exclusive => self.shared.iter().copied().find(other),
+            Mode::Shared => None,
+        });
+        let before = || self.queue.iter().take_while(|(waiting, _)| other(waiting));
+        // Nobody stands behind a request that waits for himself.
+        let in_the_way =
+            |one: &&(TransactionId, Mode)| one.1.conflicts(mode) && !self.is_held_against(id, one.1);
+        holder.or_else(|| Some(before().find(in_the_way)?.0))
+    }
+
+    fn is_held_against(&self, id: TransactionId, mode: Mode) -> bool {
+        self.exclusive == Some(id) || (mode == Mode::Exclusive && self.shared.contains(&id))
+    }
+
+    fn leave_queue(&mut self, id: TransactionId) {
+        self.queue.retain(|(waiting, _)| *waiting != id);
+    }
+
+    fn is_free(&self) -> bool {
+        self.exclusive.is_none() && self.shared.is_empty() && self.queue.is_empty()
+    }
 }
 
 /// How a row is locked.
@@ -68,6 +98,12 @@ pub(super) enum Mode {
     Exclusive,
     /// Left behind by an INSERT that met a duplicate.
     Shared,
+}
+
+impl Mode {
+    fn conflicts(self, other: Mode) -> bool {
+        self == Mode::Exclusive || other == Mode::Exclusive
+    }
 }
 
 /// Why a lock was not granted.
@@ -85,6 +121,7 @@ pub(super) struct Rows {
     transactions: BTreeMap<TransactionId, Transaction>,
     locks: BTreeMap<Key, Lock>,
     last: TransactionId,
+    releases: u64,
 }
 
 impl Rows {
@@ -106,6 +143,11 @@ impl Rows {
         self.transactions.get(&id)
     }
 
+    /// How often a lock, or a place in a queue, has been given up.
+    pub(super) fn releases(&self) -> u64 {
+        self.releases
+    }
+
     pub(super) fn open_transactions(&self) -> usize {
         self.transactions.len()
     }
@@ -124,10 +166,16 @@ impl Rows {
 
     /// Forgets its changes, and gives up its locks. Answers what it was.
     pub(super) fn roll_back(&mut self, id: TransactionId) -> Option<Transaction> {
-        self.end(id)
+        let transaction = self.end(id)?;
+        // With a row that was new its queue goes: whoever stood there asks again.
+        for key in transaction.changes.keys().filter(|key| !self.committed.contains_key(key)) {
+            self.locks.remove(key);
+        }
+        Some(transaction)
     }
 
     fn end(&mut self, id: TransactionId) -> Option<Transaction> {
+        self.stop_waiting(id);
         let transaction = self.transactions.remove(&id)?;
         transaction.locks.iter().for_each(|key| self.release(id, key));
         Some(transaction)
@@ -152,20 +200,16 @@ impl Rows {
 
     pub(super) fn lock(&mut self, id: TransactionId, key: Key, mode: Mode) -> Result<(), NotGranted> {
         let lock = self.locks.entry(key).or_default();
-        let other = |holder: &TransactionId| *holder != id;
-        let holder = lock.exclusive.filter(other).or_else(|| match mode {
-            Mode::Exclusive => lock.shared.iter().copied().find(other),
-            Mode::Shared => None,
-        });
-        if let Some(holder) = holder {
-            if self.would_close_a_circle(id, holder) {
-                return Err(NotGranted::Deadlock);
+        if let Some(other) = lock.in_the_way_of(id, mode) {
+            if lock.queue.iter().all(|(waiting, _)| *waiting != id) {
+                lock.queue.push((id, mode));
             }
             if let Some(transaction) = self.transactions.get_mut(&id) {
-                transaction.waits_for = Some(holder);
+                transaction.waits_for = Some((key, other));
             }
-            return Err(NotGranted::Wait);
+            return Err(if self.waits_for_itself(id) { NotGranted::Deadlock } else { NotGranted::Wait });
         }
+        lock.leave_queue(id);
         match mode {
             Mode::Exclusive => lock.exclusive = Some(id),
             Mode::Shared => drop(lock.shared.insert(id)),
@@ -185,12 +229,9 @@ impl Rows {
         self.transactions.get(&id).is_some_and(|transaction| transaction.waits_for.is_some())
     }
 
-    /// Gives one lock back.
-    pub(super) fn unlock(&mut self, id: TransactionId, key: Key) {
-        if let Some(transaction) = self.transactions.get_mut(&id) {
-            transaction.locks.remove(&key);
-        }
-        self.release(id, &key);
+    /// Gives an exclusive lock back, by whoever holds it.
+    pub(super) fn unlock(&mut self, key: Key) {
+        self.with_lock(&key, |lock| lock.exclusive = None);
     }
 
     /// Gives all its locks back, if it has written nothing.
@@ -203,31 +244,32 @@ impl Rows {
     }
 
     fn release(&mut self, id: TransactionId, key: &Key) {
-        let Some(lock) = self.locks.get_mut(key) else { return };
-        lock.shared.remove(&id);
-        if lock.exclusive == Some(id) {
-            lock.exclusive = None;
+        self.with_lock(key, |lock| {
+            lock.shared.remove(&id);
+            lock.exclusive = lock.exclusive.filter(|holder| *holder != id);
+        });
+    }
+
+    /// The transaction's statement has ended: it waits no more.
+    pub(super) fn stop_waiting(&mut self, id: TransactionId) {
+        let waits_for = self.transactions.get_mut(&id).and_then(|transaction| transaction.waits_for.take());
+        if let Some((key, _)) = waits_for {
+            self.with_lock(&key, |lock| lock.leave_queue(id));
         }
-        if lock.exclusive.is_none() && lock.shared.is_empty() {
+    }
+
+    fn with_lock(&mut self, key: &Key, change: impl FnOnce(&mut Lock)) {
+        let Some(lock) = self.locks.get_mut(key) else { return };
+        change(lock);
+        self.releases += 1;
+        if lock.is_free() {
             self.locks.remove(key);
         }
     }
 
-    pub(super) fn stop_waiting(&mut self, id: TransactionId) {
-        if let Some(transaction) = self.transactions.get_mut(&id) {
-            transaction.waits_for = None;
-        }
-    }
-
-    fn would_close_a_circle(&self, id: TransactionId, holder: TransactionId) -> bool {
-        let mut next = Some(holder);
-        while let Some(at) = next {
-            if at == id {
-                return true;
-            }
-            next = self.transactions.get(&at).and_then(|transaction| transaction.waits_for);
-        }
-        false
+    fn waits_for_itself(&self, id: TransactionId) -> bool {
+        let next = |at: &TransactionId| Some(self.transactions.get(at)?.waits_for?.1);
+        std::iter::successors(next(&id), next).any(|at| at == id)
     }
 
     /// A row as `id` sees it: its own change, or what is committed.

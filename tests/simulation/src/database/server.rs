@@ -16,7 +16,7 @@ pub type SessionId = u32;
 pub enum Stop {
     /// The server refused it, with this code.
     Error(u16),
-    /// It waits for a lock. Put it again when another transaction has ended, or call [`Server::stop_waiting`].
+    /// It waits for a lock. Put it again when [`Server::releases`] has grown, or call [`Server::stop_waiting`].
     Blocked,
 }
 
@@ -47,6 +47,8 @@ pub(super) struct Branch {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Session {
     pub(super) doing: Doing,
+    /// The transaction of a statement that runs by itself, while it waits.
+    statement: Option<TransactionId>,
     /// Rows that the last statement matched.
     matched: u64,
     at_work: bool,
@@ -95,6 +97,7 @@ impl Server {
 
     /// The session's connection has gone. A prepared branch outlives it; anything else is rolled back.
     pub fn disconnect(&mut self, id: SessionId) {
+        self.stop_waiting(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         match session.doing {
             Doing::Nothing => {}
@@ -134,17 +137,23 @@ impl Server {
             return Err(Stop::Error(code::NO_SUCH_THREAD));
         }
         let result = self.run(id, statement);
-        if let Some(session) = self.sessions.get_mut(&id)
-            && result != Err(Stop::Blocked)
-        {
+        if result == Err(Stop::Blocked) {
+            return result;
+        }
+        self.stop_waiting(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
             session.matched = match &result {
                 Ok(Answer::Affected(rows)) => *rows,
                 // As ROW_COUNT() has it after an error, and after rows: -1.
                 _ => u64::MAX,
             };
         }
-        if result == Err(Stop::Error(code::DEADLOCK)) {
-            self.lose_transaction(id);
+        match (&result, self.doing(id)) {
+            (Err(Stop::Error(code::DEADLOCK)), _) => self.lose_transaction(id),
+            (Err(Stop::Error(code::RBDEADLOCK)), Doing::Branch(xid, Stage::Doomed)) => {
+                self.set_doing(id, Doing::Branch(xid, Stage::RolledBack));
+            }
+            _ => {}
         }
         result
     }
@@ -222,6 +231,9 @@ impl Server {
         if let Some(transaction) = self.transaction_of(id) {
             self.rows.stop_waiting(transaction);
         }
+        if let Some(transaction) = self.sessions.get_mut(&id).and_then(|session| session.statement.take()) {
+            self.rows.roll_back(transaction);
+        }
     }
 
     /// A deadlock's victim, other than the session whose statement closed the circle: servers choose.
@@ -268,6 +280,11 @@ impl Server {
     /// Transactions that have not ended.
     pub fn open_transactions(&self) -> usize {
         self.rows.open_transactions()
+    }
+
+    /// Grows when somebody who waits for a lock may go on.
+    pub fn releases(&self) -> u64 {
+        self.rows.releases()
     }
 
     // ---- local transactions ----
@@ -332,12 +349,8 @@ impl Server {
 
     // ---- statements ----
 
-    /// Runs a change in the session's transaction, or in one of its own.
-    fn write(
-        &mut self,
-        id: SessionId,
-        change: impl FnOnce(&mut Self, TransactionId) -> Result<Answer, Stop>,
-    ) -> Result<Answer, Stop> {
+    /// Whether the session may use tables.
+    fn may_work(&self, id: SessionId) -> Result<(), Stop> {
         match self.doing(id) {
             Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
                 Err(Stop::Error(code::RBDEADLOCK))
@@ -345,12 +358,26 @@ impl Server {
             Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
                 Err(Stop::Error(code::RMFAIL))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a change in the session's transaction, or in one of its own.
+    fn write(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Self, TransactionId) -> Result<Answer, Stop>,
+    ) -> Result<Answer, Stop> {
+        self.may_work(id)?;
+        match self.doing(id) {
             Doing::Nothing => {
-                let transaction = self.rows.begin();
+                let waiting = self.sessions.get_mut(&id).and_then(|session| session.statement.take());
+                let transaction = waiting.unwrap_or_else(|| self.rows.begin());
                 let result = change(self, transaction);
-                match &result {
-                    Ok(_) => self.commit_transaction(transaction),
-                    Err(_) => drop(self.rows.roll_back(transaction)),
+                match (&result, self.sessions.get_mut(&id)) {
+                    (Ok(_), _) => self.commit_transaction(transaction),
+                    (Err(Stop::Blocked), Some(session)) => session.statement = Some(transaction),
+                    (Err(_), _) => drop(self.rows.roll_back(transaction)),
                 }
                 result
             }
@@ -444,33 +471,19 @@ impl Server {
             return Ok(Answer::Affected(1));
         }
         if !keep && !self.branches.values().any(|branch| branch.transaction == Some(by)) {
-            self.rows.unlock(by, key);
+            self.rows.unlock(key);
         }
         Ok(Answer::Affected(0))
     }
 
     fn read(&self, id: SessionId, key: Key) -> Result<Answer, Stop> {
-        match self.doing(id) {
-            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
-                Err(Stop::Error(code::RBDEADLOCK))
-            }
-            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
-                Err(Stop::Error(code::RMFAIL))
-            }
-            _ => Ok(Answer::Found(self.rows.see(self.transaction_of(id), key))),
-        }
+        self.may_work(id)?;
+        Ok(Answer::Found(self.rows.see(self.transaction_of(id), key)))
     }
 
     fn look(&self, id: SessionId, key: Key, isolation: Isolation) -> Result<Answer, Stop> {
-        match self.doing(id) {
-            Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
-                Err(Stop::Error(code::RBDEADLOCK))
-            }
-            Doing::Branch(_, Stage::Idle | Stage::Prepared | Stage::Doomed | Stage::RolledBack) => {
-                Err(Stop::Error(code::RMFAIL))
-            }
-            _ => Ok(Answer::Found(self.rows.look(self.transaction_of(id), key, isolation))),
-        }
+        self.may_work(id)?;
+        Ok(Answer::Found(self.rows.look(self.transaction_of(id), key, isolation)))
     }
 
     // ---- small things ----

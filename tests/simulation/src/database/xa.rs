@@ -17,7 +17,7 @@ pub(super) enum Stage {
     Prepared,
     /// A deadlock's victim: can only be rolled back.
     Doomed,
-    /// MySQL: a deadlock's victim that has been told at XA END. Before that it takes no XA ROLLBACK.
+    /// A deadlock's victim that has been told so, by an answer of 1614. MySQL takes no XA ROLLBACK before that.
     RolledBack,
 }
 
@@ -54,7 +54,6 @@ impl Server {
             Doing::Branch(own, Stage::Doomed | Stage::RolledBack)
                 if own == xid && self.flavor == Flavor::MySql =>
             {
-                self.set_doing(id, Doing::Branch(xid, Stage::RolledBack));
                 refused(code::RBDEADLOCK)
             }
             Doing::Branch(_, Stage::Doomed | Stage::RolledBack) if self.flavor == Flavor::MySql => {
@@ -89,7 +88,10 @@ impl Server {
         match self.doing(id) {
             Doing::Branch(own, stage) if own == xid => match (stage, one_phase) {
                 (Stage::Idle, true) | (Stage::Prepared, false) => {}
-                (Stage::Doomed | Stage::RolledBack, _) => return refused(code::RBDEADLOCK),
+                (Stage::Doomed | Stage::RolledBack, _) => {
+                    self.forget(id, xid, |_, _| ());
+                    return refused(code::RBDEADLOCK);
+                }
                 (Stage::Prepared, true) => return refused(code::INVAL),
                 _ => return refused(code::RMFAIL),
             },

@@ -105,7 +105,10 @@ impl Real {
     pub(crate) async fn until_gone(&mut self, thread: u32) {
         let started = Instant::now();
         let sql = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {thread}");
-        while self.watcher.query_first::<u32, _>(&sql).await.unwrap() != Some(0) {
+        // MySQL stops listing a session before it has rolled back what that left.
+        while self.watcher.query_first::<u32, _>(&sql).await.unwrap() != Some(0)
+            || self.transactions().await.iter().any(|one| thread_of(one) == Some(thread))
+        {
             assert!(started.elapsed() < PATIENCE, "session {thread} does not go away");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -124,15 +127,19 @@ impl Real {
         self.watcher.query_first::<String, _>(sql).await.unwrap().map(|command| command != "Sleep")
     }
 
-    /// The sessions that wait for a lock. Not from `innodb_trx`, which is a copy up to 0.1 s old.
+    /// The sessions that wait for a lock.
     pub(crate) async fn waiting(&mut self) -> BTreeSet<u32> {
+        let all = self.transactions().await;
+        all.iter().filter(|one| one.contains("LOCK WAIT")).filter_map(|one| thread_of(one)).collect()
+    }
+
+    /// What the server tells of each transaction. Not from `innodb_trx`, which is a copy up to 0.1 s old.
+    async fn transactions(&mut self) -> Vec<String> {
         let row: Option<(String, String, String)> =
             self.watcher.query_first("SHOW ENGINE INNODB STATUS").await.unwrap();
         let (_, _, text) = row.expect("a status");
-        let (_, transactions) =
-            text.split_once("LIST OF TRANSACTIONS FOR EACH SESSION:").expect("transactions");
-        let of_one = transactions.split("---TRANSACTION ").filter(|one| one.contains("LOCK WAIT"));
-        of_one.filter_map(|one| one.split_once("thread id ")?.1.split_once(',')?.0.parse().ok()).collect()
+        let (_, list) = text.split_once("LIST OF TRANSACTIONS FOR EACH SESSION:").expect("transactions");
+        list.split("---TRANSACTION ").map(str::to_owned).collect()
     }
 
     /// kill -9, and a restart.
@@ -172,6 +179,11 @@ impl Session {
         self.to_server.send((text, answer)).expect("the session's task lives as long as it");
         answered
     }
+}
+
+/// The session whose transaction is told of.
+fn thread_of(transaction: &str) -> Option<u32> {
+    transaction.split_once("thread id ")?.1.split_once(',')?.0.parse().ok()
 }
 
 /// As many sessions as a case has.
