@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_protocol::Gtid;
 
-use super::{Isolation, Note, Schema, code};
+use super::{Flavor, Isolation, Note, Schema, code};
 
 /// Names a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,22 +64,23 @@ struct Lock {
 }
 
 impl Lock {
+    /// Whether what it holds is enough.
+    fn is_held(&self, id: TransactionId, mode: Mode) -> bool {
+        self.exclusive == Some(id) || (mode == Mode::Shared && self.shared.contains(&id))
+    }
+
     /// Whom a request has to wait for: who holds the row, or has asked for it before.
-    fn in_the_way_of(&self, id: TransactionId, mode: Mode) -> Option<TransactionId> {
+    fn in_the_way_of(&self, id: TransactionId, mode: Mode, flavor: Flavor) -> Option<TransactionId> {
         let other = |holder: &TransactionId| *holder != id;
         let holder = self.exclusive.filter(other).or_else(|| match mode {
             Mode::Exclusive => self.shared.iter().copied().find(other),
             Mode::Shared => None,
         });
-        let before = || self.queue.iter().take_while(|(waiting, _)| other(waiting));
-        // Nobody stands behind a request that waits for himself.
-        let in_the_way =
-            |one: &&(TransactionId, Mode)| one.1.conflicts(mode) && !self.is_held_against(id, one.1);
-        holder.or_else(|| Some(before().find(in_the_way)?.0))
-    }
-
-    fn is_held_against(&self, id: TransactionId, mode: Mode) -> bool {
-        self.exclusive == Some(id) || (mode == Mode::Exclusive && self.shared.contains(&id))
+        // MySQL lets who has the row shared go past those who wait for him.
+        let passes = flavor == Flavor::MySql && self.shared.contains(&id);
+        let stays_behind = |theirs: Mode| theirs.conflicts(mode) && !(passes && theirs == Mode::Exclusive);
+        let mut before = self.queue.iter().take_while(|(waiting, _)| other(waiting));
+        holder.or_else(|| Some(before.find(|(_, theirs)| stays_behind(*theirs))?.0))
     }
 
     fn leave_queue(&mut self, id: TransactionId) {
@@ -114,8 +115,9 @@ pub(super) enum NotGranted {
 }
 
 /// Everything that is stored.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Rows {
+    flavor: Flavor,
     committed: BTreeMap<Key, Row>,
     pub(super) notes: Vec<Note>,
     transactions: BTreeMap<TransactionId, Transaction>,
@@ -125,6 +127,18 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    pub(super) fn new(flavor: Flavor) -> Self {
+        Rows {
+            flavor,
+            committed: BTreeMap::new(),
+            notes: Vec::new(),
+            transactions: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            last: 0,
+            releases: 0,
+        }
+    }
+
     pub(super) fn insert_committed(&mut self, key: Key, row: Row) {
         self.committed.insert(key, row);
     }
@@ -200,7 +214,10 @@ impl Rows {
 
     pub(super) fn lock(&mut self, id: TransactionId, key: Key, mode: Mode) -> Result<(), NotGranted> {
         let lock = self.locks.entry(key).or_default();
-        if let Some(other) = lock.in_the_way_of(id, mode) {
+        if lock.is_held(id, mode) {
+            return Ok(());
+        }
+        if let Some(other) = lock.in_the_way_of(id, mode, self.flavor) {
             if lock.queue.iter().all(|(waiting, _)| *waiting != id) {
                 lock.queue.push((id, mode));
             }

@@ -68,7 +68,7 @@ impl Server {
     pub fn new(flavor: Flavor) -> Self {
         Server {
             flavor,
-            rows: Rows::default(),
+            rows: Rows::new(flavor),
             sessions: BTreeMap::new(),
             branches: BTreeMap::new(),
             rolled_back_in_memory: Vec::new(),
