@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod history;
+pub mod report;
 pub mod verdict;
 
 /// Something that no correct system can do, and how it shows.
