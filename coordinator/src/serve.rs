@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
-use crate::engine::{Backoff, Engine, Settings};
+use crate::engine::{Backoff, Engine, Machine, Settings, Surroundings};
 use crate::resource::Resources;
 use crate::store::{SqliteStore, Store as _, StoreError, UnixMillis};
 use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
@@ -48,12 +48,34 @@ impl ServeError {
     }
 }
 
+/// From now on a panic in any thread ends the process as `kill -9` would, once it has been logged. What a panic leaves
+/// half done cannot be trusted, and a coordinator that has lost one of its tasks may not show it; the log on disk can
+/// be, and the next start goes on from it.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "a bug in the coordinator; it ends, and goes on from its log at the next start");
+        std::process::abort();
+    }));
+}
+
 /// Runs a coordinator until `shutdown` resolves or something fails that it cannot go on without.
 ///
 /// # Errors
 /// [`ServeError`]; everything acknowledged is on disk all the same.
 pub async fn run(
     config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    run_in(config, Arc::new(Machine), shutdown).await
+}
+
+/// As [`run`], with another wall clock than the machine's: what a test of jumping clocks needs.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    config: Config,
+    surroundings: Arc<dyn Surroundings>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let address = config.server.listen;
@@ -66,7 +88,8 @@ pub async fn run(
     let listening = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config));
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
-    let engine = Engine::start(Arc::new(store), Arc::new(participants), settings(&config)).await?;
+    let (store, participants) = (Arc::new(store), Arc::new(participants));
+    let engine = Engine::start_in(store, participants, settings(&config), surroundings).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let data_dir = config.store.data_dir.display();

@@ -291,3 +291,25 @@ fn two_coordinators_do_not_share_a_store() {
     let (_, err) = expect(3, serving.dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
     assert!(err.contains("in use by another coordinator"), "{err}");
 }
+
+#[test]
+fn a_log_that_cannot_be_written_does_no_harm() {
+    let dir = TempDir::new().unwrap();
+    // A port of nobody's: without its log the coordinator cannot say which one it has taken.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let args = ["serve", "--listen", &port.to_string(), "--log-filter", "debug"];
+    let process = concord(dir.path(), &args).stderr(full).spawn().unwrap();
+    let mut serving = Serving { process, address: format!("http://{port}"), dir };
+    let begun = Instant::now();
+    while run(serving.dir.path(), &["status", "--address", &serving.address]).status.code() != Some(0) {
+        assert!(
+            serving.process.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE,
+            "it does not start"
+        );
+    }
+    assert_eq!(serving.begin("unlogged", 3).len(), 3);
+    serving.signal("-TERM");
+    serving.signal("-TERM");
+    assert!(matches!(serving.exit_code(), Some(0 | 1)), "it ended in good order");
+}

@@ -35,6 +35,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.config.load()?.config;
     start_log(&config.log)?;
+    concord_coordinator::serve::end_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -86,7 +87,9 @@ impl Signals {
 fn start_log(log: &Log) -> Result<(), Failure> {
     let filter =
         EnvFilter::try_new(&log.filter).map_err(|error| Failure::usage(format!("log.filter: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // What cannot be written is lost: told about on standard error, where it cannot be told either, it would be a panic.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).log_internal_errors(false);
     let started = match log.format {
         LogFormat::Text => lines.with_ansi(stderr().is_terminal() && colour_wanted()).try_init(),
         LogFormat::Json => lines.json().try_init(),

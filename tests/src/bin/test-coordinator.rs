@@ -44,6 +44,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.sources()?)?.config;
     let filter = EnvFilter::try_new(&config.log.filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    concord_coordinator::serve::end_on_panic();
     std::thread::spawn(|| {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             match concord_tests::points::obey(&line) {
