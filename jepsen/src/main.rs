@@ -1,54 +1,24 @@
-//! `jepsen`: checks histories. (To make them, with real processes and real faults, comes next.)
+//! `jepsen`: runs Concord as real processes on real databases, breaks what can be broken, and checks what happened.
 
-use std::path::{Path, PathBuf};
+mod cli;
+
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
-use jepsen::{append, history};
+use clap::Parser as _;
 
-/// Checks histories of Concord, or of anyone
-#[derive(Debug, Parser)]
-struct Options {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Check a stored history of list-append transactions, in Jepsen's format
-    ///
-    /// Exit status 1: an anomaly was found. 2: the history cannot be used.
-    Check {
-        /// One EDN map in a line
-        file: PathBuf,
-    },
-}
+/// As in the `concord` program: the coordinator runs in this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Command::Check { file } = Options::parse().command;
-    match check(&file) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn check(file: &Path) -> Result<bool> {
-    let name = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-    let history = history::read(&text).with_context(|| format!("cannot use {name}"))?;
-    let verdict = append::check(&history).with_context(|| format!("cannot use {name}"))?;
-    let append::Verdict { ok, failed, unknown, keys, dependencies, anomalies } = verdict;
-    println!(
-        "{ok} transactions ok, {failed} failed, {unknown} unknown; {keys} lists, {dependencies} dependencies"
-    );
-    for anomaly in &anomalies {
-        println!("\n{}\n  {}", anomaly.name, anomaly.explanation.replace('\n', "\n  "));
-    }
-    println!("\n{}", if anomalies.is_empty() { "no anomalies" } else { "ANOMALIES" });
-    Ok(anomalies.is_empty())
+    let command = cli::Cli::parse();
+    let outcome = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
+        let outcome = runtime.block_on(cli::obey(command));
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        outcome
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(cli::UNUSABLE)
+    })
 }

@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -64,6 +65,7 @@ pub struct Service {
     name: String,
     program: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     address: Address,
     log: PathBuf,
     child: Option<Child>,
@@ -80,7 +82,21 @@ impl Service {
         log: PathBuf,
     ) -> Service {
         let arguments = arguments.into_iter().map(Into::into).collect();
-        Service { name: name.to_owned(), program, arguments, address, log, child: None }
+        let environment = Vec::new();
+        Service { name: name.to_owned(), program, arguments, environment, address, log, child: None }
+    }
+
+    /// Sets a variable of its environment, from its next start on. It has this program's, but for those that begin
+    /// with `CONCORD_`.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Service {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it listens.
@@ -107,7 +123,7 @@ impl Service {
         self.child = Some(child);
         let (address, what) = (self.address.socket(), format!("{} listens", self.name));
         let outcome = until(&what, async || {
-            if let Some(status) = self.exit_status()? {
+            if let Some(status) = self.exited()? {
                 return Err(io::Error::other(format!("{} ended while starting: {status}", self.name)));
             }
             Ok(TcpStream::connect(address).await.ok().map(drop))
@@ -130,6 +146,7 @@ impl Service {
             .args(&self.arguments)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| !of_concord(name)))
+            .envs(self.environment.iter().cloned())
             // Its end tells the child that its parent is gone.
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -144,7 +161,7 @@ impl Service {
     /// # Errors
     /// When it is not running, or has ended by itself, which it must not.
     pub fn kill9(&mut self) -> io::Result<()> {
-        if let Some(status) = self.exit_status()? {
+        if let Some(status) = self.exited()? {
             return Err(io::Error::other(format!("{} has ended by itself: {status}", self.name)));
         }
         let Some(mut child) = self.child.take() else {
@@ -154,8 +171,54 @@ impl Service {
         child.wait().map(drop)
     }
 
-    /// How it ended; `None` while it runs or has not been started.
-    fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+    /// Writes a line to its standard input.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn tell(&mut self, line: &str) -> io::Result<()> {
+        let input = self.child.as_mut().and_then(|child| child.stdin.as_mut());
+        let input =
+            input.ok_or_else(|| io::Error::other(format!("{} cannot be told anything", self.name)))?;
+        writeln!(input, "{line}")?;
+        input.flush()
+    }
+
+    /// Freezes it (SIGSTOP). It may take a moment until all of its threads stand still.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pause(&self) -> io::Result<()> {
+        Ok(kill_process(self.raw_pid()?, Signal::STOP)?)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn resume(&self) -> io::Result<()> {
+        Ok(kill_process(self.raw_pid()?, Signal::CONT)?)
+    }
+
+    /// From now on, until `None` lifts it, none of its files may grow beyond so many bytes (RLIMIT_FSIZE): what a
+    /// full disk is to a program, if it takes the signal SIGXFSZ lightly.
+    ///
+    /// # Errors
+    /// When it is not running; when the system refuses.
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> io::Result<()> {
+        let limit = Rlimit { current: bytes, maximum: None };
+        Ok(prlimit(Some(self.raw_pid()?), Resource::Fsize, limit).map(drop)?)
+    }
+
+    fn raw_pid(&self) -> io::Result<Pid> {
+        let pid = self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
+        pid.ok_or_else(|| io::Error::other(format!("{} is not running", self.name)))
+    }
+
+    /// How it ended by itself; `None` while it runs, or was killed here, or has not been started.
+    ///
+    /// # Errors
+    /// When the system cannot be asked.
+    pub fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
     }
 
@@ -231,7 +294,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut service = sleeper(directory.path(), "exit 0");
         service.child = Some(service.spawn().unwrap());
-        until("it ends", async || service.exit_status()).await.unwrap();
+        until("it ends", async || service.exited()).await.unwrap();
         assert!(service.kill9().unwrap_err().to_string().contains("by itself"));
     }
 }

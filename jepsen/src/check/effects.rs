@@ -1,0 +1,181 @@
+//! What operations were to do, what they were told, and what they did.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::{Context as _, Result};
+use clojure_reader::edn::Edn;
+use serde::Deserialize as _;
+
+use crate::cluster::{DatabaseAudit, JournalRow};
+use crate::history::{Call, Type};
+use crate::workload::{Moves, Part};
+
+/// Every operation that was to change something, and every branch that did.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) operations: Vec<Operation>,
+    /// By database, gtid and branch.
+    pub(super) branches: BTreeMap<(usize, String, u32), Vec<JournalRow>>,
+    /// Effects that nobody asked for.
+    pub(super) strangers: Vec<String>,
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(super) struct Operation {
+    /// As people find it in the history.
+    pub(super) name: String,
+    pub(super) outcome: Type,
+    pub(super) parts: Vec<Effect>,
+}
+
+/// One part of what an operation was to do.
+#[derive(Debug)]
+pub(super) struct Effect {
+    pub(super) what: String,
+    /// How often it took effect, and in which transactions if that is known.
+    pub(super) times: usize,
+    pub(super) gtids: HashSet<String>,
+}
+
+impl Operation {
+    /// Whether any part of it took effect.
+    pub(super) fn any(&self) -> bool {
+        self.parts.iter().any(|part| part.times > 0)
+    }
+
+    /// Which parts took effect and which did not, for people.
+    pub(super) fn story(&self) -> String {
+        let told = match self.outcome {
+            Type::Ok => "was told: committed",
+            Type::Fail => "was told: rolled back",
+            Type::Info | Type::Invoke => "was told nothing",
+        };
+        let parts = self.parts.iter().map(|part| {
+            let gtids = part.gtids.iter().cloned().collect::<Vec<_>>().join(", ");
+            let times = match part.times {
+                0 => "did not take effect".to_owned(),
+                1 => "took effect".to_owned(),
+                times => format!("took effect {times} times"),
+            };
+            if gtids.is_empty() {
+                format!("\n{}: {times}", part.what)
+            } else {
+                format!("\n{}: {times} ({gtids})", part.what)
+            }
+        });
+        format!("{} {told}{}", self.name, parts.collect::<String>())
+    }
+}
+
+/// Reads the operations of a history, and what the audits say of them.
+pub(super) fn of(calls: &[Call<'_>], audits: &[DatabaseAudit]) -> Result<Effects> {
+    let mut effects = Effects::default();
+    let mut by_number = HashMap::new();
+    let lists = Appended::of(audits);
+    let mut asked_for = HashSet::new();
+    for call in calls {
+        let value = &call.invoked.value;
+        match call.invoked.f.as_str() {
+            "transfer" | "purchase" | "receive" => {
+                let moves = Moves::deserialize(value.clone())
+                    .with_context(|| format!("operation {}", call.invoked.index))?;
+                by_number.insert(moves.id, effects.operations.len());
+                let parts = moves.parts.iter().map(|part| Effect {
+                    what: describe(part),
+                    times: 0,
+                    gtids: HashSet::new(),
+                });
+                effects.operations.push(Operation {
+                    name: format!("{} {}", call.invoked.f, moves.id),
+                    outcome: call.outcome(),
+                    parts: parts.collect(),
+                });
+            }
+            "txn" => {
+                let appends = appends(value);
+                asked_for.extend(appends.iter().copied());
+                let parts = appends.iter().map(|(list, element)| Effect {
+                    what: format!("append of {element} to list {list}"),
+                    times: lists.times(*list, *element),
+                    gtids: HashSet::new(),
+                });
+                effects.operations.push(Operation {
+                    name: format!("operation {} ({value})", call.invoked.index),
+                    outcome: call.outcome(),
+                    parts: parts.collect(),
+                });
+            }
+            _ => {}
+        }
+    }
+    effects.strangers.extend(lists.strangers(&asked_for));
+    for audit in audits {
+        for row in &audit.journal {
+            effects.add(audit.database, row, &by_number);
+        }
+    }
+    Ok(effects)
+}
+
+impl Effects {
+    fn add(&mut self, database: usize, row: &JournalRow, by_number: &HashMap<i64, usize>) {
+        let (gtid, branch, operation, part, step, ..) = row;
+        self.branches.entry((database, gtid.clone(), *branch)).or_default().push(row.clone());
+        if step != "work" && step != "confirm" {
+            return;
+        }
+        let found = by_number.get(operation).and_then(|index| self.operations.get_mut(*index));
+        match found.and_then(|one| one.parts.get_mut(*part as usize)) {
+            Some(effect) => {
+                effect.times += 1;
+                effect.gtids.insert(gtid.clone());
+            }
+            None => self.strangers.push(format!("database {database}: {row:?}")),
+        }
+    }
+}
+
+fn describe(part: &Part) -> String {
+    let Part(participant, action, account, amount) = part;
+    format!("{action} of {amount}, account {account}, at participant-{participant}")
+}
+
+/// The appends of a transaction in Elle's form.
+fn appends(value: &Edn<'_>) -> Vec<(i64, i64)> {
+    let Edn::Vector(mops) = value else { return Vec::new() };
+    let append = |mop: &Edn<'_>| match mop {
+        Edn::Vector(mop) => match mop.as_slice() {
+            [Edn::Key(name), Edn::Int(list), Edn::Int(element)] if name == "append" => {
+                Some((*list, *element))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    mops.iter().filter_map(append).collect()
+}
+
+/// The lists at the end.
+struct Appended(HashMap<(i64, i64), usize>);
+
+impl Appended {
+    fn of(audits: &[DatabaseAudit]) -> Self {
+        let mut times = HashMap::new();
+        for (list, elements) in audits.iter().flat_map(|audit| &audit.lists) {
+            for element in elements {
+                *times.entry((*list, *element)).or_default() += 1;
+            }
+        }
+        Appended(times)
+    }
+
+    fn times(&self, list: i64, element: i64) -> usize {
+        self.0.get(&(list, element)).copied().unwrap_or(0)
+    }
+
+    fn strangers(&self, asked_for: &HashSet<(i64, i64)>) -> Vec<String> {
+        let strangers = self.0.keys().filter(|append| !asked_for.contains(append));
+        strangers.map(|(list, element)| format!("list {list} has {element}")).collect()
+    }
+}

@@ -1,0 +1,55 @@
+//! `jepsen matrix`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use jepsen::nemesis::Kind;
+use jepsen::workload::Workload;
+
+use super::run::{Common, Nemesis, is_valid, make};
+
+/// Options of `matrix`.
+#[derive(Debug, Args)]
+pub(crate) struct MatrixArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only these workloads
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workload: Vec<Workload>,
+    /// Only these nemeses, each by itself; "all" is all at once
+    #[arg(long, value_delimiter = ',')]
+    nemesis: Vec<Nemesis>,
+    /// Where a directory for each run goes
+    #[arg(long, default_value = "target/jepsen")]
+    output: PathBuf,
+}
+
+/// Runs every workload with every nemesis.
+pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
+    let workloads = if args.workload.is_empty() { Workload::ALL.to_vec() } else { args.workload };
+    let every =
+        || Kind::ALL.iter().map(|kind| kind.name()).chain(["all"]).filter_map(|name| name.parse().ok());
+    let nemeses: Vec<Nemesis> = if args.nemesis.is_empty() { every().collect() } else { args.nemesis };
+    let mut failed = 0;
+    for workload in workloads {
+        for nemesis in &nemeses {
+            let Ok(options) = args.common.options(workload, nemesis) else {
+                println!("{:<7} {:<11} not applicable", workload.name(), nemesis.name());
+                continue;
+            };
+            let directory = args.output.join(
+                jepsen::run::default_directory(&options, nemesis.name()).file_name().unwrap_or_default(),
+            );
+            let findings = make(&options, nemesis.name(), &directory).await?;
+            let verdict = findings.verdict();
+            println!("{:<7} {:<11} {verdict:<8} {}", workload.name(), nemesis.name(), directory.display());
+            if !is_valid(&findings) {
+                failed += 1;
+                print!("{}", super::check::told(&findings));
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::INVALID) })
+}

@@ -1,0 +1,234 @@
+//! `jepsen run`.
+
+use std::fs;
+use std::io::{IsTerminal as _, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+use concord_sandbox::Flavor;
+use indicatif::{ProgressBar, ProgressStyle};
+use jepsen::check::Findings;
+use jepsen::nemesis::Kind;
+use jepsen::report::{self, Report};
+use jepsen::run::{Options, Outcome};
+use jepsen::verdict::Verdict;
+use jepsen::workload::Workload;
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What clients do
+    #[arg(long, value_enum)]
+    workload: Workload,
+    /// What goes wrong: kinds of faults with commas between them, "all" or "none"
+    #[arg(long, default_value = "all")]
+    nemesis: Nemesis,
+    #[command(flatten)]
+    common: Common,
+    /// Where the history, the report and the logs go; by default a directory of its own under target/jepsen
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// Options of `run` and `matrix`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Which database product
+    #[arg(long, default_value = "mysql", value_parser = flavor)]
+    db: Flavor,
+    /// Seconds for which clients are at work
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    time: u64,
+    /// Clients
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    concurrency: u32,
+    /// Operations a second, of all clients together
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Database servers, each with a participant
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    databases: u8,
+    /// Seconds from one fault to the next, on average
+    #[arg(long, default_value_t = 4.0, value_parser = positive)]
+    interval: f64,
+    /// Draws operations and faults; by default another one each time
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// The kinds of faults of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Nemesis {
+    name: String,
+    kinds: Vec<Kind>,
+    is_all: bool,
+}
+
+impl Nemesis {
+    /// As it was asked for.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl std::str::FromStr for Nemesis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kinds, is_all) = match text {
+            "all" => (Kind::ALL.to_vec(), true),
+            "none" => (Vec::new(), false),
+            _ => (text.split(',').map(kind).collect::<Result<_, _>>()?, false),
+        };
+        Ok(Nemesis { name: text.to_owned(), kinds, is_all })
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::from_str(text, false).map_err(|_| {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there is no nemesis {text:?}; there are {}, all and none", names.join(", "))
+    })
+}
+
+fn flavor(text: &str) -> Result<Flavor, String> {
+    match text {
+        "mysql" => Ok(Flavor::MySql),
+        "mariadb" => Ok(Flavor::MariaDb),
+        _ => Err("it is mysql or mariadb".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.1 && seconds.is_finite() => Ok(seconds),
+        _ => Err("it must be a number of seconds, 0.1 or more".to_owned()),
+    }
+}
+
+impl Common {
+    /// The options of a run.
+    pub(crate) fn options(&self, workload: Workload, nemesis: &Nemesis) -> Result<Options> {
+        let mut kinds = nemesis.kinds.clone();
+        if workload.needs_participants() && kinds.contains(&Kind::Bury) {
+            ensure!(
+                nemesis.is_all,
+                "the workload {} has TCC branches, which only their participant can end: it cannot be buried",
+                workload.name()
+            );
+            kinds.retain(|kind| *kind != Kind::Bury);
+        }
+        Ok(Options {
+            workload,
+            nemeses: kinds,
+            flavor: self.db,
+            databases: usize::from(self.databases),
+            time: Duration::from_secs(self.time),
+            concurrency: self.concurrency,
+            rate: self.rate,
+            interval: Duration::from_secs_f64(self.interval),
+            seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        })
+    }
+}
+
+/// Makes one run.
+pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
+    let options = args.common.options(args.workload, &args.nemesis)?;
+    let directory =
+        args.output.unwrap_or_else(|| jepsen::run::default_directory(&options, &args.nemesis.name));
+    let findings = make(&options, &args.nemesis.name, &directory).await?;
+    print!("{}", super::check::told(&findings));
+    println!("\n{}/index.html", directory.display());
+    Ok(super::check::exit_code(findings.verdict()))
+}
+
+/// Makes a run and writes its report.
+pub(crate) async fn make(options: &Options, nemesis: &str, directory: &Path) -> Result<Findings> {
+    prepare(directory)?;
+    let bar = progress(options);
+    let show = |elapsed: Duration, [ok, failed, unknown]: [usize; 3]| {
+        bar.set_position(elapsed.as_secs().min(options.time.as_secs()));
+        let over = if elapsed > options.time { "; waiting until all has ended" } else { "" };
+        bar.set_message(format!("{ok} ok, {failed} failed, {unknown} unknown{over}"));
+    };
+    // The processes work elsewhere.
+    let outcome = jepsen::run::run(options, &std::path::absolute(directory)?, &show).await;
+    bar.finish_and_clear();
+    let Outcome { history, findings } = outcome?;
+    let report = Report {
+        history: &history,
+        title: format!("{}, nemesis {nemesis}, {}", options.workload.name(), options.flavor),
+        parameters: parameters(options, nemesis),
+        command: command(options, nemesis),
+        verdict: findings.verdict(),
+        claims: findings.claims.clone(),
+        anomalies: findings.anomalies.clone(),
+        vacuous: findings.vacuous.clone(),
+    };
+    report::write(directory, &report)?;
+    Ok(findings)
+}
+
+/// A run's directory is its own: what an earlier one has left there goes.
+fn prepare(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        let ours = directory.join("history.edn").exists() || directory.join("logs").exists();
+        let empty = fs::read_dir(directory)?.next().is_none();
+        ensure!(ours || empty, "{} is there, and is not an earlier run's", directory.display());
+        fs::remove_dir_all(directory)?;
+    }
+    Ok(fs::create_dir_all(directory)?)
+}
+
+fn parameters(options: &Options, nemesis: &str) -> Vec<(String, String)> {
+    let kinds: Vec<&str> = options.nemeses.iter().map(|kind| kind.name()).collect();
+    [
+        ("workload", options.workload.name().to_owned()),
+        ("nemesis", format!("{nemesis} ({})", kinds.join(", "))),
+        ("database", format!("{} × {}", options.databases, options.flavor)),
+        ("seconds", options.time.as_secs().to_string()),
+        ("clients", options.concurrency.to_string()),
+        ("operations a second", options.rate.to_string()),
+        ("seconds between faults", options.interval.as_secs_f64().to_string()),
+        ("seed", options.seed.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// The command that makes the same run again.
+fn command(options: &Options, nemesis: &str) -> String {
+    format!(
+        "cargo run --release -p jepsen -- run --workload {} --nemesis {} --db {} --time {} --concurrency {} --rate {} \
+         --databases {} --interval {} --seed {}",
+        options.workload.name(),
+        nemesis,
+        options.flavor.to_string().to_lowercase(),
+        options.time.as_secs(),
+        options.concurrency,
+        options.rate,
+        options.databases,
+        options.interval.as_secs_f64(),
+        options.seed
+    )
+}
+
+fn progress(options: &Options) -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(options.time.as_secs());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Whether a run was worth while and found nothing.
+pub(crate) fn is_valid(findings: &Findings) -> bool {
+    findings.verdict() == Verdict::Valid
+}

@@ -1,0 +1,258 @@
+//! One link: a TCP proxy on a port of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use concord_sandbox::Address;
+use rand::RngExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{Condition, Direction, End, Node};
+
+/// What is passed on at a time, in bytes.
+const CHUNK: usize = 16 * 1024;
+/// After how long a lost packet is sent again the first time; then twice as long, and so on.
+const RETRANSMIT_AFTER: Duration = Duration::from_millis(200);
+
+/// The link from one node to another. Dropped, it closes all of its connections.
+#[derive(Debug)]
+pub struct Link {
+    from: Node,
+    to: Node,
+    address: Address,
+    faults: Mutex<Faults>,
+    weather: Arc<watch::Sender<Weather>>,
+    accepting: AbortHandle,
+}
+
+/// The faults that are on, by number.
+#[derive(Debug, Default)]
+struct Faults {
+    conditions: BTreeMap<u64, Condition>,
+    half_open: BTreeMap<u64, End>,
+}
+
+/// What a connection has to know.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weather {
+    condition: Condition,
+    /// Connections older than this are half-open: the end that has forgotten them, and since which generation.
+    forgotten: Option<(End, u64)>,
+    /// Grows with each fault that makes connections half-open, and when it is over.
+    generation: u64,
+}
+
+impl Link {
+    /// Opens a link to a port of this machine's.
+    pub(super) fn open(from: Node, to: Node, port: u16) -> Result<Link> {
+        let address = Address::reserve()?;
+        let listener = std::net::TcpListener::bind(address.socket())?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let weather = Arc::new(watch::Sender::new(Weather::default()));
+        let callee = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let accepting = tokio::spawn(accept(listener, callee, Arc::clone(&weather))).abort_handle();
+        Ok(Link { from, to, address, faults: Mutex::default(), weather, accepting })
+    }
+
+    /// Who opens connections.
+    pub fn from(&self) -> Node {
+        self.from
+    }
+
+    /// Who accepts them.
+    pub fn to(&self) -> Node {
+        self.to
+    }
+
+    /// The port at which the caller finds the callee.
+    pub fn port(&self) -> u16 {
+        self.address.socket().port()
+    }
+
+    /// The same as a URL: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        self.address.url()
+    }
+
+    /// Makes it as bad as the condition says, until [`Link::mend`] with the same number.
+    pub fn spoil(&self, fault: u64, condition: Condition) {
+        let mut faults = self.faults();
+        faults.conditions.insert(fault, condition);
+        self.announce(&faults, 0);
+    }
+
+    /// One end has forgotten every connection that there is now; the other does not know, and what it sends is lost. New
+    /// connections are as good as ever. After [`Link::mend`] with the same number the other end is told (RST).
+    pub fn forget(&self, fault: u64, end: End) {
+        let mut faults = self.faults();
+        faults.half_open.insert(fault, end);
+        self.announce(&faults, 1);
+    }
+
+    /// Ends a fault.
+    pub fn mend(&self, fault: u64) {
+        let mut faults = self.faults();
+        faults.conditions.remove(&fault);
+        let was_half_open = faults.half_open.remove(&fault).is_some();
+        self.announce(&faults, was_half_open.into());
+    }
+
+    fn announce(&self, faults: &Faults, generations: u64) {
+        let condition = faults.conditions.values().fold(Condition::default(), |all, one| all.and(*one));
+        let forgetful = faults.half_open.values().next_back().copied();
+        self.weather.send_modify(|weather| {
+            weather.condition = condition;
+            weather.generation += generations;
+            weather.forgotten = forgetful.map(|end| (end, weather.generation));
+        });
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Accepts connections, for ever. They end with this task.
+async fn accept(listener: TcpListener, callee: SocketAddr, weather: Arc<watch::Sender<Weather>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((caller, _)) = accepted {
+                    connections.spawn(carry(caller, callee, weather.subscribe()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// One connection, from its beginning to its end.
+async fn carry(caller: TcpStream, callee: SocketAddr, mut weather: watch::Receiver<Weather>) {
+    // A connection is not made through a link that lets nothing through.
+    let open =
+        weather.wait_for(|weather| !weather.condition.there.blocked && !weather.condition.back.blocked);
+    let Ok(born) = open.await.map(|weather| weather.generation) else { return };
+    // Whoever is not there refuses connections: the caller is told by the end of this one.
+    let Ok(callee) = TcpStream::connect(callee).await else { return reset(caller) };
+    if caller.set_nodelay(true).and(callee.set_nodelay(true)).is_err() {
+        return;
+    }
+    let (mut caller_in, mut caller_out) = caller.into_split();
+    let (mut callee_in, mut callee_out) = callee.into_split();
+    let broken = {
+        let there = pass(&mut caller_in, &mut callee_out, weather.clone(), |condition| condition.there);
+        let back = pass(&mut callee_in, &mut caller_out, weather.clone(), |condition| condition.back);
+        tokio::select! {
+            // A direction that has ended well lets the other go on: its end was passed on.
+            both = async { tokio::try_join!(there, back) } => both.is_err(),
+            () = outlived(&mut weather, born) => true,
+        }
+    };
+    if !broken {
+        return;
+    }
+    let (Ok(caller), Ok(callee)) = (caller_in.reunite(caller_out), callee_in.reunite(callee_out)) else {
+        return;
+    };
+    let forgotten = weather.borrow().forgotten;
+    match forgotten {
+        Some((end, _)) if weather.borrow().generation != born => {
+            let (forgetful, other) = match end {
+                End::Caller => (caller, callee),
+                End::Callee => (callee, caller),
+            };
+            reset(forgetful);
+            swallow(other, weather).await;
+        }
+        _ => {
+            reset(caller);
+            reset(callee);
+        }
+    }
+}
+
+/// Resolves when a later generation than `born` has begun: the connection has been forgotten by one end.
+async fn outlived(weather: &mut watch::Receiver<Weather>, born: u64) {
+    let forgotten = |weather: &Weather| weather.forgotten.is_some_and(|(_, since)| since > born);
+    if weather.wait_for(forgotten).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Takes whatever comes and answers nothing, until the fault is over; then breaks the connection.
+async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) {
+    let since = weather.borrow().generation;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        tokio::select! {
+            read = stream.read(&mut buffer) => {
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+            }
+            over = weather.wait_for(|weather| weather.generation != since) => {
+                drop(over);
+                return reset(stream);
+            }
+        }
+    }
+}
+
+/// Passes on what comes from one side to the other, as the link lets it. Err: the connection breaks.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut weather: watch::Receiver<Weather>,
+    direction: impl Fn(&Condition) -> Direction,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        // What was sent before the link was cut may be cut off on its way.
+        let open = weather.wait_for(|weather| !direction(&weather.condition).blocked).await;
+        let now = direction(&open.map_err(io::Error::other)?.condition);
+        if chance(now.reset) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        tokio::time::sleep(delay(&now)).await;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+fn delay(direction: &Direction) -> Duration {
+    let mut delay = direction.delay + direction.jitter.mul_f64(rand::rng().random_range(0.0..=1.0));
+    let mut again = RETRANSMIT_AFTER;
+    while chance(direction.loss) {
+        delay += again;
+        again *= 2;
+    }
+    delay
+}
+
+fn chance(of: f64) -> bool {
+    of > 0.0 && rand::rng().random_range(0.0..1.0) < of
+}
+
+/// Closes a connection by RST.
+fn reset(stream: TcpStream) {
+    // Fails only when it is closed already.
+    stream.set_zero_linger().ok();
+}

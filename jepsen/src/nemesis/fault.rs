@@ -1,0 +1,329 @@
+//! The faults: how each is made, and mended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use concord_sandbox::Service;
+use tokio::sync::MutexGuard;
+use tokio::time::sleep;
+
+use super::{Kind, Scribe};
+use crate::cluster::network::{Condition, Direction, End, Link, Node};
+use crate::cluster::{Cluster, start_persistently};
+use crate::node::participant::DoorFaults;
+
+/// A process that does not start for so long, with everything else mended, never will.
+const START_MAX: Duration = Duration::from_secs(60);
+/// What is left of the coordinator's disk, in bytes.
+const DISK_LEFT: u64 = 64 * 1024;
+/// How often a connection that flaps breaks.
+const FLAP_EVERY: Duration = Duration::from_millis(300);
+
+/// A fault and its target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// See [`Kind::Kill`].
+    Kill(Node),
+    /// See [`Kind::Pause`].
+    Pause(Node),
+    /// See [`Kind::Partition`].
+    Partition(Side, Cut),
+    /// See [`Kind::Slow`]; by so many milliseconds, and up to as many more.
+    Slow(Side, u64),
+    /// See [`Kind::DropReply`]; so many of a hundred.
+    DropReplies(u8),
+    /// See [`Kind::Duplicate`]; so many of a hundred.
+    Duplicates(u8),
+    /// See [`Kind::Restart`].
+    Restart(usize),
+    /// See [`Kind::Clock`]; by so many milliseconds.
+    Clock(i64),
+    /// See [`Kind::DiskFull`].
+    DiskFull,
+    /// See [`Kind::Bury`].
+    Bury(usize),
+}
+
+/// Where a fault of the network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// On all links of a node.
+    Node(Node),
+    /// On one link: a number to choose it by.
+    Link(usize),
+}
+
+/// How a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing comes through.
+    Whole,
+    /// Nothing arrives at one end.
+    Deaf(End),
+    /// One end has forgotten the connection, and the other does not know.
+    HalfOpen(End),
+    /// Whole, and not, and whole again.
+    Flapping,
+}
+
+impl Fault {
+    /// Which kind it is of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Fault::Kill(_) => Kind::Kill,
+            Fault::Pause(_) => Kind::Pause,
+            Fault::Partition(..) => Kind::Partition,
+            Fault::Slow(..) => Kind::Slow,
+            Fault::DropReplies(_) => Kind::DropReply,
+            Fault::Duplicates(_) => Kind::Duplicate,
+            Fault::Restart(_) => Kind::Restart,
+            Fault::Clock(_) => Kind::Clock,
+            Fault::DiskFull => Kind::DiskFull,
+            Fault::Bury(_) => Kind::Bury,
+        }
+    }
+
+    /// Whom it hits, for people.
+    pub(super) fn target(&self, cluster: &Cluster) -> String {
+        match self {
+            Fault::Kill(node) | Fault::Pause(node) => node.to_string(),
+            Fault::Partition(side, _) | Fault::Slow(side, _) => side.describe(cluster),
+            Fault::DropReplies(_) | Fault::Duplicates(_) => "participants".to_owned(),
+            Fault::Restart(number) => Node::Database(*number).to_string(),
+            Fault::Clock(_) | Fault::DiskFull => Node::Coordinator.to_string(),
+            Fault::Bury(number) => Node::Participant(*number).to_string(),
+        }
+    }
+
+    /// What is done to it, for people.
+    pub(super) fn detail(&self) -> String {
+        match self {
+            Fault::Kill(_) => "kill -9".to_owned(),
+            Fault::Pause(_) => "SIGSTOP".to_owned(),
+            Fault::Partition(_, Cut::Whole) => "cut off".to_owned(),
+            Fault::Partition(_, Cut::Deaf(End::Caller)) => "one-way: no answers arrive".to_owned(),
+            Fault::Partition(_, Cut::Deaf(End::Callee)) => "one-way: no calls arrive".to_owned(),
+            Fault::Partition(_, Cut::HalfOpen(End::Caller)) => {
+                "half-open: forgotten by the caller".to_owned()
+            }
+            Fault::Partition(_, Cut::HalfOpen(End::Callee)) => {
+                "half-open: forgotten by the callee".to_owned()
+            }
+            Fault::Partition(_, Cut::Flapping) => "cut off, again and again".to_owned(),
+            Fault::Slow(_, ms) => format!("{ms} to {} ms later, 2 % of packets lost", 2 * ms),
+            Fault::DropReplies(share) => format!("{share} % of answers lost"),
+            Fault::Duplicates(share) => format!("{share} % of calls done twice"),
+            Fault::Restart(_) => "stopped and started".to_owned(),
+            Fault::Clock(ms) => format!("{:+} s", ms / 1_000),
+            Fault::DiskFull => "no file may grow".to_owned(),
+            Fault::Bury(_) => "kill -9, for good".to_owned(),
+        }
+    }
+
+    /// Makes it, and mends it after a while; has both written down.
+    pub(super) async fn make(
+        &self,
+        cluster: &Cluster,
+        id: u64,
+        lasts: Duration,
+        scribe: &Scribe<'_>,
+    ) -> Result<()> {
+        match self {
+            Fault::Kill(Node::Database(number)) => {
+                let (server, lock) = cluster.database(*number);
+                let _held = lock.lock().await;
+                server.kill9()?;
+                scribe.start();
+                sleep(lasts).await;
+                server.restart().await?;
+            }
+            Fault::Kill(node) => {
+                let mut process = process(cluster, *node).await?;
+                if process.pid() == 0 {
+                    return Ok(()); // Buried.
+                }
+                process.kill9()?;
+                scribe.start();
+                sleep(lasts).await;
+                start_persistently(&mut process, lasts + START_MAX).await?;
+            }
+            Fault::Pause(Node::Database(number)) => {
+                let (server, lock) = cluster.database(*number);
+                let _held = lock.lock().await;
+                server.pause()?;
+                scribe.start();
+                sleep(lasts).await;
+                server.resume()?;
+            }
+            Fault::Pause(node) => {
+                let process = process(cluster, *node).await?;
+                if process.pid() == 0 {
+                    return Ok(()); // Buried.
+                }
+                process.pause()?;
+                scribe.start();
+                sleep(lasts).await;
+                process.resume()?;
+            }
+            Fault::Partition(side, cut) => {
+                let links = side.links(cluster);
+                scribe.start();
+                cut.keep(&links, id, lasts).await;
+                mend(&links, id);
+            }
+            Fault::Slow(side, ms) => {
+                let delay = Duration::from_millis(*ms);
+                let slow = Direction { delay, jitter: delay, loss: 0.02, ..Direction::default() };
+                keep(&side.links(cluster), id, Condition::both(slow), lasts, scribe).await;
+            }
+            Fault::DropReplies(share) => {
+                let lost = f64::from(*share) / 100.0;
+                set_doors(cluster, DoorFaults { drop_reply: lost, ..DoorFaults::default() }).await;
+                // Answers of databases and of the coordinator are lost with their connection.
+                let back = Direction { reset: lost / 20.0, ..Direction::default() };
+                keep(
+                    cluster.network().links(),
+                    id,
+                    Condition { back, ..Condition::default() },
+                    lasts,
+                    scribe,
+                )
+                .await;
+                set_doors(cluster, DoorFaults::default()).await;
+            }
+            Fault::Duplicates(share) => {
+                let share = f64::from(*share) / 100.0;
+                let faults = DoorFaults { duplicate: share, late: share / 8.0, ..DoorFaults::default() };
+                set_doors(cluster, faults).await;
+                scribe.start();
+                sleep(lasts).await;
+                set_doors(cluster, DoorFaults::default()).await;
+            }
+            Fault::Restart(number) => {
+                let (server, lock) = cluster.database(*number);
+                let _held = lock.lock().await;
+                scribe.start();
+                server.stop().await?;
+                sleep(lasts).await;
+                server.restart().await?;
+            }
+            Fault::Clock(ms) => {
+                let mut process = process(cluster, Node::Coordinator).await?;
+                process.tell(&format!("clock {ms}"))?;
+                scribe.start();
+                // Whoever kills it meanwhile gives it a clock that is right again.
+                drop(process);
+                sleep(lasts).await;
+                self::process(cluster, Node::Coordinator).await?.tell("clock 0")?;
+            }
+            Fault::DiskFull => {
+                let mut process = process(cluster, Node::Coordinator).await?;
+                process.limit_file_size(Some(DISK_LEFT))?;
+                scribe.start();
+                sleep(lasts).await;
+                match process.exited()? {
+                    None => process.limit_file_size(None)?,
+                    Some(_) => start_persistently(&mut process, START_MAX).await?,
+                }
+            }
+            Fault::Bury(number) => {
+                let mut process = process(cluster, Node::Participant(*number)).await?;
+                process.kill9()?;
+                scribe.start();
+                return Ok(());
+            }
+        }
+        scribe.stop();
+        Ok(())
+    }
+}
+
+impl Side {
+    fn links(self, cluster: &Cluster) -> Vec<Arc<Link>> {
+        let network = cluster.network();
+        match self {
+            Side::Node(node) => network.of(node),
+            Side::Link(number) => vec![Arc::clone(&network.links()[number % network.links().len()])],
+        }
+    }
+
+    fn describe(self, cluster: &Cluster) -> String {
+        match self {
+            Side::Node(node) => node.to_string(),
+            Side::Link(_) => {
+                let between =
+                    self.links(cluster).into_iter().map(|link| format!("{} to {}", link.from(), link.to()));
+                between.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+impl Cut {
+    /// Cuts links, and keeps them so for a while.
+    async fn keep(self, links: &[Arc<Link>], id: u64, lasts: Duration) {
+        match self {
+            Cut::Whole => spoil(links, id, Condition::cut()),
+            Cut::Deaf(end) => spoil(links, id, Condition::deaf(end)),
+            Cut::HalfOpen(end) => {
+                for link in links {
+                    link.forget(id, end);
+                }
+            }
+            Cut::Flapping => {
+                let flapping = async {
+                    loop {
+                        spoil(links, id, Condition::cut());
+                        sleep(FLAP_EVERY).await;
+                        spoil(links, id, Condition::default());
+                        sleep(FLAP_EVERY).await;
+                    }
+                };
+                tokio::time::timeout(lasts, flapping).await.ok();
+                return;
+            }
+        }
+        sleep(lasts).await;
+    }
+}
+
+/// Keeps links in a condition for a while, and mends them.
+async fn keep(links: &[Arc<Link>], id: u64, condition: Condition, lasts: Duration, scribe: &Scribe<'_>) {
+    spoil(links, id, condition);
+    scribe.start();
+    sleep(lasts).await;
+    mend(links, id);
+}
+
+fn spoil(links: &[Arc<Link>], id: u64, condition: Condition) {
+    for link in links {
+        link.spoil(id, condition);
+    }
+}
+
+fn mend(links: &[Arc<Link>], id: u64) {
+    for link in links {
+        link.mend(id);
+    }
+}
+
+async fn process(cluster: &Cluster, node: Node) -> Result<MutexGuard<'_, Service>> {
+    let process = cluster.process(node).with_context(|| format!("{node} is no process of ours"))?;
+    Ok(process.lock().await)
+}
+
+/// Has the doors of all participants do wrong, or right. One that is in another fault's hands does right anyway, or
+/// will when that is over.
+async fn set_doors(cluster: &Cluster, faults: DoorFaults) {
+    let Ok(line) = serde_json::to_string(&faults) else { return };
+    let right = faults == DoorFaults::default();
+    for number in 0..cluster.databases() {
+        let Some(process) = cluster.process(Node::Participant(number)) else { continue };
+        let free = if right { Some(process.lock().await) } else { process.try_lock().ok() };
+        if let Some(mut process) = free {
+            // Fails when it is buried.
+            process.tell(&line).ok();
+        }
+    }
+}
