@@ -67,10 +67,19 @@ impl Transaction {
         out: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         let index = self.index(id)?;
-        if self.decision().is_some() && !self.branches[index].state.has_ended() {
+        if self.phase == Phase::Delegated {
+            self.delegate_ended_by(Source::Sweeper, outcome, out);
+        } else if self.decision().is_some() && !self.branches[index].state.has_ended() {
             self.branch_ended(index, outcome, Source::Sweeper, out);
         }
         Ok(())
+    }
+
+    /// Somebody else than its participant says how the single branch has ended, and with it the transaction.
+    fn delegate_ended_by(&mut self, source: Source, outcome: Outcome, out: &mut Vec<Effect>) {
+        let record = Record::BranchEnded { branch: BranchId::FIRST, outcome, source, heuristic: false };
+        out.push(Effect::Append { record, forced: None });
+        self.delegate_ended(outcome, out);
     }
 
     pub(crate) fn retry_now(&mut self, out: &mut Vec<Effect>) {
@@ -117,10 +126,7 @@ impl Transaction {
     ) -> Result<(), Refusal> {
         let index = self.index(id)?;
         if self.phase == Phase::Delegated {
-            let record =
-                Record::BranchEnded { branch: id, outcome, source: Source::Operator, heuristic: false };
-            out.push(Effect::Append { record, forced: None });
-            self.delegate_ended(outcome, out);
+            self.delegate_ended_by(Source::Operator, outcome, out);
             return Ok(());
         }
         self.decision().ok_or(Refusal::NotDecided)?;

@@ -579,9 +579,7 @@ impl Transaction {
                 }
                 _ => self.call_failed(index, verb, true, out),
             },
-            Reply::Ended(outcome)
-                if matches!(verb, Verb::Commit | Verb::Rollback | Verb::Confirm | Verb::Cancel) =>
-            {
+            Reply::Ended(outcome) if verb.is_phase_two() => {
                 self.branch_ended(index, outcome, Source::Participant, out);
             }
             Reply::Refused if verb == Verb::Confirm && seeded_bug!("confirm-refusal-cancels") => {

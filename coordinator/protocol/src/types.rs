@@ -191,6 +191,11 @@ impl Verb {
         }
     }
 
+    /// Whether it ends a branch as decided, or makes sure that it never takes effect.
+    pub fn is_phase_two(self) -> bool {
+        matches!(self, Verb::Commit | Verb::Rollback | Verb::Confirm | Verb::Cancel)
+    }
+
     /// What is asked of a branch once the decision is taken.
     pub(crate) fn phase_two(kind: Kind, decision: Decision) -> Self {
         match (kind, decision) {

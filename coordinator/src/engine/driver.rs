@@ -152,6 +152,9 @@ impl Driver {
         repeated: bool,
     ) {
         let Some(spec) = state.spec(id).cloned() else { return };
+        if verb.is_phase_two() {
+            state.ending_since.get_or_insert(self.clock.now());
+        }
         let payload = match state.extra(id) {
             Some(extra) if verb.takes_payload() => extra.payload.clone(),
             // From phase two of XA on nobody asks for the payload again.
@@ -220,7 +223,6 @@ impl Driver {
             Milestone::Joined(_) => {}
             Milestone::Decided(decision) => {
                 state.told = Some(decision);
-                state.told_at = self.clock.now();
                 state.decided_at = Some(self.clock.wall());
                 if decision == Decision::Rollback {
                     tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");

@@ -35,8 +35,8 @@ pub(crate) struct LiveState {
     pub(crate) operator: (String, String),
     /// What may be told. `None`: nothing yet.
     pub(crate) told: Option<Decision>,
-    /// Since when, by the monotonic clock: the start of the process for what an earlier life decided.
-    pub(crate) told_at: Millis,
+    /// Since when its branches have been asked to end, by the monotonic clock.
+    pub(crate) ending_since: Option<Millis>,
     pub(crate) completed: bool,
     /// Steps that had effects, so far.
     pub(crate) steps: u64,
@@ -72,7 +72,7 @@ impl Live {
             request_reason: String::new(),
             operator: Default::default(),
             told: None,
-            told_at: Millis(0),
+            ending_since: None,
             completed: false,
             steps: 0,
             decided_at: None,

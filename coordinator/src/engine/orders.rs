@@ -25,7 +25,7 @@ pub struct Stuck {
     pub branch: BranchId,
     /// Who does not answer.
     pub participant: Arc<str>,
-    /// What it has to be told.
+    /// What it has to be told. A rollback that finds the branch committed in one phase leaves it at that.
     pub decision: Decision,
 }
 
@@ -83,18 +83,20 @@ impl Engine {
         Ok(live.snapshot())
     }
 
-    /// Unended XA branches of transactions that were decided at least `since` ago: their participants do not
-    /// answer. Parked ones wait for an operator and are left out. What an earlier life of the process decided counts
-    /// from the start of this one: a jump of the wall clock must not keep the sweeper away.
+    /// Unended XA branches that were first asked to end at least `since` ago: their participants do not answer. That is
+    /// phase two, and the fence of a one-phase commit whose answer was lost. Parked ones wait for an operator and are
+    /// left out. What an earlier life of the process asked counts from the start of this one: a jump of the wall clock
+    /// must not keep the sweeper away.
     pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
-        let now = self.driver.clock.now().0;
+        let now = self.driver.clock.now();
         let mut found = Vec::new();
         for live in self.driver.registry.newest_first(None) {
             let state = live.lock();
-            let Some(decision) = state.told else { continue };
-            if now.saturating_sub(state.told_at.0) < Millis::from(since).0 || state.completed {
+            let Some(asked_at) = state.ending_since else { continue };
+            if now.minus(asked_at) < Millis::from(since) || state.completed {
                 continue;
             }
+            let decision = state.told.unwrap_or(Decision::Rollback);
             for ((branch, one), spec) in state.transaction.branches().zip(&state.specs) {
                 if spec.kind == Kind::Xa && !one.state().has_ended() && !one.is_parked() {
                     let participant = Arc::clone(&spec.participant);

@@ -33,8 +33,8 @@ pub struct Scenario {
     pub participant: ParticipantPlan,
     /// Branches of another coordinator, prepared in a participant's schema at this time and left there.
     pub foreigners: Vec<(u8, u64)>,
-    /// Participants that are not there any more when everything else is mended. They have XA branches only, and
-    /// none alone in its transaction: whose end only they know.
+    /// Participants that are not there any more when everything else is mended. They have XA branches only: nobody
+    /// else can end a TCC branch.
     pub forsaken: Vec<u8>,
     /// When everything is mended, in milliseconds.
     pub heal_at_ms: u64,
@@ -393,11 +393,8 @@ fn forsaken(dice: Dice, transactions: &[TransactionPlan], participants: usize) -
         return Vec::new();
     }
     let indispensable = |number: u8| {
-        let mut branches = transactions.iter().flat_map(|plan| {
-            let alone = plan.branches.len() == 1;
-            plan.branches.iter().map(move |branch| (branch, alone))
-        });
-        branches.any(|(branch, alone)| branch.participant == number && (alone || branch.kind == Kind::Tcc))
+        let mut branches = transactions.iter().flat_map(|plan| &plan.branches);
+        branches.any(|branch| branch.participant == number && branch.kind == Kind::Tcc)
     };
     let numbers = (0..participants).filter_map(|number| u8::try_from(number).ok());
     numbers.filter(|number| !indispensable(*number)).collect()

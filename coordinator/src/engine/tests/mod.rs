@@ -32,6 +32,8 @@ enum Script {
     ReadOnly,
     /// Never answers a call of this verb, until told to do otherwise.
     HangOn(Verb),
+    /// Never answers, until told to do otherwise.
+    Hang,
     /// Says that it has rolled back when asked to commit.
     BreakPromise,
     /// Will not confirm.
@@ -79,6 +81,7 @@ impl Participants for Stage {
                 let changed = actors.changed.notified();
                 match actors.of(&call.participant) {
                     Script::HangOn(verb) if verb == call.verb => changed.await,
+                    Script::Hang => changed.await,
                     script => break script,
                 }
             };

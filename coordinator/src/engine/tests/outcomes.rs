@@ -254,3 +254,20 @@ async fn the_sweeper_ends_a_branch_whose_participant_never_comes_back() {
     world.engine.swept(decided.gtid, BranchId(2), Outcome::Committed);
     world.reaches(decided.gtid, State::Committed).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_sweeper_ends_a_one_phase_commit_whose_participant_never_comes_back() {
+    for outcome in [Outcome::Committed, Outcome::RolledBack] {
+        let world = World::new().await;
+        // Its answer is lost; and so is what the coordinator asks about it later.
+        world.actors.script(A, Script::Hang);
+        let begun = world.execute_keyed(&[A], "", Wait::Decided);
+        assert!(tokio::time::timeout(Duration::from_secs(50), begun).await.is_err());
+        let stuck = world.engine.stuck(Duration::from_secs(10));
+        let [one] = stuck.as_slice() else { panic!("{stuck:?}") };
+        assert_eq!((one.decision, &*one.participant), (Decision::Rollback, A), "it is fenced");
+        world.engine.swept(one.gtid, one.branch, outcome);
+        let state = if outcome == Outcome::Committed { State::Committed } else { State::RolledBack };
+        world.reaches(one.gtid, state).await;
+    }
+}
