@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         Ok(Run { report, calls, faults: faults::of(report.history, end_ns), end_s: seconds(end_ns) })
     }
 
-    /// How long the plots are: there is an axis even for a run of no time.
+    /// How long the plots are. An axis needs a length: the library never returns from one that has none.
     fn span_s(&self) -> f64 {
         if self.end_s > 0.001 { self.end_s } else { 1.0 }
     }
