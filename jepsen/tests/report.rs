@@ -20,7 +20,7 @@ const RUN: &str = r#"
     {:process 0 :type :ok :f :transfer :time 10000000}
     {:process 0 :type :invoke :f :transfer :time 1000000000}
     {:process 0 :type :ok :f :transfer :time 1010000000}
-    {:process :nemesis :type :info :f :start-kill :time 1500000000 :value {:id 1 :target "coordinator" :signal 9}}
+    {:process :nemesis :type :info :f :start-kill :time 1500000000 :value {:id 1 :target "coordinator" :signal 9 :detail "kill -9"}}
     {:process 0 :type :invoke :f :transfer :time 2000000000}
     {:process 0 :type :ok :f :transfer :time 2010000000}
     {:process :nemesis :type :info :f :start-kill :time 2500000000 :value {:id 2 :target "bank <b>"}}
@@ -134,7 +134,7 @@ fn a_valid_run() {
         &["read", "0", "0", "1", "–", "–", "–"],
         &["kill", "2", "5.0 s"],
         &["slow", "1", "3.0 s"],
-        &["1.5 s", "4.0 s", "kill", "coordinator", ":signal 9"],
+        &["1.5 s", "4.0 s", "kill", "coordinator", "kill -9, :signal 9"],
         &["2.5 s", "1.0 s", "kill", "bank <b>", ""],
         &["6.5 s", "to the end", "slow", "mysql-1", ""],
         &["seed", "7"],

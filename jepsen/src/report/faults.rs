@@ -14,7 +14,7 @@ pub(super) struct Fault {
     pub kind: String,
     /// At whom; empty when the history does not say.
     pub target: String,
-    /// What else the history says of it, as EDN; empty when nothing.
+    /// What else the history says of it; empty when nothing.
     pub details: String,
     /// When it began.
     pub start_s: f64,
@@ -76,15 +76,14 @@ fn plain(edn: &Edn<'_>) -> String {
     }
 }
 
-/// The value without `:id` and `:target`.
+/// The value without `:id` and `:target`; its `:detail` is for people, and needs no name.
 fn details(value: &Edn<'static>) -> String {
-    match value {
-        Edn::Nil => String::new(),
-        Edn::Map(map) => {
-            let known = [Edn::key("id"), Edn::key("target")];
-            let rest = map.iter().filter(|(key, _)| !known.contains(key));
-            rest.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
-    }
+    let Edn::Map(map) = value else {
+        return if *value == Edn::Nil { String::new() } else { value.to_string() };
+    };
+    let detail = field(value, "detail").map(plain);
+    let known = ["id", "target", "detail"].map(Edn::key);
+    let rest = map.iter().filter(|(key, _)| !known.contains(key));
+    let rest = rest.map(|(key, value)| format!("{key} {value}"));
+    detail.into_iter().chain(rest).collect::<Vec<_>>().join(", ")
 }

@@ -216,7 +216,7 @@ fn timeline(faults: &[Fault]) -> Markup {
                         }
                         td.kind { code { (fault.kind) } }
                         td.kind { (fault.target) }
-                        td { @if !fault.details.is_empty() { code { (fault.details) } } }
+                        td { (fault.details) }
                     }
                 }
             }

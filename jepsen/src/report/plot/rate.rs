@@ -7,16 +7,15 @@ use super::{Frame, Mark, colour, number, outcomes};
 use crate::history::Type;
 use crate::report::{Run, seconds};
 
-/// The run is cut into so many parts at most, none shorter than [`LEAST_S`].
+/// The run is cut into so many parts at most, none shorter than a second if it is not itself.
 const PARTS: f64 = 240.0;
-const LEAST_S: f64 = 0.25;
 
 /// From the bottom to the top: what is rare is on top, where it can be seen.
 const STACK: [Type; 3] = [Type::Ok, Type::Fail, Type::Info];
 
 /// The plot, as SVG.
 pub(in crate::report) fn rate(run: &Run<'_>) -> Result<String> {
-    let parts = (run.span_s() / LEAST_S).clamp(1.0, PARTS).floor();
+    let parts = run.span_s().clamp(1.0, PARTS).floor();
     let width_s = run.span_s() / parts;
     let rates = rates(run, parts as usize, width_s);
     let most = rates.iter().map(|part| part.iter().sum()).fold(0.0, f64::max);
