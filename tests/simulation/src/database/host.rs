@@ -189,7 +189,11 @@ impl Host {
         let mut state = self.lock();
         state.server.set_time(world.now_ms());
         let releases = state.server.releases();
-        let result = state.server.execute(id, statement);
+        let mut result = state.server.execute(id, statement);
+        if result == Err(Stop::Blocked) && state.server.is_deadlocked(id) {
+            state.server.fall_victim(id);
+            result = Err(Stop::Error(code::DEADLOCK));
+        }
         let released = state.server.releases() > releases;
         for killed in state.server.take_killed() {
             if let Some(session) = state.sessions.get(&killed) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_protocol::Gtid;
 
-use super::{Flavor, Isolation, Note, Schema, code};
+use super::{Flavor, Isolation, Note, Schema};
 
 /// Names a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,12 +107,9 @@ impl Mode {
     }
 }
 
-/// Why a lock was not granted.
+/// A lock was not granted: the transaction waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotGranted {
-    Wait,
-    Deadlock,
-}
+pub(super) struct NotGranted;
 
 /// Everything that is stored.
 #[derive(Debug, Clone)]
@@ -224,7 +221,7 @@ impl Rows {
             if let Some(transaction) = self.transactions.get_mut(&id) {
                 transaction.waits_for = Some((key, other));
             }
-            return Err(if self.waits_for_itself(id) { NotGranted::Deadlock } else { NotGranted::Wait });
+            return Err(NotGranted);
         }
         lock.leave_queue(id);
         match mode {
@@ -284,7 +281,8 @@ impl Rows {
         }
     }
 
-    fn waits_for_itself(&self, id: TransactionId) -> bool {
+    /// Whether whom it waits for waits, in the end, for it.
+    pub(super) fn is_deadlocked(&self, id: TransactionId) -> bool {
         let next = |at: &TransactionId| Some(self.transactions.get(at)?.waits_for?.1);
         std::iter::successors(next(&id), next).any(|at| at == id)
     }
@@ -334,10 +332,7 @@ impl Rows {
 }
 
 impl From<NotGranted> for super::Stop {
-    fn from(reason: NotGranted) -> Self {
-        match reason {
-            NotGranted::Wait => super::Stop::Blocked,
-            NotGranted::Deadlock => super::Stop::Error(code::DEADLOCK),
-        }
+    fn from(NotGranted: NotGranted) -> Self {
+        super::Stop::Blocked
     }
 }

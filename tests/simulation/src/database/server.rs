@@ -16,7 +16,8 @@ pub type SessionId = u32;
 pub enum Stop {
     /// The server refused it, with this code.
     Error(u16),
-    /// It waits for a lock. Put it again when [`Server::releases`] has grown, or call [`Server::stop_waiting`].
+    /// It waits for a lock. If [`Server::is_deadlocked`] now, a session of the circle has to [`Server::fall_victim`];
+    /// else put it again when [`Server::releases`] has grown, or call [`Server::stop_waiting`].
     Blocked,
 }
 
@@ -148,12 +149,10 @@ impl Server {
                 _ => u64::MAX,
             };
         }
-        match (&result, self.doing(id)) {
-            (Err(Stop::Error(code::DEADLOCK)), _) => self.lose_transaction(id),
-            (Err(Stop::Error(code::RBDEADLOCK)), Doing::Branch(xid, Stage::Doomed)) => {
-                self.set_doing(id, Doing::Branch(xid, Stage::RolledBack));
-            }
-            _ => {}
+        if let (Err(Stop::Error(code::RBDEADLOCK)), Doing::Branch(xid, Stage::Doomed)) =
+            (&result, self.doing(id))
+        {
+            self.set_doing(id, Doing::Branch(xid, Stage::RolledBack));
         }
         result
     }
@@ -236,10 +235,20 @@ impl Server {
         }
     }
 
-    /// A deadlock's victim, other than the session whose statement closed the circle: servers choose.
+    /// Whether the session waits for one that waits, in the end, for it.
+    pub fn is_deadlocked(&self, id: SessionId) -> bool {
+        let statement = self.sessions.get(&id).and_then(|session| session.statement);
+        statement.or_else(|| self.transaction_of(id)).is_some_and(|waiting| self.rows.is_deadlocked(waiting))
+    }
+
+    /// Makes a waiting session a deadlock's victim: its statement answers [`code::DEADLOCK`], and its whole
+    /// transaction has rolled back.
     pub fn fall_victim(&mut self, id: SessionId) {
         self.stop_waiting(id);
         self.lose_transaction(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.matched = u64::MAX;
+        }
     }
 
     /// Whether there is a branch of this name, in any state.
@@ -329,7 +338,6 @@ impl Server {
         self.rows.commit(transaction);
     }
 
-    /// A deadlock's victim loses its whole transaction.
     fn lose_transaction(&mut self, id: SessionId) {
         match self.doing(id) {
             Doing::Nothing => {}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::real::{self, Real, Reply, State};
 use super::sql;
-use super::step::{ACCOUNTS, Names, OPENING, SLOTS, Step, Verb};
+use super::step::{ACCOUNTS, Names, OPENING, Step, Verb};
 
 /// A real statement that neither ends nor waits for so long has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +48,16 @@ struct Waiting {
     statement: Statement,
     answered: oneshot::Receiver<Reply>,
     /// The real server's answer, once it is there.
-    outcome: Option<Result<Answer, u16>>,
+    real: Outcome,
+    /// The simulation's, once it is there.
+    simulated: Outcome,
+}
+
+impl Waiting {
+    /// Whether the real server has answered, and the simulation has not.
+    fn is_behind(&self) -> bool {
+        self.real != Err(Stop::Blocked) && self.simulated == Err(Stop::Blocked)
+    }
 }
 
 impl Slot {
@@ -140,16 +149,15 @@ impl<'a> Pair<'a> {
             }
             return Ok(true);
         };
-        let answered = self.slots[at].real.send(sql::of(&statement));
-        self.slots[at].waiting = Some(Waiting { statement, answered, outcome: None });
-        let expected = self.model.clone().execute(self.slots[at].id, &statement);
-        self.settle(expected == Err(Stop::Error(code::DEADLOCK))).await?;
-        if expected == Err(Stop::Error(code::DEADLOCK)) {
-            self.follow_victim(at);
-        }
-        let outcome = self.check(at)?;
-        self.check_others().await?;
-        Ok(outcome.is_ok())
+        let slot = &mut self.slots[at];
+        let answered = slot.real.send(sql::of(&statement));
+        let simulated = self.model.execute(slot.id, &statement).map(comparable);
+        slot.waiting = Some(Waiting { statement, answered, real: Err(Stop::Blocked), simulated });
+        self.come_to_rest().await?;
+        let succeeded = self.slots[at].waiting.as_ref().is_some_and(|waiting| waiting.real.is_ok());
+        self.check(at)?;
+        self.check_others()?;
+        Ok(succeeded)
     }
 
     /// Gives a branch that has ended another name. False: there is none left.
@@ -169,19 +177,37 @@ impl<'a> Pair<'a> {
         self.flavor == Flavor::MySql && matches!(verb, Verb::CommitOnePhase(branch) if prepared(branch))
     }
 
+    /// Lets both go on until nothing moves any more.
+    async fn come_to_rest(&mut self) -> Result<(), Difference> {
+        let inserts = self.slots.iter().filter(|slot| slot.waits_to_insert()).count();
+        loop {
+            let deadlock = self.slots.iter().any(|slot| self.model.is_deadlocked(slot.id));
+            self.settle(deadlock).await?;
+            // Two that waited for a third's rollback get in each other's way, as real servers have it.
+            let victim =
+                self.victim().filter(|at| deadlock || (inserts > 1 && self.slots[*at].waits_to_insert()));
+            if let Some(victim) = victim {
+                self.fall_victim(victim);
+            } else if !self.go_on() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Waits until every statement that has been sent is answered or waits for a lock; after a deadlock also until
     /// the server has chosen its victim, which takes MySQL a moment.
     async fn settle(&mut self, deadlock: bool) -> Result<(), Difference> {
         let started = Instant::now();
         loop {
             self.collect();
-            let victim = self.answers().any(|(_, outcome)| *outcome == Err(code::DEADLOCK));
-            let asked: Vec<u32> = self.unanswered().map(|slot| slot.real.thread).collect();
-            if asked.is_empty() {
+            let unanswered = self.waiting().filter(|(_, waiting)| waiting.real == Err(Stop::Blocked));
+            let asked: Vec<u32> = unanswered.map(|(at, _)| self.slots[at].real.thread).collect();
+            let chosen = !deadlock || self.victim().is_some();
+            if asked.is_empty() && chosen {
                 return Ok(());
             }
             let waiting = self.real.waiting().await;
-            if asked.iter().all(|thread| waiting.contains(thread)) && (victim || !deadlock) {
+            if asked.iter().all(|thread| waiting.contains(thread)) && chosen {
                 return Ok(());
             }
             if started.elapsed() > PATIENCE {
@@ -192,96 +218,81 @@ impl<'a> Pair<'a> {
     }
 
     fn collect(&mut self) {
-        for slot in &mut self.slots {
-            if let Some(waiting) = &mut slot.waiting
-                && waiting.outcome.is_none()
+        for waiting in self.slots.iter_mut().filter_map(|slot| slot.waiting.as_mut()) {
+            if waiting.real == Err(Stop::Blocked)
                 && let Ok(reply) = waiting.answered.try_recv()
             {
-                waiting.outcome = Some(reply.map(|reply| as_simulated(&waiting.statement, reply)));
+                let real = reply.map(|reply| as_simulated(&waiting.statement, reply));
+                waiting.real = real.map_err(Stop::Error);
             }
         }
     }
 
-    fn unanswered(&self) -> impl Iterator<Item = &Slot> {
-        let unanswered =
-            |slot: &&Slot| slot.waiting.as_ref().is_some_and(|waiting| waiting.outcome.is_none());
-        self.slots.iter().filter(unanswered)
+    fn waiting(&self) -> impl Iterator<Item = (usize, &Waiting)> {
+        self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.waiting.as_ref()?)))
     }
 
-    fn answers(&self) -> impl Iterator<Item = (usize, &Result<Answer, u16>)> {
-        let slots = self.slots.iter().enumerate();
-        slots.filter_map(|(at, slot)| Some((at, slot.waiting.as_ref()?.outcome.as_ref()?)))
+    /// A deadlock's victim by the real server's choice, which the simulation has yet to follow.
+    fn victim(&self) -> Option<usize> {
+        let mut waiting = self.waiting();
+        let is_victim = |one: &Waiting| one.is_behind() && one.real == Err(Stop::Error(code::DEADLOCK));
+        Some(waiting.find(|(_, waiting)| is_victim(waiting))?.0)
     }
 
-    /// Servers choose a deadlock's victim: if it is another than the one whose statement closed the circle, the
-    /// simulation follows.
-    fn follow_victim(&mut self, closing: usize) {
-        let victim = self.answers().find(|(_, outcome)| **outcome == Err(code::DEADLOCK)).map(|(at, _)| at);
-        if let Some(victim) = victim.filter(|victim| *victim != closing) {
-            self.say(format!("session {victim} is the deadlock's victim"));
-            self.model.fall_victim(self.slots[victim].id);
-            self.slots[victim].waiting = None;
+    fn fall_victim(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        self.model.fall_victim(slot.id);
+        if let Some(waiting) = &mut slot.waiting {
+            waiting.simulated = Err(Stop::Error(code::DEADLOCK));
         }
     }
 
-    /// Runs a slot's statement in the simulation, and compares.
-    fn check(&mut self, at: usize) -> Result<Outcome, Difference> {
+    /// Puts what waits in the simulation again: first what has been answered, in whatever order suits. Answers
+    /// whether anything has come of it.
+    fn go_on(&mut self) -> bool {
+        let mut behind: Vec<usize> =
+            self.waiting().filter(|(_, waiting)| waiting.is_behind()).map(|(at, _)| at).collect();
+        // Who keeps no locks stands in nobody's way, and so may have been first.
+        behind.sort_by_key(|at| !self.model.is_idle(self.slots[*at].id));
+        if behind.into_iter().any(|at| self.put_again(at)) {
+            return true;
+        }
+        let still = self.waiting().filter(|(_, waiting)| waiting.simulated == Err(Stop::Blocked));
+        let still: Vec<usize> = still.map(|(at, _)| at).collect();
+        still.into_iter().any(|at| self.put_again(at) || self.model.is_deadlocked(self.slots[at].id))
+    }
+
+    /// Answers whether it waits no more.
+    fn put_again(&mut self, at: usize) -> bool {
         let slot = &mut self.slots[at];
-        let Some(waiting) = &slot.waiting else { return Ok(Err(Stop::Blocked)) };
-        let statement = waiting.statement;
-        let real = waiting.outcome.clone().map_or(Err(Stop::Blocked), |outcome| outcome.map_err(Stop::Error));
+        let Some(waiting) = &mut slot.waiting else { return false };
+        waiting.simulated = self.model.execute(slot.id, &waiting.statement).map(comparable);
+        waiting.simulated != Err(Stop::Blocked)
+    }
+
+    /// Compares the answers to a slot's statement.
+    fn check(&mut self, at: usize) -> Result<(), Difference> {
+        let slot = &mut self.slots[at];
+        let Some(waiting) = &slot.waiting else { return Ok(()) };
+        let (statement, real, simulated) =
+            (waiting.statement, waiting.real.clone(), waiting.simulated.clone());
         let snapshot =
             self.model.is_in_branch(slot.id) && matches!(statement, Statement::Read(_) | Statement::Look(..));
-        let simulated = self.model.execute(slot.id, &statement).map(comparable);
         self.model.set_at_work(slot.id, simulated == Err(Stop::Blocked));
         if real != Err(Stop::Blocked) {
             slot.waiting = None;
         }
         self.say(format!("session {at}: {} -> {real:?}", sql::of(&statement)));
         let alike = real == simulated || (snapshot && real.is_ok() && simulated.is_ok());
-        if alike { Ok(real) } else { Err(format!("simulated: {simulated:?}; real: {real:?}")) }
+        if alike { Ok(()) } else { Err(format!("simulated: {simulated:?}; real: {real:?}")) }
     }
 
-    /// Statements of others that were waiting and have been answered meanwhile, in whatever order suits; and that
-    /// those that still wait have to.
-    async fn check_others(&mut self) -> Result<(), Difference> {
-        self.settle(false).await?;
-        let inserts = self.slots.iter().filter(|slot| slot.waits_to_insert()).count();
-        loop {
-            let mut answered: Vec<usize> = self.answers().map(|(at, _)| at).collect();
-            // Who keeps no locks stands in nobody's way, and so may have been first.
-            answered.sort_by_key(|at| !self.model.is_idle(self.slots[*at].id));
-            let Some(first) = answered.first().copied() else { break };
-            // Two that waited for a third's rollback get in each other's way, as real servers have it.
-            let victim =
-                self.answers().find(|(_, outcome)| **outcome == Err(code::DEADLOCK)).map(|(at, _)| at);
-            if let Some(victim) = victim.filter(|at| inserts > 1 && self.slots[*at].waits_to_insert()) {
-                self.say(format!("session {victim} is the victim of a deadlock between inserts"));
-                self.model.fall_victim(self.slots[victim].id);
-                self.slots[victim].waiting = None;
-                continue;
-            }
-            let goes_on = |at: &usize| {
-                let slot = &self.slots[*at];
-                let statement = slot.waiting.as_ref().map(|waiting| waiting.statement);
-                statement.is_some_and(|one| self.model.clone().execute(slot.id, &one) != Err(Stop::Blocked))
-            };
-            let next = answered.iter().find(|at| goes_on(at)).copied().unwrap_or(first);
-            let _ = self.check(next)?;
-        }
-        let waiting: Vec<usize> = (0..SLOTS).filter(|at| self.slots[*at].waiting.is_some()).collect();
-        for at in waiting {
-            let slot = &self.slots[at];
-            let Some(waiting) = &slot.waiting else { continue };
-            let simulated = self.model.execute(slot.id, &waiting.statement);
-            if simulated != Err(Stop::Blocked) {
-                return Err(format!(
-                    "session {at} waits for {:?}; simulated: {simulated:?}",
-                    waiting.statement
-                ));
-            }
-        }
-        Ok(())
+    /// The same for all that waits, or has waited until now.
+    fn check_others(&mut self) -> Result<(), Difference> {
+        let differs = |one: &Waiting| one.real != Err(Stop::Blocked) || one.simulated != Err(Stop::Blocked);
+        let others: Vec<usize> =
+            self.waiting().filter(|(_, waiting)| differs(waiting)).map(|(at, _)| at).collect();
+        others.into_iter().try_for_each(|at| self.check(at))
     }
 
     async fn look_at(&mut self, at: usize, whom: usize) -> Result<(), Difference> {
@@ -329,7 +340,8 @@ impl<'a> Pair<'a> {
         drop(old.real);
         self.real.until_gone(thread).await;
         self.model.disconnect(old.id);
-        self.check_others().await
+        self.come_to_rest().await?;
+        self.check_others()
     }
 
     async fn crash(&mut self) -> Result<(), Difference> {
