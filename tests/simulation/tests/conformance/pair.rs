@@ -47,9 +47,9 @@ struct Slot {
 struct Waiting {
     statement: Statement,
     answered: oneshot::Receiver<Reply>,
-    /// The real server's answer, once it is there.
+    /// The real server's answer; blocked until it is there.
     real: Outcome,
-    /// The simulation's, once it is there.
+    /// The simulation's; the same.
     simulated: Outcome,
 }
 
