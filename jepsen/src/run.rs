@@ -158,6 +158,7 @@ async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) 
     let channel = Endpoint::from_shared(cluster.coordinator_direct().to_owned())?
         .timeout(Duration::from_secs(5))
         .connect_lazy();
+    cluster.network().verify()?;
     let started = Instant::now();
     let silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
     let (status, told) = drain(cluster, &channel, started).await?;

@@ -28,6 +28,7 @@ pub(crate) struct MatrixArgs {
 
 /// Runs every workload with every nemesis.
 pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
+    args.common.enter_network()?;
     let workloads = if args.workload.is_empty() { Workload::ALL.to_vec() } else { args.workload };
     let every =
         || Kind::ALL.iter().map(|kind| kind.name()).chain(["all"]).filter_map(|name| name.parse().ok());

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use concord_sandbox::Flavor;
 use indicatif::{ProgressBar, ProgressStyle};
 use jepsen::check::Findings;
+use jepsen::cluster::namespace;
 use jepsen::nemesis::Kind;
 use jepsen::report::{self, Report};
 use jepsen::run::{Options, Outcome};
@@ -54,9 +55,25 @@ pub(crate) struct Common {
     /// Seconds from one fault to the next, on average
     #[arg(long, default_value_t = 4.0, value_parser = positive)]
     interval: f64,
+    /// How links are cut: by the kernel, in a network namespace of the run's own (which takes root and nftables), or by
+    /// the harness's proxies alone
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
     /// Draws operations and faults; by default another one each time
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// How links are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Network {
+    /// By the kernel where that can be
+    #[default]
+    Auto,
+    /// By the kernel
+    Namespace,
+    /// By proxies
+    Proxy,
 }
 
 /// The kinds of faults of a run.
@@ -110,6 +127,20 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 impl Common {
+    /// Goes on in a network namespace if that is wanted and can be had.
+    pub(crate) fn enter_network(&self) -> Result<()> {
+        if namespace::is_inside() || self.network == Network::Proxy {
+            return Ok(());
+        }
+        match namespace::obstacle() {
+            None => namespace::enter(self.db),
+            Some(obstacle) if self.network == Network::Namespace => {
+                bail!("no network namespace can be had: {obstacle}")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// The options of a run.
     pub(crate) fn options(&self, workload: Workload, nemesis: &Nemesis) -> Result<Options> {
         let mut kinds = nemesis.kinds.clone();
@@ -138,6 +169,7 @@ impl Common {
 /// Makes one run.
 pub(crate) async fn run(args: RunArgs) -> Result<ExitCode> {
     let options = args.common.options(args.workload, &args.nemesis)?;
+    args.common.enter_network()?;
     let directory =
         args.output.unwrap_or_else(|| jepsen::run::default_directory(&options, &args.nemesis.name));
     let findings = make(&options, &args.nemesis.name, &directory).await?;
@@ -194,6 +226,7 @@ fn parameters(options: &Options, nemesis: &str) -> Vec<(String, String)> {
         ("clients", options.concurrency.to_string()),
         ("operations a second", options.rate.to_string()),
         ("seconds between faults", options.interval.as_secs_f64().to_string()),
+        ("links", if namespace::is_inside() { "cut by the kernel" } else { "cut by proxies" }.to_owned()),
         ("seed", options.seed.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -8,6 +8,7 @@
 //! ```
 
 mod database;
+pub mod namespace;
 pub mod network;
 
 use std::ffi::OsString;
@@ -16,13 +17,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use concord_sandbox::{Address, Flavor, Server, ServerOptions, Service};
 use concord_seeded_bugs::SWITCH;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use network::{Network, Node};
+use network::{Firewall, Network, Node};
 
 pub use database::{DATABASE, DatabaseAudit, Goods, JournalRow, Opening};
 
@@ -79,10 +80,15 @@ impl Cluster {
         fs::create_dir_all(&logs)?;
         let starting = (0..options.databases).map(|_| Server::start(ServerOptions::new(options.flavor)));
         let servers = futures_util::future::try_join_all(starting).await?;
+        ensure!(
+            servers.iter().all(Server::is_private),
+            "the servers must be the harness's own, to be killed: unset CONCORD_TEST_MYSQL_URL"
+        );
         let creating = servers.iter().map(|server| database::create(server, &options.opening));
         futures_util::future::try_join_all(creating).await?;
         let program = std::env::current_exe().context("find this program's own file")?;
-        let mut network = Network::default();
+        let firewall = namespace::is_inside().then(Firewall::set_up).transpose()?;
+        let mut network = Network::new(firewall);
         let (own, mut others) = (Address::reserve()?, Vec::new());
         let addresses = Addresses {
             coordinator: network.connect(Node::Clients, Node::Coordinator, own.socket().port())?.url(),

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Condition, Direction, End, Node};
+use super::{Condition, Direction, End, Firewall, Node};
 
 /// What is passed on at a time, in bytes.
 const CHUNK: usize = 16 * 1024;
@@ -30,6 +30,7 @@ pub struct Link {
     faults: Mutex<Faults>,
     weather: Arc<watch::Sender<Weather>>,
     accepting: AbortHandle,
+    firewall: Option<Arc<Firewall>>,
 }
 
 /// The faults that are on, by number.
@@ -51,7 +52,7 @@ struct Weather {
 
 impl Link {
     /// Opens a link to a port of this machine's.
-    pub(super) fn open(from: Node, to: Node, port: u16) -> Result<Link> {
+    pub(super) fn open(from: Node, to: Node, port: u16, firewall: Option<Arc<Firewall>>) -> Result<Link> {
         let address = Address::reserve()?;
         let listener = std::net::TcpListener::bind(address.socket())?;
         listener.set_nonblocking(true)?;
@@ -59,7 +60,7 @@ impl Link {
         let weather = Arc::new(watch::Sender::new(Weather::default()));
         let callee = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accepting = tokio::spawn(accept(listener, callee, Arc::clone(&weather))).abort_handle();
-        Ok(Link { from, to, address, faults: Mutex::default(), weather, accepting })
+        Ok(Link { from, to, address, faults: Mutex::default(), weather, accepting, firewall })
     }
 
     /// Who opens connections.
@@ -108,6 +109,9 @@ impl Link {
     fn announce(&self, faults: &Faults, generations: u64) {
         let condition = faults.conditions.values().fold(Condition::default(), |all, one| all.and(*one));
         let forgetful = faults.half_open.values().next_back().copied();
+        if let Some(firewall) = &self.firewall {
+            firewall.set(self.port(), condition.there.blocked, condition.back.blocked);
+        }
         self.weather.send_modify(|weather| {
             weather.condition = condition;
             weather.generation += generations;

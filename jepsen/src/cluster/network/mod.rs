@@ -2,9 +2,11 @@
 //! can lose, delay and break it in either direction.
 //!
 //! A proxy in the kernel's place differs from a broken wire in one thing: a new connection through a cut link is
-//! established, and then nothing comes; through a broken wire it is not even established.
+//! established, and then nothing comes; through a broken wire it is not even established. Where the run has a network
+//! namespace of its own, a [`Firewall`] sees to that too.
 
 mod condition;
+mod firewall;
 mod link;
 
 use std::fmt;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 pub use condition::{Condition, Direction, End};
+pub use firewall::Firewall;
 pub use link::Link;
 
 /// Who takes part.
@@ -43,17 +46,36 @@ impl fmt::Display for Node {
 #[derive(Debug, Default)]
 pub struct Network {
     links: Vec<Arc<Link>>,
+    firewall: Option<Arc<Firewall>>,
 }
 
 impl Network {
+    /// A network without links yet. `firewall`: of the namespace that it is in, if it has one of its own.
+    pub fn new(firewall: Option<Firewall>) -> Network {
+        Network { links: Vec::new(), firewall: firewall.map(Arc::new) }
+    }
+
     /// Makes a link from one node to the port at which another listens.
     ///
     /// # Errors
     /// When there is no port for the proxy.
     pub fn connect(&mut self, from: Node, to: Node, port: u16) -> Result<Arc<Link>> {
-        let link = Arc::new(Link::open(from, to, port)?);
+        let link = Arc::new(Link::open(from, to, port, self.firewall.clone())?);
         self.links.push(Arc::clone(&link));
         Ok(link)
+    }
+
+    /// Whether everything that links were told has been done.
+    ///
+    /// # Errors
+    /// What the kernel's firewall would not do.
+    pub fn verify(&self) -> Result<()> {
+        self.firewall.as_ref().and_then(|firewall| firewall.failure()).map_or(Ok(()), Err)
+    }
+
+    /// Whether links are cut by the kernel.
+    pub fn has_firewall(&self) -> bool {
+        self.firewall.is_some()
     }
 
     /// All links.
