@@ -6,8 +6,8 @@ use rand::rngs::StdRng;
 
 use super::{Branch, Part, Plan, Reading, Workload, edn};
 
-/// One operation in so many reads.
-const READ_EVERY: u32 = 40;
+/// One operation in so many reads. While it waits for one account, transfers wait for all those that it has locked.
+const READ_EVERY: u32 = 100;
 
 pub(super) fn draw(random: &mut StdRng, databases: usize, number: i64, mixed: bool) -> Plan {
     // With a transfer half-way between Try and Confirm, sums mean nothing.

@@ -37,7 +37,7 @@ impl Workload {
     /// What the tables are to hold at the beginning.
     pub fn opening(self) -> Opening {
         match self {
-            Workload::Bank | Workload::Mixed => Opening { accounts: 50, balance: 100, ..Opening::default() },
+            Workload::Bank | Workload::Mixed => Opening { accounts: 100, balance: 100, ..Opening::default() },
             Workload::Stock => Opening { skus: stock::SKUS, quantity: 40, buckets: 4, ..Opening::default() },
             Workload::Append => Opening { lists: append::LISTS_MADE, ..Opening::default() },
         }
