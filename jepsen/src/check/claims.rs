@@ -1,5 +1,7 @@
 //! The claims, one after the other.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use clojure_reader::edn::Edn;
 
@@ -10,7 +12,7 @@ use crate::cluster::JournalRow;
 use crate::history::{Call, Type};
 use crate::verdict::Claim;
 
-/// So many violations of one claim are explained.
+/// So many violations of one name are explained, of each claim.
 const EACH: usize = 8;
 
 /// Collects what is wrong with one claim.
@@ -26,7 +28,7 @@ impl Judge {
     pub(super) fn look(&mut self, name: &'static str, wrong: Option<String>) {
         self.checked += 1;
         let Some(explanation) = wrong else { return };
-        if self.violations.len() < EACH {
+        if self.violations.iter().filter(|one| one.name == name).count() < EACH {
             self.violations.push(Anomaly { name, explanation });
         } else {
             self.more += 1;
@@ -88,7 +90,9 @@ pub(super) fn all(effects: &Effects, end: &End, calls: &[Call<'_>]) -> Result<Ve
 fn agreement(operations: &[Operation], end: &End) -> Judge {
     let mut judge = Judge::default();
     for operation in operations.iter().filter(|one| one.parts.len() > 1 && one.any()) {
-        let mixed = operation.parts.iter().any(|part| part.times == 0);
+        // Half of it in one transaction and half in another is no agreement either.
+        let first = &operation.parts[0].gtids;
+        let mixed = operation.parts.iter().any(|part| part.times == 0 || part.gtids != *first);
         judge.look("mixed-outcome", mixed.then(|| operation.story()));
     }
     let heuristic = end.status.heuristic;
@@ -101,8 +105,10 @@ fn agreement(operations: &[Operation], end: &End) -> Judge {
 
 fn durability(operations: &[Operation]) -> Judge {
     let mut judge = Judge::default();
-    for operation in operations.iter().filter(|one| one.outcome == Type::Ok) {
-        let lost = operation.parts.iter().any(|part| part.times == 0);
+    for operation in operations.iter().filter(|one| one.outcome == Type::Ok && !one.parts.is_empty()) {
+        let other =
+            |gtids: &HashSet<String>| operation.gtid.as_ref().is_some_and(|told| !gtids.contains(told));
+        let lost = operation.parts.iter().any(|part| part.times == 0 || other(&part.gtids));
         judge.look("lost-commit", lost.then(|| operation.story()));
     }
     judge
@@ -110,7 +116,8 @@ fn durability(operations: &[Operation]) -> Judge {
 
 fn no_ghost(effects: &Effects) -> Judge {
     let mut judge = Judge::default();
-    for operation in effects.operations.iter().filter(|one| one.outcome == Type::Fail) {
+    let failed = |one: &&Operation| one.outcome == Type::Fail && !one.parts.is_empty();
+    for operation in effects.operations.iter().filter(failed) {
         judge.look("ghost", operation.any().then(|| operation.story()));
     }
     for stranger in &effects.strangers {
@@ -128,7 +135,10 @@ fn exactly_once(effects: &Effects) -> Judge {
     for (branch, rows) in &effects.branches {
         let count = |step| rows.iter().filter(|row| row.4 == step).count();
         let (tries, confirms, cancels) = (count("try"), count("confirm"), count("cancel"));
-        let wrong = tries > 1 || confirms + cancels > 1 || count("work") > 1 || (confirms > 0 && tries == 0);
+        // One branch is one part of one operation.
+        let shared = rows.iter().any(|row| (row.2, row.3) != (rows[0].2, rows[0].3));
+        let twice = tries > 1 || confirms + cancels > 1 || count("work") > 1;
+        let wrong = twice || shared || (confirms > 0 && tries == 0);
         judge.look("not-once", wrong.then(|| story(branch, rows)));
     }
     judge
@@ -137,8 +147,9 @@ fn exactly_once(effects: &Effects) -> Judge {
 fn empty_cancel(effects: &Effects, end: &End) -> Judge {
     let mut judge = Judge::default();
     for (branch, rows) in &effects.branches {
-        let empty = rows.iter().any(|row| row.4 == "cancel") && !rows.iter().any(|row| row.4 == "try");
-        if empty {
+        // What comes after it is another matter.
+        let first = rows.iter().find(|row| row.4 == "cancel" || row.4 == "try");
+        if first.is_some_and(|row| row.4 == "cancel") {
             judge.look("cancel-without-try", Some(story(branch, rows)));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clojure_reader::edn::Edn;
 use serde::Deserialize as _;
 
@@ -26,6 +26,8 @@ pub(super) struct Operation {
     /// As people find it in the history.
     pub(super) name: String,
     pub(super) outcome: Type,
+    /// The transaction that a client was told has committed, if it was told which.
+    pub(super) gtid: Option<String>,
     pub(super) parts: Vec<Effect>,
 }
 
@@ -33,6 +35,8 @@ pub(super) struct Operation {
 #[derive(Debug)]
 pub(super) struct Effect {
     pub(super) what: String,
+    /// As it was asked for; not for appends, which leave no journal.
+    asked: Option<Part>,
     /// How often it took effect, and in which transactions if that is known.
     pub(super) times: usize,
     pub(super) gtids: HashSet<String>,
@@ -80,15 +84,26 @@ pub(super) fn of(calls: &[Call<'_>], audits: &[DatabaseAudit]) -> Result<Effects
             "transfer" | "purchase" | "receive" => {
                 let moves = Moves::deserialize(value.clone())
                     .with_context(|| format!("operation {}", call.invoked.index))?;
-                by_number.insert(moves.id, effects.operations.len());
-                let parts = moves.parts.iter().map(|part| Effect {
-                    what: describe(part),
+                let number = moves.id;
+                let double = by_number.insert(number, effects.operations.len()).is_some();
+                ensure!(!double, "there are two operations {number}");
+                for Part(participant, ..) in &moves.parts {
+                    let audited = *participant < audits.len();
+                    ensure!(
+                        audited,
+                        "operation {number} is of participant {participant}, which has no audit"
+                    );
+                }
+                let parts = moves.parts.into_iter().map(|part| Effect {
+                    what: describe(&part),
+                    asked: Some(part),
                     times: 0,
                     gtids: HashSet::new(),
                 });
                 effects.operations.push(Operation {
-                    name: format!("{} {}", call.invoked.f, moves.id),
+                    name: format!("{} {number}", call.invoked.f),
                     outcome: call.outcome(),
+                    gtid: gtid(&call.said().value),
                     parts: parts.collect(),
                 });
             }
@@ -97,12 +112,14 @@ pub(super) fn of(calls: &[Call<'_>], audits: &[DatabaseAudit]) -> Result<Effects
                 asked_for.extend(appends.iter().copied());
                 let parts = appends.iter().map(|(list, element)| Effect {
                     what: format!("append of {element} to list {list}"),
+                    asked: None,
                     times: lists.times(*list, *element),
                     gtids: HashSet::new(),
                 });
                 effects.operations.push(Operation {
                     name: format!("operation {} ({value})", call.invoked.index),
                     outcome: call.outcome(),
+                    gtid: None,
                     parts: parts.collect(),
                 });
             }
@@ -122,17 +139,32 @@ impl Effects {
     fn add(&mut self, database: usize, row: &JournalRow, by_number: &HashMap<i64, usize>) {
         let (gtid, branch, operation, part, step, ..) = row;
         self.branches.entry((database, gtid.clone(), *branch)).or_default().push(row.clone());
-        if step != "work" && step != "confirm" {
-            return;
-        }
         let found = by_number.get(operation).and_then(|index| self.operations.get_mut(*index));
-        match found.and_then(|one| one.parts.get_mut(*part as usize)) {
-            Some(effect) => {
-                effect.times += 1;
-                effect.gtids.insert(gtid.clone());
-            }
-            None => self.strangers.push(format!("database {database}: {row:?}")),
+        let found = found.and_then(|one| one.parts.get_mut(*part as usize));
+        if !found.as_ref().is_some_and(|effect| effect.is_as_asked_for(database, row)) {
+            self.strangers.push(format!("database {database}: {row:?}"));
         }
+        if let Some(effect) = found
+            && (step == "work" || step == "confirm")
+        {
+            effect.times += 1;
+            effect.gtids.insert(gtid.clone());
+        }
+    }
+}
+
+impl Effect {
+    /// Whether a step is one that it has, in its place, and with its amount.
+    fn is_as_asked_for(&self, database: usize, row: &JournalRow) -> bool {
+        let Some(Part(participant, action, account, amount)) = &self.asked else { return false };
+        let (_, _, _, _, step, at, change) = row;
+        let expected = match (action.as_str(), step.as_str()) {
+            ("debit", "work") | ("hold" | "reserve", "confirm") => -amount,
+            ("credit", "work") | ("promise" | "receive" | "order", "confirm") => *amount,
+            ("hold" | "promise" | "reserve" | "receive" | "order", "try" | "cancel") => 0,
+            _ => return false,
+        };
+        (database, *at, *change) == (*participant, *account, expected)
     }
 }
 
@@ -141,8 +173,14 @@ fn describe(part: &Part) -> String {
     format!("{action} of {amount}, account {account}, at participant-{participant}")
 }
 
+/// The transaction that an operation's end names.
+fn gtid(value: &Edn<'_>) -> Option<String> {
+    let Some(Edn::Str(gtid)) = value.get(&Edn::key("gtid")) else { return None };
+    Some(gtid.to_string())
+}
+
 /// The appends of a transaction in Elle's form.
-fn appends(value: &Edn<'_>) -> Vec<(i64, i64)> {
+pub(super) fn appends(value: &Edn<'_>) -> Vec<(i64, i64)> {
     let Edn::Vector(mops) = value else { return Vec::new() };
     let append = |mop: &Edn<'_>| match mop {
         Edn::Vector(mop) => match mop.as_slice() {
@@ -156,7 +194,7 @@ fn appends(value: &Edn<'_>) -> Vec<(i64, i64)> {
     mops.iter().filter_map(append).collect()
 }
 
-/// The lists at the end.
+/// How often each element is in a list at the end.
 struct Appended(HashMap<(i64, i64), usize>);
 
 impl Appended {

@@ -3,13 +3,14 @@
 
 mod claims;
 mod effects;
+mod lists;
 mod residue;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::DatabaseAudit;
-use crate::history::{Operation, Process, Type};
+use crate::history::{self, Call, Operation, Process, Type};
 use crate::verdict::{Claim, Verdict};
 use crate::{Anomaly, append};
 
@@ -64,45 +65,61 @@ const FAIL_MIN: usize = 3;
 /// # Errors
 /// When it is not what the checkers understand.
 pub fn check(history: &[Operation]) -> Result<Findings> {
+    let calls = history::calls(history)
+        .map_err(|index| anyhow::anyhow!("operation {index} does not fit the one before of its process"))?;
     let mut findings = Findings { claims: Vec::new(), anomalies: Vec::new(), vacuous: vacuous(history) };
-    if history.iter().any(|operation| operation.f == "txn") {
-        findings.anomalies = append::check(history)?.anomalies;
+    let end = End::of(&calls)?;
+    if calls.iter().any(|call| call.invoked.f == "txn") {
+        findings.anomalies = match &end {
+            Some(end) => lists::check(history, &calls, &end.audits)?,
+            None => append::check(history)?.anomalies,
+        };
     }
-    let ends = End::of(history)?;
-    // Histories of others have no audits.
-    if !ends.audits.is_empty() {
-        let calls = crate::history::calls(history).map_err(|index| {
-            anyhow::anyhow!("operation {index} does not fit the one before of its process")
-        })?;
-        let effects = effects::of(&calls, &ends.audits)?;
-        findings.claims = claims::all(&effects, &ends, &calls)?;
+    match end {
+        Some(end) => {
+            let effects = effects::of(&calls, &end.audits)?;
+            findings.claims = claims::all(&effects, &end, &calls)?;
+        }
+        // Transactions on lists, of others perhaps, have shown something all the same.
+        None if calls.iter().all(|call| call.invoked.f == "txn") => {}
+        None => {
+            findings.vacuous.push("nobody has read what there is at the end: no claim was checked".into())
+        }
     }
     Ok(findings)
 }
 
 /// What was read at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct End {
+    /// Of all databases, by their numbers.
     audits: Vec<DatabaseAudit>,
     status: Status,
 }
 
 impl End {
-    fn of(history: &[Operation]) -> Result<End> {
-        let mut end = End::default();
-        for operation in history.iter().filter(|one| one.kind == Type::Ok) {
-            let wrong = || format!("operation {}", operation.index);
-            match operation.f.as_str() {
-                AUDIT => {
-                    end.audits.push(Deserialize::deserialize(operation.value.clone()).with_context(wrong)?)
-                }
-                STATUS => {
-                    end.status = Deserialize::deserialize(operation.value.clone()).with_context(wrong)?
-                }
-                _ => {}
+    /// None when nobody has tried to read anything, as in histories of others.
+    fn of(calls: &[Call<'_>]) -> Result<Option<End>> {
+        let (mut audits, mut statuses) = (Vec::new(), Vec::new());
+        for call in calls.iter().filter(|call| [AUDIT, STATUS].contains(&call.invoked.f.as_str())) {
+            let (index, f) = (call.invoked.index, &call.invoked.f);
+            ensure!(call.outcome() == Type::Ok, "operation {index}: {f} has not been answered");
+            let (said, value) = (call.said().index, call.said().value.clone());
+            if f == AUDIT {
+                audits.push(DatabaseAudit::deserialize(value).with_context(|| format!("operation {said}"))?);
+            } else {
+                statuses.push(Status::deserialize(value).with_context(|| format!("operation {said}"))?);
             }
         }
-        Ok(end)
+        if audits.is_empty() && statuses.is_empty() {
+            return Ok(None);
+        }
+        ensure!(statuses.len() == 1, "the coordinator was asked {} times, not once", statuses.len());
+        audits.sort_by_key(|audit| audit.database);
+        let numbers: Vec<usize> = audits.iter().map(|audit| audit.database).collect();
+        let each_once = !audits.is_empty() && numbers.iter().copied().eq(0..audits.len());
+        ensure!(each_once, "there are audits of the databases {numbers:?}, not one of each");
+        Ok(Some(End { audits, status: statuses.remove(0) }))
     }
 }
 
