@@ -69,18 +69,28 @@ impl Lock {
         self.exclusive == Some(id) || (mode == Mode::Shared && self.shared.contains(&id))
     }
 
-    /// Whom a request has to wait for: who holds the row, or has asked for it before.
-    fn in_the_way_of(&self, id: TransactionId, mode: Mode, flavor: Flavor) -> Option<TransactionId> {
+    /// Who holds the row in a way that a request has to wait for.
+    fn holder_against(&self, id: TransactionId, mode: Mode) -> Option<TransactionId> {
         let other = |holder: &TransactionId| *holder != id;
-        let holder = self.exclusive.filter(other).or_else(|| match mode {
+        self.exclusive.filter(other).or_else(|| match mode {
             Mode::Exclusive => self.shared.iter().copied().find(other),
             Mode::Shared => None,
-        });
+        })
+    }
+
+    /// Who waits for the row, and has to be served before a request that comes after.
+    fn waiting_before(&self, id: TransactionId, mode: Mode, flavor: Flavor) -> Option<TransactionId> {
         // MySQL lets who has the row shared go past those who wait for him.
         let passes = flavor == Flavor::MySql && self.shared.contains(&id);
         let stays_behind = |theirs: Mode| theirs.conflicts(mode) && !(passes && theirs == Mode::Exclusive);
-        let mut before = self.queue.iter().take_while(|(waiting, _)| other(waiting));
-        holder.or_else(|| Some(before.find(|(_, theirs)| stays_behind(*theirs))?.0))
+        Some(self.queue.iter().find(|(_, theirs)| stays_behind(*theirs))?.0)
+    }
+
+    fn give(&mut self, id: TransactionId, mode: Mode) {
+        match mode {
+            Mode::Exclusive => self.exclusive = Some(id),
+            Mode::Shared => drop(self.shared.insert(id)),
+        }
     }
 
     fn leave_queue(&mut self, id: TransactionId) {
@@ -177,12 +187,19 @@ impl Rows {
 
     /// Forgets its changes, and gives up its locks. Answers what it was.
     pub(super) fn roll_back(&mut self, id: TransactionId) -> Option<Transaction> {
-        let transaction = self.end(id)?;
-        // With a row that was new its queue goes: whoever stood there asks again.
-        for key in transaction.changes.keys().filter(|key| !self.committed.contains_key(key)) {
-            self.locks.remove(key);
+        let written = self.transactions.get(&id)?.changes.keys();
+        let new: Vec<Key> = written.filter(|key| !self.committed.contains_key(key)).copied().collect();
+        new.iter().for_each(|key| self.forget_row(key));
+        self.end(id)
+    }
+
+    /// With a row its queue goes: whoever stood there asks again.
+    fn forget_row(&mut self, key: &Key) {
+        let queue = self.locks.remove(key).map(|lock| lock.queue).unwrap_or_default();
+        for (id, _) in queue {
+            self.transactions.entry(id).and_modify(|transaction| transaction.waits_for = None);
         }
-        Some(transaction)
+        self.releases += 1;
     }
 
     fn end(&mut self, id: TransactionId) -> Option<Transaction> {
@@ -214,33 +231,43 @@ impl Rows {
         if lock.is_held(id, mode) {
             return Ok(());
         }
-        if let Some(other) = lock.in_the_way_of(id, mode, self.flavor) {
-            if lock.queue.iter().all(|(waiting, _)| *waiting != id) {
-                lock.queue.push((id, mode));
-            }
-            if let Some(transaction) = self.transactions.get_mut(&id) {
-                transaction.waits_for = Some((key, other));
-            }
+        if lock.queue.iter().any(|(waiting, _)| *waiting == id) {
             return Err(NotGranted);
         }
-        lock.leave_queue(id);
-        match mode {
-            Mode::Exclusive => lock.exclusive = Some(id),
-            Mode::Shared => drop(lock.shared.insert(id)),
+        let before = lock.holder_against(id, mode).or_else(|| lock.waiting_before(id, mode, self.flavor));
+        let Some(transaction) = self.transactions.get_mut(&id) else { return Ok(()) };
+        if let Some(other) = before {
+            lock.queue.push((id, mode));
+            transaction.waits_for = Some((key, other));
+            return Err(NotGranted);
         }
-        if let Some(transaction) = self.transactions.get_mut(&id) {
-            transaction.waits_for = None;
-            transaction.locks.insert(key);
-        }
+        lock.give(id, mode);
+        transaction.locks.insert(key);
         Ok(())
+    }
+
+    /// Gives those who wait for a row what they can have by now, the first to come first. MySQL looks at the holders
+    /// only: who wants to share the row goes past those who do not.
+    fn grant(&mut self, key: &Key) {
+        let Some(lock) = self.locks.get_mut(key) else { return };
+        for (id, mode) in std::mem::take(&mut lock.queue) {
+            let Some(transaction) = self.transactions.get_mut(&id) else { continue };
+            let before = lock.holder_against(id, mode).or_else(|| match self.flavor {
+                Flavor::MySql => None,
+                Flavor::MariaDb => lock.waiting_before(id, mode, self.flavor),
+            });
+            transaction.waits_for = before.map(|other| (*key, other));
+            if before.is_some() {
+                lock.queue.push((id, mode));
+            } else {
+                lock.give(id, mode);
+                transaction.locks.insert(*key);
+            }
+        }
     }
 
     pub(super) fn holds(&self, id: TransactionId, key: Key) -> bool {
         self.locks.get(&key).is_some_and(|lock| lock.exclusive == Some(id))
-    }
-
-    pub(super) fn is_waiting(&self, id: TransactionId) -> bool {
-        self.transactions.get(&id).is_some_and(|transaction| transaction.waits_for.is_some())
     }
 
     /// Gives an exclusive lock back, by whoever holds it.
@@ -257,11 +284,10 @@ impl Rows {
         }
     }
 
+    /// One lock after the other, the last first: in between, others may get theirs.
     fn release(&mut self, id: TransactionId, key: &Key) {
-        self.with_lock(key, |lock| {
-            lock.shared.remove(&id);
-            lock.exclusive = lock.exclusive.filter(|holder| *holder != id);
-        });
+        self.with_lock(key, |lock| lock.exclusive = lock.exclusive.filter(|holder| *holder != id));
+        self.with_lock(key, |lock| lock.shared.retain(|holder| *holder != id));
     }
 
     /// The transaction's statement has ended: it waits no more.
@@ -275,10 +301,11 @@ impl Rows {
     fn with_lock(&mut self, key: &Key, change: impl FnOnce(&mut Lock)) {
         let Some(lock) = self.locks.get_mut(key) else { return };
         change(lock);
-        self.releases += 1;
         if lock.is_free() {
             self.locks.remove(key);
         }
+        self.releases += 1;
+        self.grant(key);
     }
 
     /// Whether whom it waits for waits, in the end, for it.

@@ -468,7 +468,7 @@ impl Server {
         key: Key,
         change: impl FnOnce(Row) -> Option<Row>,
     ) -> Result<Answer, Stop> {
-        let keep = self.rows.holds(by, key) || self.rows.is_waiting(by);
+        let keep = self.rows.holds(by, key);
         self.rows.lock(by, key, Mode::Exclusive)?;
         let row = self.rows.see(Some(by), key);
         if let Some(changed) = row.and_then(change) {
