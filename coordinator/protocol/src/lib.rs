@@ -43,6 +43,8 @@
 //! | the only branch | commits in one phase | is confirmed like any other |
 //! | a no in phase two | cannot be: it voted yes | parks the branch and raises an alarm; a refused Confirm never becomes a Cancel |
 
+mod calls;
+mod delegation;
 pub mod ids;
 mod phase_two;
 mod recover;

@@ -75,13 +75,6 @@ impl Transaction {
         Ok(())
     }
 
-    /// Somebody else than its participant says how the single branch has ended, and with it the transaction.
-    fn delegate_ended_by(&mut self, source: Source, outcome: Outcome, out: &mut Vec<Effect>) {
-        let record = Record::BranchEnded { branch: BranchId::FIRST, outcome, source, heuristic: false };
-        out.push(Effect::Append { record, forced: None });
-        self.delegate_ended(outcome, out);
-    }
-
     pub(crate) fn retry_now(&mut self, out: &mut Vec<Effect>) {
         if self.is_parked() {
             out.push(Effect::Append { record: Record::Retried, forced: None });

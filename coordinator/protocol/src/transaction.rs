@@ -35,7 +35,7 @@
 //! | Deciding | Logged | Committing | tell, call Commit (TCC: Confirm) on those that voted yes |
 //! | Delegating | Logged | Delegated | call the one-phase commit |
 //! | Delegated | Rollback · deadline | Delegated | call Rollback: the participant says which came first |
-//! | Delegated | ended | Committed or RolledBack | append Ended, tell |
+//! | Delegated | ended, or the sweeper has found out | Committed or RolledBack | append Ended, tell |
 //! | Committing, RollingBack | last branch ended | Committed / RolledBack | append Ended, tell |
 //! | Committing, RollingBack | a branch ended the other way | same, parked | append BranchEnded(heuristic), alarm |
 //! | Committing, RollingBack | a Confirm or Cancel refused | same, parked | append BranchParked, alarm |
@@ -48,7 +48,7 @@
 use crate::ids::{BranchId, Millis};
 use crate::types::{
     BranchState, Cause, Decision, Effect, Event, Forced, Grade, Kind, Milestone, Options, Outcome, Record,
-    Refusal, Reply, Source, State, Timer, Verb, Vote,
+    Refusal, State, Timer, Verb, Vote,
 };
 use concord_seeded_bugs::seeded_bug;
 
@@ -348,7 +348,7 @@ impl Transaction {
         Ok(())
     }
 
-    fn count_vote(&mut self, index: usize, vote: Vote, out: &mut Vec<Effect>) {
+    pub(crate) fn count_vote(&mut self, index: usize, vote: Vote, out: &mut Vec<Effect>) {
         let branch = &mut self.branches[index];
         branch.call = Call::Idle;
         branch.attempts = 0;
@@ -433,7 +433,7 @@ impl Transaction {
         }
     }
 
-    fn prepare_if_all_worked(&mut self, out: &mut Vec<Effect>) {
+    pub(crate) fn prepare_if_all_worked(&mut self, out: &mut Vec<Effect>) {
         if self.branches.iter().all(|branch| branch.state != BranchState::Active) {
             self.phase = Phase::Preparing;
             self.ask_for_votes(out);
@@ -477,32 +477,6 @@ impl Transaction {
         self.end_if_all_ended(out);
     }
 
-    // ---- the single branch: the participant decides ----
-
-    fn delegate(&mut self, out: &mut Vec<Effect>) {
-        self.phase = Phase::Delegating;
-        self.force(Record::Delegated(BranchId::FIRST), Forced::Delegated, out);
-    }
-
-    pub(crate) fn fence(&mut self, cause: Cause, out: &mut Vec<Effect>) {
-        self.cause = Some(cause);
-        if self.never_called(&self.branches[0]) {
-            self.delegate_ended(Outcome::RolledBack, out);
-        } else if self.branches[0].call != Call::Made(Verb::Rollback) {
-            self.call(0, Verb::Rollback, out);
-        }
-    }
-
-    pub(crate) fn delegate_ended(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
-        self.branches[0].state = outcome.into();
-        self.branches[0].call = Call::Idle;
-        self.cause = match outcome {
-            Outcome::Committed => None,
-            Outcome::RolledBack => self.cause.or(Some(Cause::Refused(BranchId::FIRST))),
-        };
-        self.end(outcome, out);
-    }
-
     // ---- the log has answered ----
 
     fn logged(&mut self, record: Forced, out: &mut Vec<Effect>) {
@@ -543,110 +517,6 @@ impl Transaction {
         }
     }
 
-    // ---- calls ----
-
-    fn replied(
-        &mut self,
-        id: BranchId,
-        verb: Verb,
-        reply: Reply,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
-        let index = self.index(id)?;
-        if self.phase == Phase::Delegated
-            && let Reply::Ended(outcome) = reply
-        {
-            // Both the one-phase commit and the fence may be under way; whichever answers tells the truth.
-            self.delegate_ended(outcome, out);
-            return Ok(());
-        }
-        let branch = &mut self.branches[index];
-        if branch.call != Call::Made(verb) {
-            // Too late: the branch is being asked something else by now, or nothing.
-            return Ok(());
-        }
-        match reply {
-            Reply::Failed { maybe_arrived } => self.call_failed(index, verb, maybe_arrived, out),
-            Reply::Worked if verb == Verb::Work && self.phase == Phase::Working => {
-                branch.state = BranchState::Worked;
-                branch.call = Call::Idle;
-                branch.attempts = 0;
-                self.prepare_if_all_worked(out);
-            }
-            Reply::Vote(vote) => match (verb, vote) {
-                (Verb::Work, Vote::No) | (Verb::Prepare | Verb::WorkAndPrepare | Verb::Try, _) => {
-                    self.count_vote(index, vote, out);
-                }
-                _ => self.call_failed(index, verb, true, out),
-            },
-            Reply::Ended(outcome) if verb.is_phase_two() => {
-                self.branch_ended(index, outcome, Source::Participant, out);
-            }
-            Reply::Refused if verb == Verb::Confirm && seeded_bug!("confirm-refusal-cancels") => {
-                self.decide_rollback(Cause::Refused(id), out);
-            }
-            Reply::Refused if matches!(verb, Verb::Confirm | Verb::Cancel) => {
-                branch.call = Call::Idle;
-                self.park_branch(index, out);
-                out.push(Effect::Alarm(id));
-            }
-            // No answer to what was asked is as good as no answer.
-            Reply::Worked | Reply::Ended(_) | Reply::Refused => self.call_failed(index, verb, true, out),
-        }
-        Ok(())
-    }
-
-    fn call_failed(&mut self, index: usize, verb: Verb, maybe_arrived: bool, out: &mut Vec<Effect>) {
-        let decided = self.decision().is_some();
-        let branch = &mut self.branches[index];
-        branch.maybe_arrived |= maybe_arrived;
-        branch.attempts = branch.attempts.saturating_add(1);
-        branch.call = Call::Waiting(verb);
-        let attempts = branch.attempts;
-        if decided && self.options.park_after_attempts.is_some_and(|limit| attempts >= limit) {
-            self.park_branch(index, out);
-        } else {
-            out.push(Effect::SetTimer(Timer::Retry { branch: id_of(index), attempts }));
-        }
-    }
-
-    fn retry(&mut self, id: BranchId, attempts: u32, out: &mut Vec<Effect>) -> Result<(), Refusal> {
-        let index = self.index(id)?;
-        let branch = &self.branches[index];
-        // A timer of an earlier verb, or of a branch that was retried by hand meanwhile, has the wrong count.
-        if let Call::Waiting(verb) = branch.call
-            && branch.attempts == attempts
-            && !branch.parked
-        {
-            self.call_again(index, verb, out);
-        }
-        Ok(())
-    }
-
-    /// Asks a branch something new.
-    pub(crate) fn call(&mut self, index: usize, verb: Verb, out: &mut Vec<Effect>) {
-        self.branches[index].give_up_call();
-        self.branches[index].attempts = 0;
-        self.call_again(index, verb, out);
-    }
-
-    pub(crate) fn call_again(&mut self, index: usize, verb: Verb, out: &mut Vec<Effect>) {
-        let branch = &mut self.branches[index];
-        branch.call = Call::Made(verb);
-        out.push(Effect::Call { branch: id_of(index), verb, repeated: branch.maybe_arrived });
-    }
-
-    /// Phase two: calls every branch that has not ended and is not parked.
-    pub(crate) fn call_all(&mut self, decision: Decision, out: &mut Vec<Effect>) {
-        for index in 0..self.branches.len() {
-            let branch = &self.branches[index];
-            let called_too = branch.state == BranchState::ReadOnly && seeded_bug!("read-only-gets-commit");
-            if (!branch.state.has_ended() || called_too) && !branch.parked {
-                self.call(index, Verb::phase_two(branch.kind, decision), out);
-            }
-        }
-    }
-
     // ---- small things ----
 
     /// Appends a lazy record, after `Begun` if that is still missing.
@@ -656,7 +526,7 @@ impl Transaction {
     }
 
     /// Appends a record that something waits for.
-    fn force(&mut self, record: Record, forced: Forced, out: &mut Vec<Effect>) {
+    pub(crate) fn force(&mut self, record: Record, forced: Forced, out: &mut Vec<Effect>) {
         self.append_begun(out);
         out.push(Effect::Append { record, forced: Some(forced) });
     }
@@ -671,7 +541,7 @@ impl Transaction {
 
     /// Whether no call has ever reached the branch: then it has nothing to undo, and a rollback need not wait
     /// for its participant.
-    fn never_called(&self, branch: &Branch) -> bool {
+    pub(crate) fn never_called(&self, branch: &Branch) -> bool {
         self.options.coordinator_driven
             && !branch.maybe_arrived
             && branch.state == BranchState::Active

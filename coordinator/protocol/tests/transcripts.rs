@@ -204,6 +204,17 @@ fn a_one_phase_commit_whose_answer_is_lost_is_asked_again_and_fenced_at_the_dead
 }
 
 #[test]
+fn the_sweeper_finds_out_about_a_one_phase_commit_whose_participant_is_gone() {
+    Conversation::executed(1, Grade::EarlyVote)
+        .logged()
+        .replied(1, WorkAndCommit, LOST)
+        .deadline()
+        .replied(1, Rollback, LOST)
+        .event("sweeper: branch 1 rolled back", Event::Swept { branch: BranchId(1), outcome: RolledBack })
+        .check("one_phase_swept");
+}
+
+#[test]
 fn a_one_phase_commit_that_never_left_ends_at_the_deadline() {
     Conversation::executed(1, Grade::EarlyVote)
         .logged()
