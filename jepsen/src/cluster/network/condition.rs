@@ -11,7 +11,7 @@ pub struct Direction {
     pub delay: Duration,
     /// And at random up to so much more.
     pub jitter: Duration,
-    /// The chance that a packet is lost, and arrives when it is sent again.
+    /// The chance, less than 1, that a packet is lost, and arrives when it is sent again.
     pub loss: f64,
     /// The chance that the connection breaks with it.
     pub reset: f64,
@@ -64,6 +64,14 @@ impl Condition {
         match end {
             End::Callee => Condition { there: blocked, ..Condition::default() },
             End::Caller => Condition { back: blocked, ..Condition::default() },
+        }
+    }
+
+    /// What becomes of what is sent to one end.
+    pub(super) fn towards(&self, end: End) -> Direction {
+        match end {
+            End::Callee => self.there,
+            End::Caller => self.back,
         }
     }
 

@@ -37,17 +37,35 @@ pub struct Link {
 #[derive(Debug, Default)]
 struct Faults {
     conditions: BTreeMap<u64, Condition>,
-    half_open: BTreeMap<u64, End>,
+    half_open: BTreeMap<u64, HalfOpen>,
+    /// Grows with each fault that makes connections half-open.
+    generation: u64,
+}
+
+/// A fault that makes connections half-open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HalfOpen {
+    /// Who has forgotten them.
+    forgetful: End,
+    /// The first generation of connections that are not meant.
+    since: u64,
 }
 
 /// What a connection has to know.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Weather {
     condition: Condition,
-    /// Connections older than this are half-open: the end that has forgotten them, and since which generation.
-    forgotten: Option<(End, u64)>,
-    /// Grows with each fault that makes connections half-open, and when it is over.
+    half_open: Vec<HalfOpen>,
+    /// Of connections that are made now.
     generation: u64,
+}
+
+/// How a connection breaks.
+enum Break {
+    /// Both ends are told.
+    Reset,
+    /// One end is told, and the other when the fault is over.
+    HalfOpen(HalfOpen),
 }
 
 impl Link {
@@ -87,36 +105,34 @@ impl Link {
     pub fn spoil(&self, fault: u64, condition: Condition) {
         let mut faults = self.faults();
         faults.conditions.insert(fault, condition);
-        self.announce(&faults, 0);
+        self.announce(&faults);
     }
 
     /// One end has forgotten every connection that there is now; the other does not know, and what it sends is lost. New
     /// connections are as good as ever. After [`Link::mend`] with the same number the other end is told (RST).
     pub fn forget(&self, fault: u64, end: End) {
         let mut faults = self.faults();
-        faults.half_open.insert(fault, end);
-        self.announce(&faults, 1);
+        faults.generation += 1;
+        let since = faults.generation;
+        faults.half_open.insert(fault, HalfOpen { forgetful: end, since });
+        self.announce(&faults);
     }
 
     /// Ends a fault.
     pub fn mend(&self, fault: u64) {
         let mut faults = self.faults();
         faults.conditions.remove(&fault);
-        let was_half_open = faults.half_open.remove(&fault).is_some();
-        self.announce(&faults, was_half_open.into());
+        faults.half_open.remove(&fault);
+        self.announce(&faults);
     }
 
-    fn announce(&self, faults: &Faults, generations: u64) {
+    fn announce(&self, faults: &Faults) {
         let condition = faults.conditions.values().fold(Condition::default(), |all, one| all.and(*one));
-        let forgetful = faults.half_open.values().next_back().copied();
         if let Some(firewall) = &self.firewall {
             firewall.set(self.port(), condition.there.blocked, condition.back.blocked);
         }
-        self.weather.send_modify(|weather| {
-            weather.condition = condition;
-            weather.generation += generations;
-            weather.forgotten = forgetful.map(|end| (end, weather.generation));
-        });
+        let half_open = faults.half_open.values().copied().collect();
+        self.weather.send_replace(Weather { condition, half_open, generation: faults.generation });
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -159,49 +175,52 @@ async fn carry(caller: TcpStream, callee: SocketAddr, mut weather: watch::Receiv
     let (mut caller_in, mut caller_out) = caller.into_split();
     let (mut callee_in, mut callee_out) = callee.into_split();
     let broken = {
-        let there = pass(&mut caller_in, &mut callee_out, weather.clone(), |condition| condition.there);
-        let back = pass(&mut callee_in, &mut caller_out, weather.clone(), |condition| condition.back);
+        let there = pass(&mut caller_in, &mut callee_out, weather.clone(), End::Callee);
+        let back = pass(&mut callee_in, &mut caller_out, weather.clone(), End::Caller);
         tokio::select! {
             // A direction that has ended well lets the other go on: its end was passed on.
-            both = async { tokio::try_join!(there, back) } => both.is_err(),
-            () = outlived(&mut weather, born) => true,
+            both = async { tokio::try_join!(there, back) } => both.err().map(|_| Break::Reset),
+            fault = outlived(weather.clone(), born) => Some(Break::HalfOpen(fault)),
         }
     };
-    if !broken {
-        return;
-    }
+    let Some(broken) = broken else { return };
     let (Ok(caller), Ok(callee)) = (caller_in.reunite(caller_out), callee_in.reunite(callee_out)) else {
         return;
     };
-    let forgotten = weather.borrow().forgotten;
-    match forgotten {
-        Some((end, _)) if weather.borrow().generation != born => {
-            let (forgetful, other) = match end {
-                End::Caller => (caller, callee),
-                End::Callee => (callee, caller),
+    match broken {
+        Break::Reset => {
+            // Whoever is cut off is not told before he can hear it.
+            let told = tell(caller, weather.clone(), End::Caller);
+            tokio::join!(told, tell(callee, weather, End::Callee));
+        }
+        Break::HalfOpen(fault) => {
+            let (forgetful, other, end) = match fault.forgetful {
+                End::Caller => (caller, callee, End::Callee),
+                End::Callee => (callee, caller, End::Caller),
             };
             reset(forgetful);
-            swallow(other, weather).await;
-        }
-        _ => {
-            reset(caller);
-            reset(callee);
+            swallow(other, weather, end, fault).await;
         }
     }
 }
 
-/// Resolves when a later generation than `born` has begun: the connection has been forgotten by one end.
-async fn outlived(weather: &mut watch::Receiver<Weather>, born: u64) {
-    let forgotten = |weather: &Weather| weather.forgotten.is_some_and(|(_, since)| since > born);
-    if weather.wait_for(forgotten).await.is_err() {
-        std::future::pending().await
+/// Resolves when one end forgets the connections of the generation `born`.
+async fn outlived(mut weather: watch::Receiver<Weather>, born: u64) -> HalfOpen {
+    loop {
+        let fault = weather.borrow_and_update().half_open.iter().copied().find(|fault| fault.since > born);
+        match fault {
+            Some(fault) => return fault,
+            None if weather.changed().await.is_err() => return std::future::pending().await,
+            None => {}
+        }
     }
 }
 
 /// Takes whatever comes and answers nothing, until the fault is over; then breaks the connection.
-async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) {
-    let since = weather.borrow().generation;
+async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>, end: End, fault: HalfOpen) {
     let mut buffer = vec![0; CHUNK];
+    let is_over =
+        |weather: &Weather| !weather.half_open.contains(&fault) && !weather.condition.towards(end).blocked;
     loop {
         tokio::select! {
             read = stream.read(&mut buffer) => {
@@ -209,7 +228,7 @@ async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) {
                     return;
                 }
             }
-            over = weather.wait_for(|weather| weather.generation != since) => {
+            over = weather.wait_for(is_over) => {
                 drop(over);
                 return reset(stream);
             }
@@ -217,19 +236,28 @@ async fn swallow(mut stream: TcpStream, mut weather: watch::Receiver<Weather>) {
     }
 }
 
-/// Passes on what comes from one side to the other, as the link lets it. Err: the connection breaks.
+/// Breaks the connection of one end, as soon as something arrives there.
+async fn tell(stream: TcpStream, mut weather: watch::Receiver<Weather>, end: End) {
+    let open = weather.wait_for(|weather| !weather.condition.towards(end).blocked).await.map(drop);
+    // Without its link it ends anyway.
+    if open.is_ok() {
+        reset(stream);
+    }
+}
+
+/// Passes on what comes from one side to the other, which is `end`, as the link lets it. Err: the connection breaks.
 async fn pass(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     mut weather: watch::Receiver<Weather>,
-    direction: impl Fn(&Condition) -> Direction,
+    end: End,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = from.read(&mut buffer).await?;
         // What was sent before the link was cut may be cut off on its way.
-        let open = weather.wait_for(|weather| !direction(&weather.condition).blocked).await;
-        let now = direction(&open.map_err(io::Error::other)?.condition);
+        let open = weather.wait_for(|weather| !weather.condition.towards(end).blocked).await;
+        let now = open.map_err(io::Error::other)?.condition.towards(end);
         if chance(now.reset) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
