@@ -1,5 +1,28 @@
 //! The checkers: claims I1 to I8, and whether enough was tried. All of them look at the history alone, in which what
 //! the databases held at the end is written down as well, so that a stored history can be checked again.
+//!
+//! | claim | violation | what was seen |
+//! |---|---|---|
+//! | I1 | `mixed-outcome` | some parts of an operation took effect and others did not, or in another transaction |
+//! | I1 | `heuristic` | the coordinator counts branches that ended against the decision |
+//! | I2 | `lost-commit` | a client was told of a commit, and not all of it took effect, or in another transaction |
+//! | I3 | `ghost` | a client was told that it failed, and it took effect |
+//! | I3 | `phantom` | something took effect that nobody has asked for, or otherwise than asked for |
+//! | I4 | `repeated` | a part took effect twice |
+//! | I4 | `not-once` | a branch was tried or ended twice, confirmed without Try, or shared by two parts |
+//! | I5 | `cancel-without-try` | Cancel did something before Try, or without it |
+//! | I6 | `hanging-try` | Try came after its end, or there was no end |
+//! | I7 | `wrong-total` | money that was read, or is there at the end, is not what there was at the beginning |
+//! | I7 | `overdrawn` | a balance, or what is held or promised, is below zero |
+//! | I7 | `unbooked` | a balance is not what the journal says, or an account has gone |
+//! | I7 | `stock` | goods are below zero, not what the journal says, or gone; or the SDK's own audit complains |
+//! | I8 | `unended`, `parked`, `refused` | the coordinator has transactions, or branches, that have not ended well |
+//! | I8 | `silent` | a process has ended by itself |
+//! | I8 | `late` | not everything had ended in [`DRAIN_MAX`](crate::run::DRAIN_MAX) |
+//! | I8 | `in-doubt`, `open-branch` | a database has prepared XA branches, or TCC branches without an end |
+//! | I8 | `pending-order`, `held`, `frozen` | orders, money or goods wait for the end of a transaction |
+//!
+//! What is wrong with reads of lists has the names of [`append`]; the lists at the end count as reads.
 
 mod claims;
 mod effects;
