@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use jepsen::nemesis::Kind;
+use jepsen::verdict::Verdict;
 use jepsen::workload::Workload;
 
-use super::run::{Common, Nemesis, is_valid, make};
+use super::run::{Common, Nemesis, make};
 
 /// Options of `matrix`.
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
     let every =
         || Kind::ALL.iter().map(|kind| kind.name()).chain(["all"]).filter_map(|name| name.parse().ok());
     let nemeses: Vec<Nemesis> = if args.nemesis.is_empty() { every().collect() } else { args.nemesis };
-    let mut failed = 0;
+    let mut verdicts = Vec::new();
     for workload in workloads {
         for nemesis in &nemeses {
             let Ok(options) = args.common.options(workload, nemesis) else {
@@ -46,11 +47,12 @@ pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
             let findings = make(&options, nemesis.name(), &directory).await?;
             let verdict = findings.verdict();
             println!("{:<7} {:<11} {verdict:<8} {}", workload.name(), nemesis.name(), directory.display());
-            if !is_valid(&findings) {
-                failed += 1;
+            if verdict != Verdict::Valid {
                 print!("{}", super::check::told(&findings));
             }
+            verdicts.push(verdict);
         }
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::INVALID) })
+    let worst = [Verdict::Invalid, Verdict::Vacuous].into_iter().find(|verdict| verdicts.contains(verdict));
+    Ok(super::check::exit_code(worst.unwrap_or(Verdict::Valid)))
 }

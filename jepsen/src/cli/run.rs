@@ -15,7 +15,6 @@ use jepsen::cluster::namespace;
 use jepsen::nemesis::Kind;
 use jepsen::report::{self, Report};
 use jepsen::run::{Options, Outcome};
-use jepsen::verdict::Verdict;
 use jepsen::workload::Workload;
 
 /// Options of `run`.
@@ -259,9 +258,4 @@ fn progress(options: &Options) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-/// Whether a run was worth while and found nothing.
-pub(crate) fn is_valid(findings: &Findings) -> bool {
-    findings.verdict() == Verdict::Valid
 }

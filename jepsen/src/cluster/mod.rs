@@ -49,7 +49,7 @@ pub struct Cluster {
     databases: Vec<Database>,
     network: Network,
     addresses: Addresses,
-    options: ClusterOptions,
+    opening: Opening,
 }
 
 /// A database server, and who may start and stop it.
@@ -90,13 +90,12 @@ impl Cluster {
         let firewall = namespace::is_inside().then(Firewall::set_up).transpose()?;
         let mut network = Network::new(firewall);
         let (own, mut others) = (Address::reserve()?, Vec::new());
-        let addresses = Addresses {
+        let mut addresses = Addresses {
             coordinator: network.connect(Node::Clients, Node::Coordinator, own.socket().port())?.url(),
             participants: Vec::new(),
             direct: own.url(),
         };
         let mut config = coordinator_config(&own, directory);
-        let mut addresses = addresses;
         for (number, server) in servers.iter().enumerate() {
             let address = Address::reserve()?;
             let node = Node::Participant(number);
@@ -137,7 +136,7 @@ impl Cluster {
                 .collect(),
             network,
             addresses,
-            options,
+            opening: options.opening,
         };
         for process in cluster.processes() {
             process.1.lock().await.start().await?;
@@ -148,18 +147,13 @@ impl Cluster {
 
     /// Puts into the tables of the SDK what is there at the beginning: the participants have created them.
     async fn fill(&self) -> Result<()> {
-        let filling = self.databases.iter().map(|one| database::fill(&one.server, &self.options.opening));
+        let filling = self.databases.iter().map(|one| database::fill(&one.server, &self.opening));
         futures_util::future::try_join_all(filling).await.map(drop)
     }
 
     /// How many databases, and participants, there are.
     pub fn databases(&self) -> usize {
         self.databases.len()
-    }
-
-    /// How it was built.
-    pub fn options(&self) -> &ClusterOptions {
-        &self.options
     }
 
     /// The links.
@@ -217,7 +211,7 @@ impl Cluster {
     /// # Errors
     /// What the database says.
     pub async fn audit(&self, number: usize, cluster: u64) -> Result<DatabaseAudit> {
-        database::audit(&self.databases[number].server, number, &self.options.opening, cluster).await
+        database::audit(&self.databases[number].server, number, &self.opening, cluster).await
     }
 }
 

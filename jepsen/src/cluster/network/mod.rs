@@ -73,11 +73,6 @@ impl Network {
         self.firewall.as_ref().and_then(|firewall| firewall.failure()).map_or(Ok(()), Err)
     }
 
-    /// Whether links are cut by the kernel.
-    pub fn has_firewall(&self) -> bool {
-        self.firewall.is_some()
-    }
-
     /// All links.
     pub fn links(&self) -> &[Arc<Link>] {
         &self.links

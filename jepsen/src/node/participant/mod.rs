@@ -68,7 +68,7 @@ enum Step {
 }
 
 impl Step {
-    const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Step::Work => "work",
             Step::Try => "try",
