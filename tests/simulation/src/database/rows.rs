@@ -93,8 +93,9 @@ impl Lock {
         }
     }
 
-    fn leave_queue(&mut self, id: TransactionId) {
-        self.queue.retain(|(waiting, _)| *waiting != id);
+    fn leave_queue(&mut self, id: TransactionId) -> bool {
+        let place = self.queue.iter().position(|(waiting, _)| *waiting == id);
+        place.map(|place| self.queue.remove(place)).is_some()
     }
 
     fn is_free(&self) -> bool {
@@ -272,7 +273,7 @@ impl Rows {
 
     /// Gives an exclusive lock back, by whoever holds it.
     pub(super) fn unlock(&mut self, key: Key) {
-        self.with_lock(&key, |lock| lock.exclusive = None);
+        self.give_up(&key, |lock| lock.exclusive.take().is_some());
     }
 
     /// Gives all its locks back, if it has written nothing.
@@ -286,21 +287,24 @@ impl Rows {
 
     /// One lock after the other, the last first: in between, others may get theirs.
     fn release(&mut self, id: TransactionId, key: &Key) {
-        self.with_lock(key, |lock| lock.exclusive = lock.exclusive.filter(|holder| *holder != id));
-        self.with_lock(key, |lock| lock.shared.retain(|holder| *holder != id));
+        self.give_up(key, |lock| lock.exclusive.take_if(|holder| *holder == id).is_some());
+        self.give_up(key, |lock| lock.shared.remove(&id));
     }
 
     /// The transaction's statement has ended: it waits no more.
     pub(super) fn stop_waiting(&mut self, id: TransactionId) {
         let waits_for = self.transactions.get_mut(&id).and_then(|transaction| transaction.waits_for.take());
         if let Some((key, _)) = waits_for {
-            self.with_lock(&key, |lock| lock.leave_queue(id));
+            self.give_up(&key, |lock| lock.leave_queue(id));
         }
     }
 
-    fn with_lock(&mut self, key: &Key, change: impl FnOnce(&mut Lock)) {
+    /// Lets others have what is given up, if `what` says that there was something.
+    fn give_up(&mut self, key: &Key, what: impl FnOnce(&mut Lock) -> bool) {
         let Some(lock) = self.locks.get_mut(key) else { return };
-        change(lock);
+        if !what(lock) {
+            return;
+        }
         if lock.is_free() {
             self.locks.remove(key);
         }
