@@ -6,6 +6,44 @@ use serde::{Serialize, Serializer};
 
 use crate::Anomaly;
 
+/// What Concord claims: number, name, and the claim in words.
+pub const CLAIMS: [(&str, &str, &str); 8] = [
+    (
+        "I1",
+        "Agreement",
+        "All branches of a global transaction end the same way. No mixed outcome, ever, except one that an operator \
+         forced; that one is recorded as heuristic.",
+    ),
+    (
+        "I2",
+        "Durability",
+        "A commit that was acknowledged is never lost, whatever process or database dies next.",
+    ),
+    (
+        "I3",
+        "No ghost",
+        "The effects of a transaction reported failed or rolled back are never visible after it ends.",
+    ),
+    (
+        "I4",
+        "Exactly once",
+        "Confirm and Cancel (Commit and Rollback) take effect at most once each, never both, and exactly one does.",
+    ),
+    ("I5", "Empty cancel", "Cancel of a Try that never arrived changes nothing and is remembered."),
+    (
+        "I6",
+        "No hanging",
+        "A Try (or XA branch) that arrives after its Cancel (Rollback) takes no effect and leaves nothing behind.",
+    ),
+    ("I7", "Conservation", "Money and stock are conserved; `available >= 0`, `frozen >= 0`, no oversell."),
+    (
+        "I8",
+        "Resolution",
+        "After the faults stop, everything ends in bounded time with zero residue: XA RECOVER empty, no frozen stock, \
+         no open reservation, no non-terminal transaction.",
+    ),
+];
+
 /// A claim of Concord's, and what a run says of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Claim {
@@ -66,6 +104,14 @@ impl Serialize for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_readme_has_the_claims_word_for_word() {
+        let readme = include_str!("../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        for (id, title, statement) in CLAIMS {
+            assert!(readme.contains(&format!("- {id} **{title}.** {statement}")), "{id}");
+        }
+    }
 
     #[test]
     fn a_violation_outweighs_a_vacuous_run() {

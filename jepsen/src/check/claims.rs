@@ -10,7 +10,7 @@ use super::{End, residue};
 use crate::Anomaly;
 use crate::cluster::JournalRow;
 use crate::history::{Call, Type};
-use crate::verdict::Claim;
+use crate::verdict::{CLAIMS, Claim};
 
 /// So many violations of one name are explained, of each claim.
 const EACH: usize = 8;
@@ -35,7 +35,7 @@ impl Judge {
         }
     }
 
-    fn claim(mut self, id: &'static str, title: &'static str, statement: &'static str) -> Claim {
+    fn claim(mut self, (id, title, statement): (&'static str, &'static str, &'static str)) -> Claim {
         if self.more > 0 {
             let explanation = format!("{} more, which are not told", self.more);
             self.violations.push(Anomaly { name: "more", explanation });
@@ -47,44 +47,17 @@ impl Judge {
 /// All claims.
 pub(super) fn all(effects: &Effects, end: &End, calls: &[Call<'_>]) -> Result<Vec<Claim>> {
     let operations = &effects.operations;
-    Ok(vec![
-        agreement(operations, end).claim(
-            "I1",
-            "Agreement",
-            "All branches of a global transaction end the same way, except where an operator forced an outcome.",
-        ),
-        durability(operations).claim("I2", "Durability", "A commit that was acknowledged is never lost."),
-        no_ghost(effects).claim(
-            "I3",
-            "No ghost",
-            "The effects of a transaction reported failed or rolled back are never visible after it ends.",
-        ),
-        exactly_once(effects).claim(
-            "I4",
-            "Exactly once",
-            "Confirm and Cancel (Commit and Rollback) take effect at most once each, never both, and exactly one does.",
-        ),
-        empty_cancel(effects, end).claim(
-            "I5",
-            "Empty cancel",
-            "Cancel of a Try that never arrived changes nothing and is remembered.",
-        ),
-        no_hanging(effects).claim(
-            "I6",
-            "No hanging",
-            "A Try or XA branch that arrives after its Cancel or Rollback takes no effect and leaves nothing behind.",
-        ),
-        residue::conservation(end, calls)?.claim(
-            "I7",
-            "Conservation",
-            "Money and stock are conserved; nothing is below zero, nothing is oversold.",
-        ),
-        residue::resolution(end).claim(
-            "I8",
-            "Resolution",
-            "After the faults stop, everything ends in bounded time and nothing is left behind.",
-        ),
-    ])
+    let judges = [
+        agreement(operations, end),
+        durability(operations),
+        no_ghost(effects),
+        exactly_once(effects),
+        empty_cancel(effects, end),
+        no_hanging(effects),
+        residue::conservation(end, calls)?,
+        residue::resolution(end),
+    ];
+    Ok(judges.into_iter().zip(CLAIMS).map(|(judge, words)| judge.claim(words)).collect())
 }
 
 fn agreement(operations: &[Operation], end: &End) -> Judge {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 use jepsen::nemesis::Kind;
+use jepsen::verdict::CLAIMS;
 use jepsen::workload::Workload;
 
 /// What there is.
@@ -12,10 +13,13 @@ pub(crate) fn text() -> String {
     describe(&mut text, &Workload::ALL);
     text.push_str("\nnemeses\n");
     describe(&mut text, &Kind::ALL);
+    text.push_str("\nclaims\n");
+    for (id, title, statement) in CLAIMS {
+        let _ = writeln!(text, "  {id} {title:<13} {statement}");
+    }
     text.push_str(
-        "\nclaims\n  I1 agreement, I2 durability, I3 no ghost, I4 exactly once, I5 empty cancel, I6 no hanging,\n  \
-         I7 conservation, I8 resolution\n\nanomalies of isolation (workload append)\n  G0, G1a, G1b, G1c, G-single, G2, \
-         internal, duplicate, phantom, incompatible-order, lost-append\n",
+        "\nanomalies of isolation (workload append)\n  G0, G1a, G1b, G1c, G-single, G2, internal, duplicate, phantom, \
+         incompatible-order, lost-append\n",
     );
     text
 }
