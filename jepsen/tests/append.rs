@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use jepsen::verdict::Verdict;
 use jepsen::{append, history};
 use proptest::prelude::*;
 
@@ -232,4 +233,11 @@ proptest! {
         let names = found(&text_of(&transactions, 1));
         prop_assert!(!names.is_empty());
     }
+}
+
+#[test]
+fn a_short_history_of_others_is_no_less_valid() {
+    let verdict = |text: &str| jepsen::check::check(&history::read(text).unwrap()).unwrap().verdict();
+    assert_eq!(verdict(&serial(&[("ok", "[[:append 1 1] [:r 1 [1]]]")])), Verdict::Valid);
+    assert_eq!(verdict(&serial(&[("ok", "[[:append 1 1] [:r 1 [2]]]")])), Verdict::Invalid);
 }
