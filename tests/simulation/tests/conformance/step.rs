@@ -149,6 +149,28 @@ pub(crate) fn sequence() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..=STEPS_MAX)
 }
 
+/// A case in which sessions meet at a few rows: they wait behind each other, deadlock, and go away while they do.
+pub(crate) fn contention() -> impl Strategy<Value = Vec<Step>> {
+    let slot = || 0..SLOTS;
+    let run = |verbs: BoxedStrategy<Vec<Verb>>| {
+        (0..SLOTS, verbs).prop_map(|(slot, verbs)| Step::Run { slot, verbs })
+    };
+    let anew = (branch(), branch(), contending()).prop_map(|(ended, started, verb)| {
+        vec![Verb::End(ended), Verb::Rollback(ended), Verb::Start(started), verb]
+    });
+    // Not in a branch, where an UPDATE that finds no row locks the gap.
+    let confirm =
+        (branch(), contending()).prop_map(|(branch, verb)| vec![Verb::Begin, Verb::Confirm(branch), verb]);
+    let step = prop_oneof![
+        15 => run(contending().prop_map(|verb| vec![verb]).boxed()),
+        2 => run(anew.boxed()),
+        2 => run(confirm.boxed()),
+        1 => slot().prop_map(|slot| Step::Disconnect { slot }),
+        1 => (slot(), slot()).prop_map(|(by, whom)| Step::Kill { by, whom }),
+    ];
+    prop::collection::vec(step, 1..=STEPS_MAX)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..SLOTS;
     let run = |verbs: BoxedStrategy<Vec<Verb>>| {
@@ -187,6 +209,25 @@ fn local_work() -> impl Strategy<Value = Vec<Verb>> {
     (row, change(), 0..=3usize).prop_map(|(row, change, length)| {
         [Verb::Begin, row, change, Verb::CommitLocal].into_iter().take(length + 1).collect()
     })
+}
+
+fn contending() -> impl Strategy<Value = Verb> {
+    prop_oneof![
+        3 => branch().prop_map(Verb::Start),
+        3 => Just(Verb::Begin),
+        2 => Just(Verb::CommitLocal),
+        2 => Just(Verb::RollbackLocal),
+        2 => branch().prop_map(Verb::End),
+        1 => branch().prop_map(Verb::Prepare),
+        1 => branch().prop_map(Verb::Commit),
+        2 => branch().prop_map(Verb::CommitOnePhase),
+        2 => branch().prop_map(Verb::Rollback),
+        6 => change(),
+        6 => branch().prop_map(|branch| Verb::Marker { branch, rows: None }),
+        2 => branch().prop_map(Verb::Tombstone),
+        3 => branch().prop_map(Verb::Try),
+        3 => branch().prop_map(Verb::Cancel),
+    ]
 }
 
 fn branch() -> impl Strategy<Value = usize> + Clone {
