@@ -84,7 +84,7 @@ pub async fn run(
     let result = at_work(options, &cluster, &recorder, progress).await;
     for number in 0..cluster.databases() {
         let log = directory.join(format!("logs/database-{number}.log"));
-        fs::write(log, cluster.database(number).0.log_tail())?;
+        fs::write(log, cluster.database(number).lock().await.log_tail())?;
     }
     result?;
     let history = recorder.finish()?;

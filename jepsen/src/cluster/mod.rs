@@ -43,20 +43,13 @@ pub struct ClusterOptions {
 /// Processes and links. Dropped, everything ends.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Whoever makes a fault on a process holds it meanwhile, so that one fault does not undo another.
+    /// Whoever makes a fault on a process or server holds it meanwhile, so that one fault does not undo another.
     coordinator: Mutex<Service>,
     participants: Vec<Mutex<Service>>,
-    databases: Vec<Database>,
+    databases: Vec<Mutex<Server>>,
     network: Network,
     addresses: Addresses,
     opening: Opening,
-}
-
-/// A database server, and who may start and stop it.
-#[derive(Debug)]
-struct Database {
-    server: Server,
-    lock: Mutex<()>,
 }
 
 /// Where nodes find each other.
@@ -130,10 +123,7 @@ impl Cluster {
         let cluster = Cluster {
             coordinator: Mutex::new(coordinator),
             participants: others.into_iter().map(Mutex::new).collect(),
-            databases: servers
-                .into_iter()
-                .map(|server| Database { server, lock: Mutex::default() })
-                .collect(),
+            databases: servers.into_iter().map(Mutex::new).collect(),
             network,
             addresses,
             opening: options.opening,
@@ -147,8 +137,10 @@ impl Cluster {
 
     /// Puts into the tables of the SDK what is there at the beginning: the participants have created them.
     async fn fill(&self) -> Result<()> {
-        let filling = self.databases.iter().map(|one| database::fill(&one.server, &self.opening));
-        futures_util::future::try_join_all(filling).await.map(drop)
+        for server in &self.databases {
+            database::fill(&*server.lock().await, &self.opening).await?;
+        }
+        Ok(())
     }
 
     /// How many databases, and participants, there are.
@@ -192,10 +184,9 @@ impl Cluster {
         }
     }
 
-    /// A database server, and the lock that whoever stops it holds.
-    pub fn database(&self, number: usize) -> (&Server, &Mutex<()>) {
-        let one = &self.databases[number];
-        (&one.server, &one.lock)
+    /// A database server.
+    pub fn database(&self, number: usize) -> &Mutex<Server> {
+        &self.databases[number]
     }
 
     /// How many prepared branches of ours and open TCC branches a database has.
@@ -203,7 +194,7 @@ impl Cluster {
     /// # Errors
     /// What the database says.
     pub async fn residue(&self, number: usize, cluster: u64) -> Result<u64> {
-        database::residue(&self.databases[number].server, cluster).await
+        database::residue(&*self.databases[number].lock().await, cluster).await
     }
 
     /// What is in a database, when nothing goes on any more.
@@ -211,7 +202,7 @@ impl Cluster {
     /// # Errors
     /// What the database says.
     pub async fn audit(&self, number: usize, cluster: u64) -> Result<DatabaseAudit> {
-        database::audit(&self.databases[number].server, number, &self.opening, cluster).await
+        database::audit(&*self.databases[number].lock().await, number, &self.opening, cluster).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use concord_sandbox::Service;
+use concord_sandbox::{Server, Service};
 use tokio::sync::MutexGuard;
 use tokio::time::sleep;
 
@@ -130,41 +130,25 @@ impl Fault {
         scribe: &Scribe<'_>,
     ) -> Result<()> {
         match self {
-            Fault::Kill(Node::Database(number)) => {
-                let (server, lock) = cluster.database(*number);
-                let _held = lock.lock().await;
-                server.kill9()?;
-                scribe.start();
-                sleep(lasts).await;
-                server.restart().await?;
-            }
             Fault::Kill(node) => {
-                let mut process = process(cluster, *node).await?;
-                if process.pid() == 0 {
-                    return Ok(()); // Buried.
+                let mut victim = Victim::of(cluster, *node).await?;
+                if victim.is_buried() {
+                    return Ok(());
                 }
-                process.kill9()?;
+                victim.kill9()?;
                 scribe.start();
                 sleep(lasts).await;
-                start_persistently(&mut process, lasts + START_MAX).await?;
-            }
-            Fault::Pause(Node::Database(number)) => {
-                let (server, lock) = cluster.database(*number);
-                let _held = lock.lock().await;
-                server.pause()?;
-                scribe.start();
-                sleep(lasts).await;
-                server.resume()?;
+                victim.start(lasts + START_MAX).await?;
             }
             Fault::Pause(node) => {
-                let process = process(cluster, *node).await?;
-                if process.pid() == 0 {
-                    return Ok(()); // Buried.
+                let mut victim = Victim::of(cluster, *node).await?;
+                if victim.is_buried() {
+                    return Ok(());
                 }
-                process.pause()?;
+                victim.pause()?;
                 scribe.start();
                 sleep(lasts).await;
-                process.resume()?;
+                victim.resume()?;
             }
             Fault::Partition(side, cut) => {
                 let links = side.links(cluster);
@@ -201,8 +185,7 @@ impl Fault {
                 set_doors(cluster, DoorFaults::default()).await;
             }
             Fault::Restart(number) => {
-                let (server, lock) = cluster.database(*number);
-                let _held = lock.lock().await;
+                let server = cluster.database(*number).lock().await;
                 scribe.start();
                 server.stop().await?;
                 sleep(lasts).await;
@@ -285,6 +268,55 @@ impl Cut {
             }
         }
         sleep(lasts).await;
+    }
+}
+
+/// A process that is in this fault's hands, and in no other's.
+enum Victim<'a> {
+    Process(MutexGuard<'a, Service>),
+    Server(MutexGuard<'a, Server>),
+}
+
+impl Victim<'_> {
+    /// Waits until no other fault has it.
+    async fn of(cluster: &Cluster, node: Node) -> Result<Victim<'_>> {
+        if let Node::Database(number) = node {
+            return Ok(Victim::Server(cluster.database(number).lock().await));
+        }
+        process(cluster, node).await.map(Victim::Process)
+    }
+
+    /// Whether it is dead for good: every other fault leaves its victim running.
+    fn is_buried(&self) -> bool {
+        matches!(self, Victim::Process(process) if process.pid() == 0)
+    }
+
+    fn kill9(&mut self) -> Result<()> {
+        match self {
+            Victim::Process(process) => Ok(process.kill9()?),
+            Victim::Server(server) => Ok(server.kill9()?),
+        }
+    }
+
+    async fn start(&mut self, patience: Duration) -> Result<()> {
+        match self {
+            Victim::Process(process) => start_persistently(process, patience).await,
+            Victim::Server(server) => Ok(server.restart().await?),
+        }
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        match self {
+            Victim::Process(process) => Ok(process.pause()?),
+            Victim::Server(server) => Ok(server.pause()?),
+        }
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        match self {
+            Victim::Process(process) => Ok(process.resume()?),
+            Victim::Server(server) => Ok(server.resume()?),
+        }
     }
 }
 
