@@ -54,7 +54,7 @@ impl Book {
         Book::opened(Opening { accounts: 4, balance: 100, ..Opening::default() })
     }
 
-    /// Four SKUs in each database, and 200 of each: never too few for what tests draw.
+    /// Four SKUs in each database, and 90 of each: fewer than 99, and never too few for what is drawn.
     pub(crate) fn of_goods() -> Book {
         Book::opened(Opening { skus: 4, quantity: 90, ..Opening::default() })
     }
