@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::check::{self, AUDIT, Findings, STATUS, Status};
 use crate::client::Client;
 use crate::cluster::network::Node;
-use crate::cluster::{Cluster, ClusterOptions, start_persistently};
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::history::{Operation, Process, Type};
 use crate::nemesis::{self, Kind, Settings};
 use crate::recorder::Recorder;
@@ -28,8 +28,6 @@ use crate::workload::{Generator, Workload, edn};
 pub const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at what has not ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The exit code of a coordinator whose store has failed.
-const STORE_FAILED: i32 = 3;
 /// Transactions that have not ended, told by name.
 const UNENDED_TOLD: u32 = 10;
 
@@ -162,7 +160,7 @@ async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) 
         .connect_lazy();
     cluster.network().verify()?;
     let started = Instant::now();
-    let silent = silent(cluster, &options.nemeses).await?;
+    let silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
     let (status, told) = drain(cluster, &channel, started).await?;
     let told = Status {
         silent,
@@ -183,20 +181,13 @@ async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) 
     Ok(())
 }
 
-/// Processes that have ended by themselves. A coordinator that has stopped because its disk was full is started again, as
-/// a supervisor would: it may have noticed at the very end.
-async fn silent(cluster: &Cluster, nemeses: &[Kind]) -> Result<Vec<String>> {
+/// Processes that have ended by themselves.
+async fn silent(cluster: &Cluster, one_is_buried: bool) -> Result<Vec<String>> {
     let mut silent = Vec::new();
-    for (node, process) in cluster.processes() {
-        let mut process = process.lock().await;
-        let status = process.exited()?;
-        let store_failed = status.is_some_and(|status| status.code() == Some(STORE_FAILED));
-        if node == Node::Coordinator && store_failed && nemeses.contains(&Kind::DiskFull) {
-            start_persistently(&mut process, DRAIN_MAX).await?;
-            continue;
-        }
-        let buried = nemeses.contains(&Kind::Bury) && matches!(node, Node::Participant(_));
-        match status {
+    for node in cluster.processes() {
+        let mut process = cluster.process(node).await?;
+        let buried = one_is_buried && matches!(node, Node::Participant(_));
+        match process.exited()? {
             Some(status) => silent.push(format!("{node} has ended by itself: {status}")),
             None if process.pid() == 0 && !buried => silent.push(format!("{node} is not running")),
             None => {}

@@ -15,17 +15,23 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use concord_sandbox::{Address, Flavor, Server, ServerOptions, Service};
 use concord_seeded_bugs::SWITCH;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use network::{Firewall, Network, Node};
 
 pub use database::{DATABASE, DatabaseAudit, Goods, JournalRow, Opening};
+
+/// A process that does not start for so long, with everything else mended, never will.
+pub const START_MAX: Duration = Duration::from_secs(60);
+/// The exit code of a coordinator whose store has failed.
+const STORE_FAILED: i32 = 3;
 
 /// How a cluster is built.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub struct Cluster {
     network: Network,
     addresses: Addresses,
     opening: Opening,
+    /// Whether the coordinator may have stopped because its store could not grow.
+    disk_was_full: AtomicBool,
 }
 
 /// Where nodes find each other.
@@ -127,9 +135,10 @@ impl Cluster {
             network,
             addresses,
             opening: options.opening,
+            disk_was_full: AtomicBool::default(),
         };
-        for process in cluster.processes() {
-            process.1.lock().await.start().await?;
+        for node in cluster.processes() {
+            cluster.process(node).await?.start().await?;
         }
         cluster.fill().await?;
         Ok(cluster)
@@ -169,19 +178,33 @@ impl Cluster {
     }
 
     /// Coordinator and participants.
-    pub fn processes(&self) -> impl Iterator<Item = (Node, &Mutex<Service>)> {
-        let participants = self.participants.iter().enumerate();
-        std::iter::once((Node::Coordinator, &self.coordinator))
-            .chain(participants.map(|(number, process)| (Node::Participant(number), process)))
+    pub fn processes(&self) -> impl Iterator<Item = Node> {
+        let participants = 0..self.participants.len();
+        std::iter::once(Node::Coordinator).chain(participants.map(Node::Participant))
     }
 
-    /// The process of a node: None for clients and databases.
-    pub fn process(&self, node: Node) -> Option<&Mutex<Service>> {
-        match node {
+    /// The process of a node, for one fault alone. A coordinator that has stopped because its disk was full is started
+    /// again, as a supervisor would: it may have noticed late.
+    ///
+    /// # Errors
+    /// When the node is no process of ours; when it does not start.
+    pub async fn process(&self, node: Node) -> Result<MutexGuard<'_, Service>> {
+        let process = match node {
             Node::Coordinator => Some(&self.coordinator),
             Node::Participant(number) => self.participants.get(number),
             Node::Clients | Node::Database(_) => None,
+        };
+        let mut process = process.with_context(|| format!("{node} is no process of ours"))?.lock().await;
+        let store_failed = process.exited()?.is_some_and(|status| status.code() == Some(STORE_FAILED));
+        if store_failed && node == Node::Coordinator && self.disk_was_full.load(Ordering::Relaxed) {
+            start_persistently(&mut process, START_MAX).await?;
         }
+        Ok(process)
+    }
+
+    /// From now on the coordinator may stop because its store cannot grow.
+    pub fn disk_is_full(&self) {
+        self.disk_was_full.store(true, Ordering::Relaxed);
     }
 
     /// A database server.

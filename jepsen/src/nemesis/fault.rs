@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use concord_sandbox::{Server, Service};
 use tokio::sync::MutexGuard;
 use tokio::time::sleep;
 
 use super::{Kind, Scribe};
 use crate::cluster::network::{Condition, Direction, End, Link, Node};
-use crate::cluster::{Cluster, start_persistently};
+use crate::cluster::{Cluster, START_MAX, start_persistently};
 use crate::node::participant::DoorFaults;
 
-/// A process that does not start for so long, with everything else mended, never will.
-const START_MAX: Duration = Duration::from_secs(60);
 /// What is left of the coordinator's disk, in bytes.
 const DISK_LEFT: u64 = 64 * 1024;
 /// How often a connection that flaps breaks.
@@ -163,7 +161,7 @@ impl Fault {
             }
             Fault::DropReplies(share) => {
                 let lost = f64::from(*share) / 100.0;
-                set_doors(cluster, DoorFaults { drop_reply: lost, ..DoorFaults::default() }).await;
+                set_doors(cluster, DoorFaults { drop_reply: lost, ..DoorFaults::default() }).await?;
                 // Answers of databases and of the coordinator are lost with their connection.
                 let back = Direction { reset: lost / 20.0, ..Direction::default() };
                 keep(
@@ -174,15 +172,15 @@ impl Fault {
                     scribe,
                 )
                 .await;
-                set_doors(cluster, DoorFaults::default()).await;
+                set_doors(cluster, DoorFaults::default()).await?;
             }
             Fault::Duplicates(share) => {
                 let share = f64::from(*share) / 100.0;
                 let faults = DoorFaults { duplicate: share, late: share / 8.0, ..DoorFaults::default() };
-                set_doors(cluster, faults).await;
+                set_doors(cluster, faults).await?;
                 scribe.start();
                 sleep(lasts).await;
-                set_doors(cluster, DoorFaults::default()).await;
+                set_doors(cluster, DoorFaults::default()).await?;
             }
             Fault::Restart(number) => {
                 let server = cluster.database(*number).lock().await;
@@ -192,17 +190,18 @@ impl Fault {
                 server.restart().await?;
             }
             Fault::Clock(ms) => {
-                let mut process = process(cluster, Node::Coordinator).await?;
+                let mut process = cluster.process(Node::Coordinator).await?;
                 process.tell(&format!("clock {ms}"))?;
                 scribe.start();
                 // Whoever kills it meanwhile gives it a clock that is right again.
                 drop(process);
                 sleep(lasts).await;
-                self::process(cluster, Node::Coordinator).await?.tell("clock 0")?;
+                cluster.process(Node::Coordinator).await?.tell("clock 0")?;
             }
             Fault::DiskFull => {
-                let mut process = process(cluster, Node::Coordinator).await?;
+                let mut process = cluster.process(Node::Coordinator).await?;
                 process.limit_file_size(Some(DISK_LEFT))?;
+                cluster.disk_is_full();
                 scribe.start();
                 sleep(lasts).await;
                 match process.exited()? {
@@ -211,7 +210,7 @@ impl Fault {
                 }
             }
             Fault::Bury(number) => {
-                let mut process = process(cluster, Node::Participant(*number)).await?;
+                let mut process = cluster.process(Node::Participant(*number)).await?;
                 process.kill9()?;
                 scribe.start();
                 return Ok(());
@@ -283,7 +282,7 @@ impl Victim<'_> {
         if let Node::Database(number) = node {
             return Ok(Victim::Server(cluster.database(number).lock().await));
         }
-        process(cluster, node).await.map(Victim::Process)
+        cluster.process(node).await.map(Victim::Process)
     }
 
     /// Whether it is dead for good: every other fault leaves its victim running.
@@ -340,22 +339,15 @@ fn mend(links: &[Arc<Link>], id: u64) {
     }
 }
 
-async fn process(cluster: &Cluster, node: Node) -> Result<MutexGuard<'_, Service>> {
-    let process = cluster.process(node).with_context(|| format!("{node} is no process of ours"))?;
-    Ok(process.lock().await)
-}
-
-/// Has the doors of all participants do wrong, or right. One that is in another fault's hands does right anyway, or
-/// will when that is over.
-async fn set_doors(cluster: &Cluster, faults: DoorFaults) {
-    let Ok(line) = serde_json::to_string(&faults) else { return };
-    let right = faults == DoorFaults::default();
+/// Has the doors of all participants do wrong, or right. One that is in another fault's hands is waited for: it must not
+/// go on doing wrong when all is mended.
+async fn set_doors(cluster: &Cluster, faults: DoorFaults) -> Result<()> {
+    let line = serde_json::to_string(&faults)?;
     for number in 0..cluster.databases() {
-        let Some(process) = cluster.process(Node::Participant(number)) else { continue };
-        let free = if right { Some(process.lock().await) } else { process.try_lock().ok() };
-        if let Some(mut process) = free {
-            // Fails when it is buried.
-            process.tell(&line).ok();
+        let mut process = cluster.process(Node::Participant(number)).await?;
+        if process.pid() != 0 {
+            process.tell(&line)?;
         }
     }
+    Ok(())
 }
