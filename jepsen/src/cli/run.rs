@@ -39,8 +39,9 @@ pub(crate) struct Common {
     /// Which database product
     #[arg(long, default_value = "mysql", value_parser = flavor)]
     db: Flavor,
-    /// Seconds for which clients are at work
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds for which clients are at work: at most two hours, because a history is checked in memory. For longer,
+    /// make several runs
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=7200))]
     time: u64,
     /// Clients
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
