@@ -9,6 +9,8 @@ use jepsen::cluster::network::{Condition, Direction, End, Link, Network, Node};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+/// What has not come by then never will: a test fails then, and does not hang.
+const AT_ALL: Duration = Duration::from_secs(60);
 /// For so long a test listens to hear nothing.
 const QUIET_FOR: Duration = Duration::from_millis(100);
 
@@ -35,7 +37,7 @@ impl Wire {
     /// The two ends of a new connection that works.
     async fn connection(&self) -> (TcpStream, TcpStream) {
         let mut caller = self.caller().await;
-        let mut callee = self.server.accept().await.unwrap().0;
+        let mut callee = in_the_end(self.server.accept()).await.unwrap().0;
         works(&mut caller, &mut callee).await;
         (caller, callee)
     }
@@ -46,6 +48,11 @@ impl Wire {
     }
 }
 
+/// What happens at all.
+async fn in_the_end<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(AT_ALL, what).await.expect("it happens at all")
+}
+
 /// Something arrives.
 async fn arrives(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
     from.write_all(text.as_bytes()).await.unwrap();
@@ -54,7 +61,7 @@ async fn arrives(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
 
 async fn hears(stream: &mut TcpStream, text: &str) {
     let mut heard = vec![0; text.len()];
-    stream.read_exact(&mut heard).await.unwrap();
+    in_the_end(stream.read_exact(&mut heard)).await.unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), text);
 }
 
@@ -70,7 +77,7 @@ async fn hears_nothing(stream: &mut TcpStream) {
 }
 
 async fn is_reset(stream: &mut TcpStream) {
-    let heard = stream.read(&mut [0]).await;
+    let heard = in_the_end(stream.read(&mut [0])).await;
     assert_eq!(heard.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
@@ -90,7 +97,7 @@ fn send_a_lot(mut from: TcpStream) -> tokio::task::JoinHandle<TcpStream> {
 
 async fn receive_a_lot(to: &mut TcpStream) {
     let mut received = Vec::new();
-    to.read_to_end(&mut received).await.unwrap();
+    in_the_end(to.read_to_end(&mut received)).await.unwrap();
     assert!(received == a_lot(), "{} bytes, not those that were sent", received.len());
 }
 
@@ -138,7 +145,7 @@ async fn through_a_link_that_is_cut_nothing_comes_until_it_is_mended() {
         caller.write_all(b"hello").await.unwrap();
         wire.nobody_comes().await;
         wire.link.mend(1);
-        let mut callee = wire.server.accept().await.unwrap().0;
+        let mut callee = in_the_end(wire.server.accept()).await.unwrap().0;
         hears(&mut callee, "hello").await;
         works(&mut caller, &mut callee).await;
         works(&mut old_caller, &mut old_callee).await;
@@ -295,7 +302,7 @@ async fn with_the_link_its_connections_end() {
     let Wire { network, link, server: _server } = wire;
     drop((network, link));
     for end in [&mut caller, &mut callee] {
-        assert!(matches!(end.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert!(matches!(in_the_end(end.read(&mut [0])).await, Ok(0) | Err(_)));
     }
 }
 
