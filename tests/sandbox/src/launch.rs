@@ -39,6 +39,8 @@ pub(crate) fn spawn(
     command
         .arg(run.data_dir_arg())
         .arg(with_path("--pid-file=", &run.path().join("mysqld.pid")))
+        // Its own: a MariaDB that starts deletes the temporary tables that it finds, also those of other servers.
+        .arg(with_path("--tmpdir=", run.path()))
         .arg(format!("--port={port}"))
         // Loopback only. No socket: a client that prefers it would not measure what a network client does, and
         // its path would have to be shorter than 108 bytes.
