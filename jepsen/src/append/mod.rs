@@ -25,6 +25,7 @@ use crate::Anomaly;
 use crate::history::{Operation, Type};
 
 pub use transaction::BadTransaction;
+pub(crate) use transaction::{Step, steps};
 
 /// What a history has in it, and what is wrong with it.
 #[derive(Debug, Clone, Default)]

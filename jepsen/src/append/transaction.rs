@@ -6,12 +6,12 @@ use clojure_reader::edn::Edn;
 
 use crate::history::{self, Call, Operation, Type};
 
-pub(super) type Key = Edn<'static>;
-pub(super) type Value = Edn<'static>;
+pub(crate) type Key = Edn<'static>;
+pub(crate) type Value = Edn<'static>;
 
 /// One step of a transaction.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Append(Key, Value),
     /// What was found; none when nobody was told.
     Read(Key, Option<Vec<Value>>),
@@ -78,7 +78,8 @@ fn transaction(call: Call<'_>) -> Result<Transaction<'_>, BadTransaction> {
     Ok(Transaction { call, outcome, steps })
 }
 
-fn steps(value: &Edn<'static>, is_ok: bool) -> Option<Vec<Step>> {
+/// The steps of a transaction in Elle's form: `[[:append 5 17] [:r 5 [3 17]]]`. Only one that is `ok` says what it read.
+pub(crate) fn steps(value: &Edn<'static>, is_ok: bool) -> Option<Vec<Step>> {
     let Edn::Vector(steps) = value else { return None };
     steps
         .iter()

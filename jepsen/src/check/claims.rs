@@ -152,8 +152,7 @@ fn story((database, gtid, branch): &(usize, String, u32), rows: &[JournalRow]) -
     format!("database {database}, {gtid} branch {branch}, in this order:{}", steps.collect::<String>())
 }
 
-/// The numbers in a vector.
-pub(super) fn numbers(value: &Edn<'_>) -> Option<Vec<i64>> {
-    let Edn::Vector(values) = value else { return None };
+/// The numbers that these are, if all of them are.
+pub(super) fn numbers(values: &[Edn<'_>]) -> Option<Vec<i64>> {
     values.iter().map(|value| if let Edn::Int(number) = value { Some(*number) } else { None }).collect()
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clojure_reader::edn::Edn;
 use serde::Deserialize as _;
 
+use crate::append::{self, Step};
 use crate::cluster::{DatabaseAudit, JournalRow};
 use crate::history::{Call, Type};
 use crate::workload::{Moves, Part};
@@ -179,19 +180,14 @@ fn gtid(value: &Edn<'_>) -> Option<String> {
     Some(gtid.to_string())
 }
 
-/// The appends of a transaction in Elle's form.
-pub(super) fn appends(value: &Edn<'_>) -> Vec<(i64, i64)> {
-    let Edn::Vector(mops) = value else { return Vec::new() };
-    let append = |mop: &Edn<'_>| match mop {
-        Edn::Vector(mop) => match mop.as_slice() {
-            [Edn::Key(name), Edn::Int(list), Edn::Int(element)] if name == "append" => {
-                Some((*list, *element))
-            }
-            _ => None,
-        },
+/// The appends of a transaction on lists of numbers.
+pub(super) fn appends(value: &Edn<'static>) -> Vec<(i64, i64)> {
+    let steps = append::steps(value, false).unwrap_or_default();
+    let append = |step| match step {
+        Step::Append(Edn::Int(list), Edn::Int(element)) => Some((list, element)),
         _ => None,
     };
-    mops.iter().filter_map(append).collect()
+    steps.into_iter().filter_map(append).collect()
 }
 
 /// How often each element is in a list at the end.

@@ -7,9 +7,10 @@ use clojure_reader::edn::Edn;
 
 use super::claims::numbers;
 use super::effects::appends;
+use crate::Anomaly;
+use crate::append::{self, Step};
 use crate::cluster::DatabaseAudit;
 use crate::history::{Call, Operation, Process, Type};
-use crate::{Anomaly, append};
 
 /// Looks for anomalies in what was read, meanwhile and at the end.
 pub(super) fn check(
@@ -72,15 +73,12 @@ fn vanished(calls: &[Call<'_>], lists: &BTreeMap<i64, Vec<i64>>) -> impl Iterato
     })
 }
 
-/// The reads of a transaction in Elle's form.
-fn reads(value: &Edn<'_>) -> Vec<(i64, Vec<i64>)> {
-    let Edn::Vector(mops) = value else { return Vec::new() };
-    let read = |mop: &Edn<'_>| match mop {
-        Edn::Vector(mop) => match mop.as_slice() {
-            [Edn::Key(name), Edn::Int(list), found] if name == "r" => Some((*list, numbers(found)?)),
-            _ => None,
-        },
+/// What a transaction that is `ok` has read in lists of numbers.
+fn reads(value: &Edn<'static>) -> Vec<(i64, Vec<i64>)> {
+    let steps = append::steps(value, true).unwrap_or_default();
+    let read = |step| match step {
+        Step::Read(Edn::Int(list), Some(found)) => Some((list, numbers(&found)?)),
         _ => None,
     };
-    mops.iter().filter_map(read).collect()
+    steps.into_iter().filter_map(read).collect()
 }

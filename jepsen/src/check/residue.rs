@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
+use clojure_reader::edn::Edn;
 
 use super::End;
 use super::claims::{Judge, numbers};
@@ -15,7 +16,10 @@ pub(super) fn conservation(end: &End, calls: &[Call<'_>]) -> Result<Judge> {
     let mut judge = Judge::default();
     let opening: i64 = end.audits.iter().map(money_at_the_beginning).sum();
     for call in calls.iter().filter(|call| call.invoked.f == "read" && call.outcome() == Type::Ok) {
-        let sums = numbers(&call.said().value).unwrap_or_default();
+        let sums = match &call.said().value {
+            Edn::Vector(sums) => numbers(sums).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let total: i64 = sums.iter().sum();
         let wrong = total != opening || sums.len() != end.audits.len();
         let story = || format!("operation {}: {sums:?} is {total}, not {opening}", call.said().index);
