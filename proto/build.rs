@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "concord/v1/transaction.proto",
         "concord/v1/coordinator.proto",
         "concord/v1/participant.proto",
+        "concord/v1/attachment.proto",
         "concord/v1/operator.proto",
         "concord/store/v1/record.proto",
     ];

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
-use crate::engine::{Backoff, Engine, Machine, Settings, Surroundings};
+use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
 use crate::resource::Resources;
 use crate::store::{SqliteStore, Store as _, StoreError, UnixMillis};
 use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
@@ -89,7 +89,8 @@ pub async fn run_in(
     let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config));
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let (store, participants) = (Arc::new(store), Arc::new(participants));
-    let engine = Engine::start_in(store, participants, settings(&config), surroundings).await?;
+    let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
+    let engine = Engine::start_in(store, calls, settings(&config), surroundings).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let data_dir = config.store.data_dir.display();
@@ -98,7 +99,16 @@ pub async fn run_in(
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
-    let result = serve_until(listener, &config, &engine, resources, shutdown).await;
+    let services = Services {
+        engine: Arc::clone(&engine),
+        participants,
+        resources,
+        pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
+        payload_bytes_max: config.limits.payload_bytes_max,
+        started_at: UnixMillis::now(),
+    };
+    let grace = Duration::from_millis(config.shutdown.grace_ms);
+    let result = serve_until(listener, services, grace, shutdown).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
     // After a failure there is nothing left to write: the store has refused everything since.
     match result {
@@ -113,18 +123,11 @@ pub async fn run_in(
 
 async fn serve_until(
     listener: TcpListener,
-    config: &Config,
-    engine: &Arc<Engine>,
-    resources: Arc<Resources>,
+    services: Services,
+    grace: Duration,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let services = Services {
-        engine: Arc::clone(engine),
-        resources,
-        pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
-        payload_bytes_max: config.limits.payload_bytes_max,
-        started_at: UnixMillis::now(),
-    };
+    let (engine, participants) = (Arc::clone(&services.engine), Arc::clone(&services.participants));
     let health = HealthReporter::new();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = transport::serve(listener, services, health.clone(), async {
@@ -137,14 +140,15 @@ async fn serve_until(
         error = engine.store_failed() => return Err(error.into()),
         () = shutdown => {}
     }
-    tracing::info!(grace_ms = config.shutdown.grace_ms, "stopping: no new transactions");
+    tracing::info!(grace_ms = grace.as_millis(), "stopping: no new transactions");
     transport::report_health(&health, false).await;
     // Calls go on being answered meanwhile: initiators still commit, participants still vote.
     tokio::select! {
         result = &mut server => return result.map_err(ServeError::Server),
         error = engine.store_failed() => return Err(error.into()),
-        () = engine.drain(Duration::from_millis(config.shutdown.grace_ms)) => {}
+        () = engine.drain(grace) => {}
     }
+    participants.detach_all();
     drop(stop);
     match tokio::time::timeout(LAST_CALLS, server).await {
         Ok(result) => result.map_err(ServeError::Server),

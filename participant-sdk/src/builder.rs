@@ -18,6 +18,9 @@ use crate::slots::Slots;
 use crate::tcc::{Handlers, OpenError, Pending, Tcc, TccHandler, pending};
 use crate::xa_branch::XaBranch;
 
+/// How often a silent coordinator is asked for a sign of life, and how long it has to give one.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
 /// Why a participant cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,7 +131,8 @@ impl Builder {
         self
     }
 
-    /// Where the coordinator reaches this participant, as its allow-list has it: `http://host:port`.
+    /// Where the coordinator reaches this participant, as its allow-list has it: `http://host:port`, or
+    /// `attached://name` for one that does not listen ([`ParticipantServer::serve_attached`]).
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.address = url.into();
         self
@@ -302,7 +306,13 @@ impl Builder {
         }
         let endpoint = Endpoint::from_shared(self.coordinator.clone())
             .map_err(|error| StartError::Setting(format!("coordinator {:?}: {error}", self.coordinator)))?;
-        Ok(endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).connect_lazy())
+        Ok(endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            // A coordinator that vanished without closing is noticed by its silence.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .connect_lazy())
     }
 }
 

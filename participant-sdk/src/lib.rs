@@ -86,6 +86,7 @@
 //! Inside a gRPC service of one's own: [`gtid_of`] the request, then [`Participant::branch`] and
 //! [`BranchBuilder::run`], or [`Participant::tcc_branch`] and [`TccBuilder::run`].
 
+mod attachment;
 mod builder;
 #[doc(hidden)]
 pub mod door;
@@ -105,6 +106,7 @@ mod slots;
 mod tcc;
 mod xa_branch;
 
+pub use attachment::attach;
 pub use builder::{Builder, StartError};
 pub use concord_protocol::{BranchId, ClusterId, Gtid};
 pub use concord_xa::{

@@ -20,6 +20,7 @@ pub(crate) const INQUIRE_MAX: usize = 1_000;
 /// The coordinator, and this participant as it knows it.
 #[derive(Debug)]
 pub(crate) struct Link {
+    channel: Channel,
     client: CoordinatorClient<Channel>,
     /// Where this participant answers, as the coordinator knows it.
     address: String,
@@ -44,7 +45,16 @@ pub(crate) enum Registration {
 
 impl Link {
     pub(crate) fn new(channel: Channel, address: String) -> Self {
-        Link { client: CoordinatorClient::new(channel), address, cluster: AtomicU64::new(0) }
+        Link { client: CoordinatorClient::new(channel.clone()), channel, address, cluster: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Where this participant answers, as the coordinator knows it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn cluster(&self) -> Option<ClusterId> {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_protocol::Gtid;
 use concord_xa::{Database, ServerInfo};
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::transport::{Server, server::Router};
 
+use crate::attachment::attach;
 use crate::builder::{Builder, StartError};
 use crate::horizon::Horizon;
 use crate::link::Link;
@@ -48,7 +50,7 @@ impl ParticipantServer {
         self.participant.clone()
     }
 
-    /// Serves until Ctrl-C or SIGTERM.
+    /// Serves until Ctrl-C or SIGTERM, as [`ParticipantServer::serve_until`] does.
     ///
     /// # Errors
     /// [`StartError::Serve`] when the port cannot be had.
@@ -56,8 +58,9 @@ impl ParticipantServer {
         self.serve_until(listen, terminated()).await
     }
 
-    /// Serves until `stop` is ready; then takes no new calls, finishes those under way, rolls open branches
-    /// back, and leaves prepared ones to the database.
+    /// Listens, and attaches to the coordinator ([`ParticipantServer::attach_until`]): what is faster is used, and
+    /// the other when that breaks. Ends when `stop` is ready; then takes no new calls, finishes those under way, rolls
+    /// open branches back, and leaves prepared ones to the database.
     ///
     /// # Errors
     /// [`StartError::Serve`] when the port cannot be had.
@@ -66,9 +69,28 @@ impl ParticipantServer {
         listen: SocketAddr,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), StartError> {
-        let served = self.router().await.serve_with_shutdown(listen, stop).await;
+        let stop = stop.shared();
+        let listening = self.router().await.serve_with_shutdown(listen, stop.clone());
+        let attached = self.attach_until(stop).map(Ok);
+        let served = tokio::try_join!(listening, attached);
         self.shutdown().await;
-        Ok(served?)
+        served?;
+        Ok(())
+    }
+
+    /// Serves until Ctrl-C or SIGTERM without listening: for a participant whose address is `attached://NAME`, and
+    /// which needs no port.
+    pub async fn serve_attached(self) {
+        self.attach_until(terminated()).await;
+        self.shutdown().await;
+    }
+
+    /// Opens a stream to the coordinator and is called on it, many calls in one message, until `stop` is ready; then
+    /// takes no new calls, and finishes those under way. A stream that breaks is opened again. For those who add
+    /// [`ParticipantServer::service`] to a server of their own, or to none.
+    pub async fn attach_until(&self, stop: impl Future<Output = ()> + Send) {
+        let link = &self.participant.link;
+        attach(self.service.clone(), link.channel(), link.address().to_owned(), stop).await;
     }
 
     /// The service and gRPC health, to which more services may be added.

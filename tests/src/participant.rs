@@ -22,6 +22,8 @@ pub struct ParticipantOptions {
     pub sessions_max: usize,
     /// How long a branch waits for a session.
     pub session_wait_ms: u64,
+    /// Whether it attaches to the coordinator, under its name, instead of listening.
+    pub attached: bool,
     /// How often it purges the barrier table, and by how much rows are older then than the newest.
     pub purge_ms: Option<(u64, u64)>,
 }
@@ -33,6 +35,7 @@ impl Default for ParticipantOptions {
             recovery_safety_ms: 1_000,
             sessions_max: 128,
             session_wait_ms: 5_000,
+            attached: false,
             purge_ms: None,
         }
     }
@@ -43,7 +46,8 @@ impl Default for ParticipantOptions {
 pub struct Participant {
     process: Process,
     arguments: Vec<OsString>,
-    address: Address,
+    address: String,
+    _port: Option<Address>,
     answers: Answers,
 }
 
@@ -60,10 +64,11 @@ impl Participant {
         coordinator: &str,
         options: &ParticipantOptions,
     ) -> Result<Self> {
-        let address = Address::reserve()?;
+        let port = if options.attached { None } else { Some(Address::reserve()?) };
+        let address = port.as_ref().map_or_else(|| format!("attached://{name}"), Address::url);
         let process = Process::new(name, programs.participant, directory);
         let mut flags = vec![
-            ("--listen", address.socket().to_string()),
+            ("--address", address.clone()),
             ("--database", database.to_owned()),
             ("--coordinator", coordinator.to_owned()),
             ("--recovery-interval-ms", options.recovery_interval_ms.to_string()),
@@ -77,7 +82,8 @@ impl Participant {
         }
         let arguments = flags.into_iter().flat_map(|(flag, value)| [OsString::from(flag), value.into()]);
         let arguments = arguments.collect();
-        let mut participant = Participant { process, arguments, address, answers: Answers::default() };
+        let mut participant =
+            Participant { process, arguments, address, _port: port, answers: Answers::default() };
         participant.restart().await?;
         Ok(participant)
     }
@@ -112,7 +118,7 @@ impl Participant {
 
     /// Its address, as the coordinator calls it.
     pub fn url(&self) -> String {
-        self.address.url()
+        self.address.clone()
     }
 
     /// Its process.

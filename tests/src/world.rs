@@ -50,7 +50,7 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a coordinator and a participant for each bank.
+    /// Starts a coordinator and a participant for each bank: the first attaches to the coordinator, the second listens.
     ///
     /// # Errors
     /// When one does not start.
@@ -58,11 +58,13 @@ impl World {
         let directory = TempDir::with_prefix("concord-tests-")?;
         let path = directory.path();
         let mut coordinator = Coordinator::new("coordinator", programs, path, options.coordinator)?;
-        let participant = async |name: &str, bank: &Bank| {
+        let participant = async |name: &str, bank: &Bank, attached: bool| {
             let (database, url) = (bank.url(), coordinator.url());
-            Participant::start(name, programs, path, &database, &url, &options.participant).await
+            let options = ParticipantOptions { attached, ..options.participant.clone() };
+            Participant::start(name, programs, path, &database, &url, &options).await
         };
-        let (one, two) = tokio::try_join!(participant("one", &banks[0]), participant("two", &banks[1]))?;
+        let (one, two) =
+            tokio::try_join!(participant("one", &banks[0], true), participant("two", &banks[1], false))?;
         if options.sweeper {
             for (name, bank, participant) in [("one", &banks[0], &one), ("two", &banks[1], &two)] {
                 let told = std::mem::take(coordinator.options_mut());

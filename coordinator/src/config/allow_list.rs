@@ -2,7 +2,8 @@
 //!
 //! A participant's address comes from the network, so it is read by a grammar of its own, stricter than that
 //! of URLs: `http` or `https`, a host, perhaps a port, and nothing else. What this grammar cannot read is
-//! refused, so it does not matter whether the HTTP client would read it in another way.
+//! refused, so it does not matter whether the HTTP client would read it in another way. A participant that does not
+//! listen, and is called on the stream that it has opened, is `attached` and a name.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,9 +19,9 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// Which participants' addresses may be called.
 ///
-/// A pattern is `scheme://host:port`. The port may be `*`, for any; a host name may begin with the label `*`,
+/// A pattern is `scheme://host:port`, or `attached://name`. The port may be `*`, for any; a host name may begin with the label `*`,
 /// for one or more labels: `https://*.svc.local:7101` permits `https://pay.shop.svc.local:7101` and not
-/// `https://svc.local:7101`. Names and schemes are compared without regard to case, IP addresses by value. A
+/// `https://svc.local:7101`. `attached://*` is any participant that does not listen. Names and schemes are compared without regard to case, IP addresses by value. A
 /// name never matches an IP address: nothing is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowList(Vec<Pattern>);
@@ -39,9 +40,14 @@ impl AllowList {
     }
 
     /// Whether the coordinator may call `address`. False for whatever is not a plain
-    /// `http(s)://host[:port]` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
+    /// `http(s)://host[:port]` or `attached://name` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
     pub fn permits(&self, address: &str) -> bool {
         Address::parse(address).is_ok_and(|address| self.0.iter().any(|pattern| pattern.matches(&address)))
+    }
+
+    /// Whether a participant of this address does not listen, and can be called only where it is attached.
+    pub fn is_attached_only(address: &str) -> bool {
+        Scheme::split(address).is_ok_and(|(scheme, _)| scheme == Scheme::Attached)
     }
 
     /// The patterns as they were written.
@@ -51,7 +57,7 @@ impl AllowList {
 }
 
 impl Default for AllowList {
-    /// Any port of this machine, without TLS.
+    /// Any port of this machine, without TLS, and any participant that does not listen.
     fn default() -> Self {
         let local = [
             (Host::V4(Ipv4Addr::LOCALHOST), "http://127.0.0.1:*"),
@@ -64,7 +70,13 @@ impl Default for AllowList {
             port: None,
             written: written.to_owned(),
         };
-        AllowList(local.map(pattern).into())
+        let attached = Pattern {
+            scheme: Scheme::Attached,
+            host: HostPattern::Any,
+            port: None,
+            written: "attached://*".to_owned(),
+        };
+        AllowList(local.map(pattern).into_iter().chain([attached]).collect())
     }
 }
 
@@ -90,6 +102,8 @@ struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HostPattern {
     Exactly(Host),
+    /// Of a participant that does not listen.
+    Any,
     /// A name that ends with this, its leading dot included, and has something before it.
     EndsWith(String),
 }
@@ -110,12 +124,17 @@ impl Pattern {
                 Host::Name(name) => HostPattern::EndsWith(format!(".{name}")),
                 Host::V4(_) | Host::V6(_) => return Err("an IP address has no leading label"),
             },
+            None if host == "*" && scheme == Scheme::Attached => HostPattern::Any,
             None if host.contains('*') => return Err("`*` stands only as the first label of a host"),
             None => HostPattern::Exactly(Host::parse(host)?),
         };
-        let port = match port.ok_or("it names no port; `:*` is any port")? {
-            "*" => None,
-            digits => Some(parse_port(digits)?),
+        let port = match (scheme, port) {
+            (Scheme::Attached, None) => None,
+            (Scheme::Attached, Some(_)) => return Err(NO_PORT),
+            (_, port) => match port.ok_or("it names no port; `:*` is any port")? {
+                "*" => None,
+                digits => Some(parse_port(digits)?),
+            },
         };
         Ok(Pattern { scheme, host, port, written: written.to_owned() })
     }
@@ -123,6 +142,7 @@ impl Pattern {
     fn matches(&self, address: &Address) -> bool {
         let host = match (&self.host, &address.host) {
             (HostPattern::Exactly(allowed), host) => allowed == host,
+            (HostPattern::Any, _) => true,
             (HostPattern::EndsWith(suffix), Host::Name(name)) => {
                 name.len() > suffix.len() && name.ends_with(suffix.as_str())
             }
@@ -148,9 +168,10 @@ impl Address {
         let (scheme, rest) = Scheme::split(written)?;
         let (host, port) = split_port(rest)?;
         let host = Host::parse(host)?;
-        let port = match port {
-            Some(digits) => parse_port(digits)?,
-            None => scheme.default_port(),
+        let port = match (scheme, port) {
+            (Scheme::Attached, Some(_)) => return Err(NO_PORT),
+            (_, Some(digits)) => parse_port(digits)?,
+            (_, None) => scheme.default_port(),
         };
         Ok(Address { scheme, host, port })
     }
@@ -161,11 +182,16 @@ impl fmt::Display for Address {
         let scheme = match self.scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::Attached => "attached",
         };
         match &self.host {
-            Host::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),
-            Host::V4(ip) => write!(f, "{scheme}://{ip}:{}", self.port),
-            Host::V6(ip) => write!(f, "{scheme}://[{ip}]:{}", self.port),
+            Host::Name(name) => write!(f, "{scheme}://{name}")?,
+            Host::V4(ip) => write!(f, "{scheme}://{ip}")?,
+            Host::V6(ip) => write!(f, "{scheme}://[{ip}]")?,
+        }
+        match self.scheme {
+            Scheme::Attached => Ok(()),
+            Scheme::Http | Scheme::Https => write!(f, ":{}", self.port),
         }
     }
 }
@@ -174,7 +200,11 @@ impl fmt::Display for Address {
 enum Scheme {
     Http,
     Https,
+    /// The participant does not listen: it is called on its own stream.
+    Attached,
 }
+
+const NO_PORT: &str = "the name of an attached participant has no port";
 
 impl Scheme {
     fn split(written: &str) -> Result<(Self, &str), &'static str> {
@@ -183,8 +213,10 @@ impl Scheme {
             Ok((Scheme::Http, rest))
         } else if scheme.eq_ignore_ascii_case("https") {
             Ok((Scheme::Https, rest))
+        } else if scheme.eq_ignore_ascii_case("attached") {
+            Ok((Scheme::Attached, rest))
         } else {
-            Err("the scheme is neither http nor https")
+            Err("the scheme is none of http, https and attached")
         }
     }
 
@@ -192,6 +224,7 @@ impl Scheme {
         match self {
             Scheme::Http => 80,
             Scheme::Https => 443,
+            Scheme::Attached => 0,
         }
     }
 }
@@ -294,14 +327,44 @@ mod tests {
     fn default_is_any_port_of_this_machine() {
         let default = AllowList::default();
         assert_eq!(default, list(&default.patterns().collect::<Vec<_>>()));
-        for address in
-            ["http://127.0.0.1:7101", "http://localhost:1", "http://[::1]:65535", "http://localhost"]
-        {
+        for address in [
+            "http://127.0.0.1:7101",
+            "http://localhost:1",
+            "http://[::1]:65535",
+            "http://localhost",
+            "attached://a.b",
+        ] {
             assert!(default.permits(address), "{address}");
         }
         for address in ["https://127.0.0.1:7101", "http://127.0.0.2:7101", "http://example.com:7101"] {
             assert!(!default.permits(address), "{address}");
         }
+    }
+
+    #[test]
+    fn attached_participants_have_a_name_and_no_port() {
+        check(
+            &["attached://shop", "attached://*.bank"],
+            &["attached://shop", "ATTACHED://Shop", "attached://a.bank"],
+            &[
+                "attached://bank",
+                "attached://shop:80",
+                "http://shop",
+                "attached://",
+                "attached://*",
+                "attached://shop/",
+            ],
+        );
+        check(
+            &["attached://*"],
+            &["attached://shop"],
+            &["http://shop", "attached://shop:1", "attached://a b"],
+        );
+        check(&["http://shop:*"], &["http://shop:1"], &["attached://shop"]);
+        for pattern in ["attached://shop:80", "attached://shop:*", "http://*:80", "http://*"] {
+            assert!(AllowList::parse([pattern]).is_err(), "{pattern}");
+        }
+        assert_eq!(Address::parse("Attached://Shop").unwrap().to_string(), "attached://shop");
     }
 
     #[test]

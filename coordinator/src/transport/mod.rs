@@ -1,15 +1,19 @@
 //! gRPC: the services that the coordinator answers, and its calls to participants. The types of tonic stay in
 //! here and in `concord-proto`.
 
+mod attachment;
 mod breaker;
+mod call;
 mod convert;
 mod coordinator;
 mod operator;
 mod outbound;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_proto::FILE_DESCRIPTOR_SET;
+use concord_proto::v1::attachment_server::AttachmentServer;
 use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::v1::operator_server::{Operator, OperatorServer};
 use tokio::net::TcpListener;
@@ -24,6 +28,7 @@ pub use breaker::BreakerSettings;
 pub use coordinator::PageSizes;
 pub use outbound::{GrpcParticipants, OutboundSettings};
 
+use self::attachment::AttachmentService;
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
 use crate::config::Config;
@@ -33,6 +38,10 @@ use crate::store::UnixMillis;
 
 /// Room for names and framing beside the payloads of a request.
 const REQUEST_OVERHEAD_BYTES: usize = 1 << 20;
+/// Answers of a participant in one message.
+const ANSWERS_BYTES_MAX: usize = 4 << 20;
+/// How often a silent peer is asked for a sign of life, and how long it has to give one.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The services without a server around them, for fuzzing: the operator's has no resources.
 #[doc(hidden)]
@@ -45,6 +54,7 @@ pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl O
 /// What the gRPC server needs.
 pub(crate) struct Services {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) participants: Arc<GrpcParticipants>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) pages: PageSizes,
     /// Payload bytes of one transaction at the most.
@@ -74,7 +84,7 @@ pub(crate) async fn serve(
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { engine, resources, pages, payload_bytes_max, started_at } = services;
+    let Services { engine, participants, resources, pages, payload_bytes_max, started_at } = services;
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), pages };
     let operator = OperatorService { engine, resources, started_at };
     let reflection = tonic_reflection::server::Builder::configure()
@@ -85,9 +95,16 @@ pub(crate) async fn serve(
         .build_v1()?;
     report_health(&health, true).await;
     Server::builder()
+        // A participant that vanished without closing its stream is noticed by its silence.
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(
             CoordinatorServer::new(coordinator)
                 .max_decoding_message_size(payload_bytes_max.saturating_add(REQUEST_OVERHEAD_BYTES)),
+        )
+        .add_service(
+            AttachmentServer::new(AttachmentService { participants })
+                .max_decoding_message_size(ANSWERS_BYTES_MAX),
         )
         .add_service(OperatorServer::new(operator))
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)))

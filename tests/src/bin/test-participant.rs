@@ -5,7 +5,6 @@
 //! [`concord_tests::points`]. At the end of its input it ends.
 
 use std::io::{BufRead as _, Write as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +26,9 @@ use tracing_subscriber::EnvFilter;
 /// A participant for tests.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Where to listen
+    /// What the coordinator calls it: `http://IP:PORT` to listen there, `attached://NAME` to attach
     #[arg(long)]
-    listen: SocketAddr,
+    address: String,
     /// URL of the bank's database
     #[arg(long)]
     database: String,
@@ -334,7 +333,7 @@ async fn main() -> Result<()> {
         .database(&args.database)
         .database_options(options)
         .coordinator(&args.coordinator)
-        .address(format!("http://{}", args.listen))
+        .address(&args.address)
         .recovery(ms(args.recovery_interval_ms), ms(args.recovery_safety_ms))
         .xa("debit", debit)
         .xa("credit", credit)
@@ -349,18 +348,29 @@ async fn main() -> Result<()> {
     });
     let inner = ParticipantClient::new(server.service()).max_decoding_message_size(usize::MAX);
     let guarded = Guarded { inner, door: Arc::clone(&door) };
-    let listener = tokio::net::TcpListener::bind(args.listen).await?;
+    let listening = args.address.strip_prefix("http://");
+    let listener = match listening {
+        Some(socket) => Some(tokio::net::TcpListener::bind(socket).await?),
+        None => None,
+    };
     say("ready");
     control(door, server.participant(), tokio::runtime::Handle::current());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stop = async move {
         terminate.recv().await;
     };
-    Server::builder()
-        .tcp_nodelay(true)
-        .add_service(Generated::new(guarded).max_decoding_message_size(2 << 20))
-        .serve_with_incoming_shutdown(tonic::transport::server::TcpIncoming::from(listener), stop)
-        .await?;
+    match listener {
+        Some(listener) => {
+            let incoming = tonic::transport::server::TcpIncoming::from(listener);
+            let guarded = Generated::new(guarded).max_decoding_message_size(2 << 20);
+            let router = Server::builder().tcp_nodelay(true).add_service(guarded);
+            router.serve_with_incoming_shutdown(incoming, stop).await?;
+        }
+        None => {
+            let channel = tonic::transport::Endpoint::from_shared(args.coordinator)?.connect_lazy();
+            concord_participant::attach(guarded, channel, args.address, stop).await;
+        }
+    }
     server.shutdown().await;
     Ok(())
 }

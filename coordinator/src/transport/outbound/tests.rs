@@ -6,9 +6,9 @@ use concord_proto::v1::participant_server::{Participant as Service, ParticipantS
 use concord_proto::v1::{
     CancelRequest, CancelResponse, CommitBranchRequest, CommitBranchResponse, ConfirmRequest,
     ConfirmResponse, PrepareRequest, PrepareResponse, RollbackBranchRequest, RollbackBranchResponse,
-    TryRequest, TryResponse, WorkRequest, WorkResponse,
+    TryRequest, TryResponse, Vote as VoteMessage, WorkRequest, WorkResponse,
 };
-use concord_protocol::{BranchId, Epoch, Gtid};
+use concord_protocol::{BranchId, Epoch, Gtid, Reply, Verb, Vote};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response};

@@ -1,0 +1,183 @@
+//! Being called on a stream of one's own: the participant opens it, and calls and answers travel on it, many in one
+//! message.
+
+use std::time::Duration;
+
+use concord_proto::v1::answer::Response as Answered;
+use concord_proto::v1::attachment_client::AttachmentClient;
+use concord_proto::v1::call::Request as Asked;
+use concord_proto::v1::participant_server::Participant;
+use concord_proto::v1::{Answer, AttachRequest, AttachResponse, Call, CallError};
+use futures_util::{Stream, StreamExt as _, stream};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+
+/// A message with answers is closed when it has grown to this, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// The longest answer, in bytes; handlers may answer 64 KiB.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// The pause before attaching again, first and at the most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Keeps a participant attached to the coordinator under `address`, and answers its calls, until `stop` is ready; then
+/// takes no new calls, and finishes those under way. A stream that breaks is opened again.
+///
+/// [`crate::ParticipantServer`] does this by itself. It is here for services that implement
+/// `concord.v1.Participant` on their own.
+pub async fn attach<S: Participant + Clone>(
+    service: S,
+    coordinator: Channel,
+    address: String,
+    stop: impl Future<Output = ()> + Send,
+) {
+    tokio::pin!(stop);
+    let client = AttachmentClient::new(coordinator).max_decoding_message_size(usize::MAX);
+    let (mut pause, mut warned) = (PAUSE.0, Code::Ok);
+    loop {
+        let (answers, queue) = mpsc::unbounded_channel();
+        let outgoing = outgoing(address.clone(), queue);
+        let mut client = client.clone();
+        let opened = tokio::select! {
+            opened = client.attach(outgoing) => opened,
+            () = &mut stop => return,
+        };
+        let ended = match opened {
+            Ok(incoming) => {
+                tracing::info!(%address, "attached to the coordinator");
+                (pause, warned) = (PAUSE.0, Code::Ok);
+                match serve(&service, incoming.into_inner(), answers, &mut stop).await {
+                    End::Left => return,
+                    End::Broken(status) => status,
+                }
+            }
+            Err(status) => status,
+        };
+        // Once, not at every attempt while the coordinator is down.
+        if ended.code() != warned {
+            warned = ended.code();
+            tracing::warn!(%address, code = ?warned, "not attached to the coordinator: {}", ended.message());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = &mut stop => return,
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// How a stream ended.
+enum End {
+    /// We had said that we leave.
+    Left,
+    Broken(Status),
+}
+
+/// What goes to the coordinator.
+enum Outgoing {
+    Answer(Answer),
+    Leaving,
+}
+
+/// Answers calls until the stream ends.
+async fn serve<S: Participant + Clone>(
+    service: &S,
+    mut incoming: Streaming<AttachResponse>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    mut stop: impl Future<Output = ()> + Unpin,
+) -> End {
+    // Given away when the coordinator sends nothing more: the stream ends with the last answer.
+    let (mut outgoing, mut leaving) = (Some(outgoing), false);
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = &mut stop, if !leaving => {
+                leaving = true;
+                // Fails if the stream has broken, which the next message tells.
+                outgoing.as_ref().map(|outgoing| outgoing.send(Outgoing::Leaving));
+                continue;
+            }
+        };
+        let message = match message {
+            Ok(Some(message)) => message,
+            _ if leaving => return End::Left,
+            Ok(None) => return End::Broken(Status::unavailable("it has ended the stream")),
+            Err(status) => return End::Broken(status),
+        };
+        for call in message.calls {
+            let (service, outgoing) = (service.clone(), outgoing.clone());
+            // To its end even if the stream breaks: a repeated call finds the result.
+            tokio::spawn(async move {
+                let answer = answer(&service, call).await;
+                outgoing.map(|outgoing| outgoing.send(Outgoing::Answer(answer)));
+            });
+        }
+        if message.last {
+            outgoing = None;
+        }
+    }
+}
+
+/// Who we are, and then what is ready, as much as there is in one message.
+fn outgoing(
+    address: String,
+    queue: mpsc::UnboundedReceiver<Outgoing>,
+) -> impl Stream<Item = AttachRequest> + Send + 'static {
+    let first = AttachRequest { participant: address, ..AttachRequest::default() };
+    let rest = stream::unfold(queue, |mut queue| async move {
+        let mut message = AttachRequest::default();
+        let mut bytes = 0;
+        let mut next = Some(queue.recv().await?);
+        while let Some(one) = next {
+            match one {
+                Outgoing::Leaving => message.leaving = true,
+                Outgoing::Answer(answer) => {
+                    bytes += answer.encoded_len();
+                    message.answers.push(answer);
+                }
+            }
+            next = if bytes < BATCH_BYTES { queue.try_recv().ok() } else { None };
+        }
+        Some((message, queue))
+    });
+    stream::once(std::future::ready(first)).chain(rest)
+}
+
+async fn answer<S: Participant>(service: &S, call: Call) -> Answer {
+    let response = match carry_out(service, call.request).await {
+        Ok(response) => response,
+        Err(status) => {
+            Answered::Error(CallError { code: status.code().into(), message: status.message().to_owned() })
+        }
+    };
+    let answer = Answer { number: call.number, response: Some(response) };
+    match answer.encoded_len() {
+        length if length > ANSWER_BYTES_MAX => {
+            let message = format!("the answer of {length} bytes is over the limit of {ANSWER_BYTES_MAX}");
+            let error = CallError { code: Code::OutOfRange.into(), message };
+            Answer { number: call.number, response: Some(Answered::Error(error)) }
+        }
+        _ => answer,
+    }
+}
+
+async fn carry_out<S: Participant>(service: &S, request: Option<Asked>) -> Result<Answered, Status> {
+    Ok(match request {
+        Some(Asked::Work(call)) => Answered::Work(service.work(Request::new(call)).await?.into_inner()),
+        Some(Asked::Prepare(call)) => {
+            Answered::Prepare(service.prepare(Request::new(call)).await?.into_inner())
+        }
+        Some(Asked::Commit(call)) => Answered::Commit(service.commit(Request::new(call)).await?.into_inner()),
+        Some(Asked::Rollback(call)) => {
+            Answered::Rollback(service.rollback(Request::new(call)).await?.into_inner())
+        }
+        Some(Asked::Try(call)) => Answered::Try(service.r#try(Request::new(call)).await?.into_inner()),
+        Some(Asked::Confirm(call)) => {
+            Answered::Confirm(service.confirm(Request::new(call)).await?.into_inner())
+        }
+        Some(Asked::Cancel(call)) => Answered::Cancel(service.cancel(Request::new(call)).await?.into_inner()),
+        // A coordinator newer than this participant.
+        None => return Err(Status::unimplemented("this participant does not know the call")),
+    })
+}
