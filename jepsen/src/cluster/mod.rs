@@ -118,6 +118,10 @@ impl Cluster {
             ] {
                 arguments.extend([flag.into(), value.into()]);
             }
+            // The others are called at their address alone.
+            if number % 2 == 0 {
+                arguments.push("--attached".into());
+            }
             if options.serializable {
                 arguments.push("--serializable".into());
             }

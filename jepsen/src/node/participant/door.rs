@@ -48,11 +48,24 @@ impl Faults {
     }
 }
 
-/// Serves the participant until the process ends.
-pub(super) async fn serve(participant: ParticipantServer, listen: SocketAddr, faults: Faults) -> Result<()> {
+/// Serves the participant until the process ends. One that also attaches is called through this door only while its
+/// stream is broken.
+pub(super) async fn serve(
+    participant: ParticipantServer,
+    listen: SocketAddr,
+    attached: bool,
+    faults: Faults,
+) -> Result<()> {
     let routes = Routes::new(participant.service()).into_axum_router();
     let routes = routes.layer(from_fn_with_state(faults, pass));
-    Server::builder().tcp_nodelay(true).add_routes(routes.into()).serve(listen).await?;
+    let server = Server::builder().tcp_nodelay(true).add_routes(routes.into()).serve(listen);
+    let attach = async {
+        if attached {
+            participant.attach_until(std::future::pending()).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(server, attach)?;
     Ok(())
 }
 

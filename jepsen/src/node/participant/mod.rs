@@ -39,6 +39,9 @@ pub struct ParticipantArgs {
     /// URL of the coordinator
     #[arg(long)]
     coordinator: String,
+    /// Is called on a stream that it opens to the coordinator, as long as that holds
+    #[arg(long)]
+    attached: bool,
     /// Branches are SERIALIZABLE
     #[arg(long)]
     serializable: bool,
@@ -138,5 +141,5 @@ pub async fn serve(args: ParticipantArgs) -> Result<()> {
         Ok(())
     });
     tracing::info!(listen = %args.listen, "participant ready");
-    door::serve(service, args.listen, faults).await
+    door::serve(service, args.listen, args.attached, faults).await
 }
