@@ -9,7 +9,6 @@ mod contest;
 mod hot;
 mod load;
 mod memory;
-mod noop;
 mod orders;
 mod recovery;
 mod shop;
@@ -45,12 +44,9 @@ struct Arguments {
     /// Orders in one round of the orders figure
     #[arg(long, default_value_t = 2_000)]
     orders: usize,
-    /// Rounds of the throughput, the no-op and the orders figure; the median counts
+    /// Rounds of the throughput and the orders figure; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Transactions in one round of the no-op figure
-    #[arg(long, default_value_t = 20_000)]
-    noops: usize,
     /// Transactions held between decision and commit for the recovery figure
     #[arg(long, default_value_t = 1_000)]
     in_doubt: usize,
@@ -80,8 +76,6 @@ enum Figure {
     Recovery,
     /// Memory per live transaction
     Memory,
-    /// TCC with participants that do nothing
-    Noop,
     /// Orders by XA and TCC against a bare client
     Orders,
     /// Reservations of one hot SKU in 16 buckets, against one row
@@ -93,8 +87,6 @@ enum Figure {
 enum Service {
     #[command(hide = true)]
     Bank(bank::BankArgs),
-    #[command(hide = true)]
-    Noop(noop::NoopArgs),
     #[command(hide = true)]
     Shop(shop::ShopArgs),
     #[command(hide = true)]
@@ -153,7 +145,6 @@ async fn main() -> Result<()> {
         .init();
     match arguments.service {
         Some(Service::Bank(bank)) => return bank::serve(bank).await,
-        Some(Service::Noop(noop)) => return noop::serve(noop).await,
         Some(Service::Shop(shop)) => return shop::serve(shop).await,
         Some(Service::Coordinator(coordinator)) => return stage::coordinate(coordinator).await,
         None => {}
@@ -179,9 +170,6 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Line>> {
         new.iter().for_each(Line::print);
         lines.extend(new);
     };
-    if wants(Figure::Noop) {
-        add(noop::measure(arguments.noops, arguments.rounds).await?);
-    }
     if wants(Figure::Memory) {
         add(memory::measure(arguments.live).await?);
     }
