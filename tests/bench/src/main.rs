@@ -3,8 +3,10 @@
 //!
 //! `cargo run --release --bin bench -- --help`
 
+mod bank_stage;
 mod baseline;
 mod contest;
+mod crowd;
 mod load;
 mod outcome;
 mod processor_time;
@@ -19,6 +21,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use concord_sandbox::Flavor;
 
+use load::Schedule;
 use report::{JsonFile, Progress, table};
 use scenario::Scenario;
 use setup::Setup;
@@ -50,6 +53,9 @@ struct Arguments {
     /// How long each turn is
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
+    /// When transactions arrive in open loops
+    #[arg(long, value_enum, default_value = "poisson")]
+    arrivals: Schedule,
     /// Run the databases without a binary log
     #[arg(long)]
     no_binlog: bool,
@@ -122,6 +128,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         quick: arguments.quick,
         rounds: arguments.rounds.map(usize::from),
         seconds: arguments.seconds,
+        arrivals: arguments.arrivals,
         binlog: !arguments.no_binlog,
         plots: arguments.plot,
         progress: Progress::new(),
@@ -133,6 +140,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
     let mut json = arguments.json.as_deref().map(JsonFile::create).transpose()?;
     let mut missed = Vec::new();
     scenario::measure(&setup, scenarios, arguments.db.flavors(), |outcomes| {
+        if outcomes.is_empty() {
+            return Ok(());
+        }
         setup.progress.print(&table(&outcomes)?);
         if let Some(json) = &mut json {
             json.add(&outcomes)?;

@@ -90,6 +90,16 @@ impl Outcome {
         })
     }
 
+    /// Processor time of a transaction, all processes together, against that of a baseline.
+    pub(crate) fn processor_time(name: &str, ours: &Side, baseline: &Side) -> Outcome {
+        let us = |side: &Side| side.used.total() * 1e6 / side.transactions() as f64;
+        let (of_ours, of_baseline) = (us(ours), us(baseline));
+        let figure = Outcome::figure(&format!("{name}, processor time"), of_ours, "us/tx");
+        let outcome = Outcome { baseline: Some(of_baseline), ratio: Some(of_ours / of_baseline), ..figure };
+        let [ours, baseline] = [ours, baseline].map(Side::processor_time);
+        outcome.detail(&format!("through Concord {ours}")).detail(&format!("baseline {baseline}"))
+    }
+
     pub(crate) fn on(self, database: Flavor) -> Outcome {
         Outcome { database: Some(database), ..self }
     }
@@ -117,6 +127,11 @@ impl Outcome {
         self.wanted(Of::Ours, bound)
     }
 
+    /// Adds what syncs for a transaction must be.
+    pub(crate) fn syncs_wanted(self, bound: Bound) -> Outcome {
+        self.wanted(Of::SyncsPerTx, bound)
+    }
+
     fn wanted(mut self, of: Of, bound: Bound) -> Outcome {
         self.wanted.push(Wanted { of, bound });
         self
@@ -124,9 +139,13 @@ impl Outcome {
 
     /// Whether everything that is wanted is there.
     pub(crate) fn reached(&self) -> bool {
-        self.wanted.iter().all(|wanted| match wanted.of {
-            Of::Ours => wanted.bound.holds(self.ours),
-            Of::Ratio => self.ratio.is_some_and(|ratio| wanted.bound.holds(ratio)),
+        self.wanted.iter().all(|Wanted { of, bound }| {
+            let value = match of {
+                Of::Ours => Some(self.ours),
+                Of::Ratio => self.ratio,
+                Of::SyncsPerTx => self.syncs_per_tx,
+            };
+            value.is_some_and(|value| bound.holds(value))
         })
     }
 }
@@ -144,6 +163,7 @@ pub(crate) struct Wanted {
 pub(crate) enum Of {
     Ours,
     Ratio,
+    SyncsPerTx,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -185,6 +205,9 @@ mod tests {
         assert!(!reached.clone().ours_wanted(Bound::AtLeast(6.0)).reached());
         assert!(!Outcome { ratio: Some(0.6), ..reached.clone() }.reached());
         assert!(!Outcome { ratio: Some(f64::NAN), ..reached.clone() }.reached());
-        assert!(!Outcome { ratio: None, ..reached }.reached());
+        assert!(!Outcome { ratio: None, ..reached.clone() }.reached());
+        let synced = reached.syncs_wanted(Bound::AtMost(0.2));
+        assert!(!synced.reached());
+        assert!(Outcome { syncs_per_tx: Some(0.2), ..synced }.reached());
     }
 }

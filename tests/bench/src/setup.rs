@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::load::Schedule;
 use crate::report::Progress;
 
 /// Concurrency at which most figures are wanted.
@@ -17,6 +18,8 @@ pub(crate) struct Setup {
     /// Rounds and seconds as given on the command line.
     pub(crate) rounds: Option<usize>,
     pub(crate) seconds: Option<f64>,
+    /// Of open loops.
+    pub(crate) arrivals: Schedule,
     /// Databases keep a binary log, synced.
     pub(crate) binlog: bool,
     /// Where plots go.

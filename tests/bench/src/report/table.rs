@@ -77,6 +77,7 @@ fn in_words(wanted: &Wanted) -> String {
     let of = match wanted.of {
         Of::Ours => "ours",
         Of::Ratio => "ratio",
+        Of::SyncsPerTx => "syncs/tx",
     };
     match wanted.bound {
         Bound::AtMost(bound) => format!("{of} at most {bound}"),

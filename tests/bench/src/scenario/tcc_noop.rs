@@ -8,9 +8,10 @@ use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest};
 use concord_sandbox::Service;
 use tempfile::TempDir;
 
+use super::open_loop::open_loop;
 use crate::baseline::echo;
 use crate::contest::{Side, contest, median};
-use crate::load::{Arrivals, Callers, Load, Schedule, Shape, Through, through};
+use crate::load::{Callers, Load, Shape, Target, Through, through};
 use crate::outcome::{Bound, Outcome};
 use crate::processor_time::Watched;
 use crate::report::{Curve, plot};
@@ -21,8 +22,6 @@ const NAME: &str = "tcc-noop";
 const RATIO: Bound = Bound::AtLeast(0.7);
 /// Wanted where the echo makes it possible.
 const PER_SECOND: f64 = 5_000.0;
-/// Of what a closed loop has reached; the open loop's rate.
-const OPEN: f64 = 0.6;
 
 pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
     let stage = Stage::set_up().await?;
@@ -41,14 +40,8 @@ pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
             reached = ours.per_second().min(echo.per_second());
         }
     }
-    let per_second = (reached * OPEN).floor();
-    let arrivals = Arrivals { per_second, schedule: Schedule::Poisson };
-    let load = Load { shape: Shape::Open(arrivals), span: setup.span() * 2 };
-    let what = format!("{NAME}, open loop");
-    let targets: [&mut dyn crate::load::Target; 2] = [&mut ours, &mut echo];
-    let [ours, echo] = contest(setup, &what, targets, load, setup.rounds_of_a_point(), &watched).await?;
-    let name = format!("{NAME}, p99, open loop at {per_second:.0}/s");
-    outcomes.push(Outcome::latency(&name, 0.99, &ours, &echo)?);
+    let targets: [&mut dyn Target; 2] = [&mut ours, &mut echo];
+    outcomes.push(open_loop(setup, NAME, targets, reached, &watched).await?);
     outcomes.push(rpc(&stage, setup).await?);
     plot(&setup.plots, NAME, &curve)?;
     Ok(outcomes)

@@ -1,7 +1,9 @@
 //! The processes that are measured. Each is this program again, with other arguments.
 
+pub(crate) mod bank;
 mod coordinator;
 mod noop;
+pub(crate) mod shop;
 
 use std::path::Path;
 
@@ -15,20 +17,26 @@ use crate::baseline::echo;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     #[command(hide = true)]
+    Bank(bank::BankArgs),
+    #[command(hide = true)]
     Coordinator(coordinator::CoordinatorArgs),
     #[command(hide = true)]
     Echo(echo::EchoArgs),
     #[command(hide = true)]
     Noop(noop::NoopArgs),
+    #[command(hide = true)]
+    Shop(shop::ShopArgs),
 }
 
 impl Role {
     /// Serves until the process that started this one is gone.
     pub(crate) async fn serve(self) -> Result<()> {
         match self {
+            Role::Bank(args) => bank::serve(args).await,
             Role::Coordinator(args) => coordinator::serve(args).await,
             Role::Echo(args) => echo::serve(args).await,
             Role::Noop(args) => noop::serve(args).await,
+            Role::Shop(args) => shop::serve(args).await,
         }
     }
 }

@@ -13,9 +13,12 @@ use tonic::codegen::http::Request;
 use tonic::transport::Server;
 use tower::filter::FilterLayer;
 
-/// The statements of a branch; the bare client runs the same.
-pub(crate) const UPDATE: &str = "UPDATE account SET balance = balance + ? WHERE id = ? AND balance + ? >= 0";
-pub(crate) const LEDGER: &str = "INSERT INTO ledger (account, amount) VALUES (?, ?)";
+/// Accounts of each bank. Many, so that transfers seldom wait for each other: this measures the coordinator.
+pub(crate) const ACCOUNTS: u32 = 100_000;
+
+/// The statements of a branch; the bare clients run the same.
+const UPDATE: &str = "UPDATE account SET balance = balance + ? WHERE id = ? AND balance + ? >= 0";
+const LEDGER: &str = "INSERT INTO ledger (account, amount) VALUES (?, ?)";
 
 /// The path under which gRPC calls the method.
 const COMMIT: &str = "/concord.v1.Participant/Commit";
@@ -42,6 +45,30 @@ pub(crate) struct Share {
     pub(crate) amount: i64,
 }
 
+impl Share {
+    /// Of a random transfer: what each bank has to do.
+    pub(crate) fn random_pair() -> [Share; 2] {
+        let account = || rand::random_range(1..=ACCOUNTS);
+        Share::pair([account(), account()])
+    }
+
+    /// Of a transfer from an account of one bank to an account of the other.
+    pub(crate) fn pair([from, to]: [u32; 2]) -> [Share; 2] {
+        let amount = rand::random_range(1..10);
+        [Share { account: from, amount: -amount }, Share { account: to, amount }]
+    }
+}
+
+/// What a branch runs, as text.
+pub(crate) fn book_sql(Share { account, amount }: &Share) -> String {
+    let ledger = fill(LEDGER, &[i64::from(*account), *amount]);
+    format!("{ledger}; {}", fill(UPDATE, &[*amount, i64::from(*account), *amount]))
+}
+
+fn fill(sql: &str, values: &[i64]) -> String {
+    values.iter().fold(sql.to_owned(), |sql, value| sql.replacen('?', &value.to_string(), 1))
+}
+
 async fn book(mut branch: XaBranch, Json(share): Json<Share>) -> Result<(), HandlerError> {
     branch.queue_any(LEDGER, (share.account, share.amount))?;
     // Last, so that the number of rows is checked together with the marker row.
@@ -49,7 +76,7 @@ async fn book(mut branch: XaBranch, Json(share): Json<Share>) -> Result<(), Hand
     Ok(())
 }
 
-pub(crate) async fn serve(args: BankArgs) -> Result<()> {
+pub(super) async fn serve(args: BankArgs) -> Result<()> {
     let bank = ParticipantServer::builder()
         .database(&args.database)
         .coordinator(&args.coordinator)
@@ -82,4 +109,18 @@ pub(crate) async fn serve(args: BankArgs) -> Result<()> {
         .await?;
     bank.shutdown().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bare_clients_statements_are_the_banks() {
+        assert_eq!(
+            book_sql(&Share { account: 7, amount: -3 }),
+            "INSERT INTO ledger (account, amount) VALUES (7, -3); \
+             UPDATE account SET balance = balance + -3 WHERE id = 7 AND balance + -3 >= 0"
+        );
+    }
 }
