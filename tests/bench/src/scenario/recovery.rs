@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
-use concord_proto::v1::{GetStatusRequest, TransactionState};
+use concord_proto::v1::{GetStatusRequest, GetStatusResponse, TransactionState};
 use concord_sandbox::{Flavor, Service, until};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tonic_health::ServingStatus;
@@ -90,10 +90,14 @@ pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outc
     let start = Instant::now();
     stage.coordinator.start().await?;
     let listening = start.elapsed().as_secs_f64();
-    tokio::time::timeout(PATIENCE, drained(&stage, held)).await.context("recovery has no end")??;
+    let status =
+        tokio::time::timeout(PATIENCE, drained(&stage, held)).await.context("recovery has no end")??;
     let seconds = start.elapsed().as_secs_f64();
     let name = format!("recovery of {decided} decided transactions");
-    let times = format!("{held} branches in {seconds:.2} s, of which {listening:.2} s until it listens");
+    let times = format!(
+        "{held} branches in {seconds:.2} s, of which {listening:.2} s until it listens; {} calls, {} of them failed",
+        status.calls, status.calls_failed
+    );
     Ok(vec![
         Outcome::figure(&name, held as f64 / seconds, "branches/s")
             .on(flavor)
@@ -147,18 +151,15 @@ async fn hold_commits(stage: &BankStage, hold: bool) -> Result<()> {
 
 /// Returns when nothing is in doubt any more. The databases are asked only when the coordinator has made as many calls
 /// as it takes: to list thousands of branches again and again would hold up their end.
-async fn drained(stage: &BankStage, branches: usize) -> Result<()> {
+async fn drained(stage: &BankStage, branches: usize) -> Result<GetStatusResponse> {
     const LOOK_EVERY: Duration = Duration::from_millis(20);
     let mut operator = OperatorClient::new(channel(&stage.coordinator.url())?);
     loop {
         let status = operator.get_status(GetStatusRequest {}).await?.into_inner();
-        if status.calls.saturating_sub(status.calls_failed) >= branches as u64 {
-            break;
+        let enough = status.calls.saturating_sub(status.calls_failed) >= branches as u64;
+        if enough && stage.in_doubt().await? == 0 {
+            return Ok(status);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    while stage.in_doubt().await? > 0 {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
 }

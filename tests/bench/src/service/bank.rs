@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -19,6 +22,11 @@ pub(crate) const ACCOUNTS: u32 = 100_000;
 /// The statements of a branch; the bare clients run the same.
 const UPDATE: &str = "UPDATE account SET balance = balance + ? WHERE id = ? AND balance + ? >= 0";
 const LEDGER: &str = "INSERT INTO ledger (account, amount) VALUES (?, ?)";
+
+/// How often the bank looks for branches left prepared, the SDK's default, and how old it lets them become before it ends
+/// them by itself: never here, where the coordinator's part in it is measured.
+const RECOVERY_EVERY: Duration = Duration::from_secs(10);
+const RECOVERY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The path under which gRPC calls the method.
 const COMMIT: &str = "/concord.v1.Participant/Commit";
@@ -82,25 +90,25 @@ pub(super) async fn serve(args: BankArgs) -> Result<()> {
         .coordinator(&args.coordinator)
         .address(format!("http://{}", args.listen))
         .sessions_max(args.sessions_max)
+        .recovery(RECOVERY_EVERY, RECOVERY_AFTER)
         .xa("book", book)
         .build()
         .await?;
     let hold = args.hold;
     // Looked at once in a while rather than once a call: a file system call per commit would be measured too.
-    let held = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(hold.exists()));
-    let watched = std::sync::Arc::clone(&held);
+    let held = Arc::new(AtomicBool::new(hold.exists()));
+    let watched = Arc::clone(&held);
     tokio::spawn(async move {
         loop {
-            watched.store(hold.exists(), std::sync::atomic::Ordering::Relaxed);
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            watched.store(hold.exists(), Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let turn_commits_away = move |request: Request<_>| match request.uri().path() == COMMIT
-        && held.load(std::sync::atomic::Ordering::Relaxed)
-    {
-        true => Err(Status::unavailable("commits are held back")),
-        false => Ok(request),
-    };
+    let turn_commits_away =
+        move |request: Request<_>| match request.uri().path() == COMMIT && held.load(Ordering::Relaxed) {
+            true => Err(Status::unavailable("commits are held back")),
+            false => Ok(request),
+        };
     Server::builder()
         .tcp_nodelay(true)
         .layer(FilterLayer::new(turn_commits_away))
