@@ -5,11 +5,10 @@
 //! It commits the order's row at once, where the XA branch is prepared first: a sync less. Reservations and pools are
 //! the SDK's own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use concord_participant::reservations::{Reservations, Within};
 use concord_participant::{
     BranchId, Gtid, LocalDatabase as _, LocalTransaction as _, MySql, MySqlTransaction, Options, SqlValue,
@@ -18,8 +17,8 @@ use concord_protocol::Epoch;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
-use crate::orders::random_order;
-use crate::shop::{INSERT_ORDER, Order, Part};
+use crate::load::{Caller, Callers};
+use crate::service::shop::{INSERT_ORDER, Order, Part};
 
 /// The barrier's own statements, as the SDK writes them.
 const TRIED: &str = "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) \
@@ -29,65 +28,50 @@ const CONFIRMED: &str = "UPDATE concord_barrier SET state = 4 WHERE gtid = ? AND
 const MARKED: &str =
     "INSERT INTO concord_barrier (gtid, branch, state, connection_id, reply) VALUES (?, ?, 1, 0, '')";
 
-/// Clients that work at the same time.
-pub(crate) struct Clients(Vec<Bare>);
-
-impl Clients {
-    /// Connects to the databases of [`Part::ALL`].
-    pub(crate) async fn connect([order, stock, payment]: &[String; 3], count: usize) -> Result<Clients> {
-        let goods = |part: Part, url: &str| -> Result<_> {
-            Ok((Reservations::named(part.slug())?, MySql::connect(url, &Options::default())?))
-        };
-        let (stock, payment) = (goods(Part::Stock, stock)?, goods(Part::Payment, payment)?);
-        let (sequence, mut clients) = (Arc::default(), Vec::new());
-        for _ in 0..count {
-            let orders = Conn::from_url(order).await?;
-            let (stock, payment, sequence) = (stock.clone(), payment.clone(), Arc::clone(&sequence));
-            clients.push(Bare { orders, stock, payment, sequence });
-        }
-        Ok(Clients(clients))
-    }
-
-    /// Places orders; answers how many a second.
-    pub(crate) async fn run(&mut self, orders: usize, barrier: bool) -> Result<f64> {
-        let left = Arc::new(AtomicUsize::new(orders));
-        let start = Instant::now();
-        let workers = self.0.drain(..).map(|mut client| {
-            let left = Arc::clone(&left);
-            tokio::spawn(async move {
-                while left
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                    .is_ok()
-                {
-                    client.order(barrier).await?;
-                }
-                anyhow::Ok(client)
-            })
-        });
-        let mut back = Vec::new();
-        for worker in workers.collect::<Vec<_>>() {
-            back.push(worker.await.context("a client died")??);
-        }
-        let per_second = orders as f64 / start.elapsed().as_secs_f64();
-        self.0.extend(back);
-        Ok(per_second)
-    }
-}
+/// Orders of this process, each with a gtid of its own.
+static ORDERS: AtomicU64 = AtomicU64::new(0);
 
 /// A bare client: a connection to the orders' database, and the SDK's pools of the others.
-struct Bare {
+pub(crate) struct BareOrders {
     orders: Conn,
     stock: (Reservations, MySql),
     payment: (Reservations, MySql),
-    sequence: Arc<AtomicU64>,
+    barrier: bool,
 }
 
-impl Bare {
-    async fn order(&mut self, barrier: bool) -> Result<()> {
-        let order = random_order();
+/// Clients of the databases of [`Part::ALL`], which write the barrier's rows or do not.
+///
+/// # Errors
+/// When one cannot connect.
+pub(crate) async fn bare_orders(
+    name: &str,
+    [order, stock, payment]: &[String; 3],
+    count: usize,
+    barrier: bool,
+) -> Result<Callers<BareOrders>> {
+    let goods = |part: Part, url: &str| -> Result<_> {
+        Ok((Reservations::named(part.slug())?, MySql::connect(url, &Options::default())?))
+    };
+    let (stock, payment) = (goods(Part::Stock, stock)?, goods(Part::Payment, payment)?);
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let orders = Conn::from_url(order).await?;
+        clients.push(BareOrders { orders, stock: stock.clone(), payment: payment.clone(), barrier });
+    }
+    Ok(Callers::new(name, clients))
+}
+
+/// How many orders all clients of this process have placed.
+pub(crate) fn placed() -> u64 {
+    ORDERS.load(Ordering::Relaxed)
+}
+
+impl Caller for BareOrders {
+    async fn call(&mut self) -> Result<()> {
+        let (order, barrier) = (Order::random(), self.barrier);
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         // They sort by time, as the coordinator's do.
-        let gtid = Gtid::compose(now, Epoch(1), self.sequence.fetch_add(1, Ordering::Relaxed));
+        let gtid = Gtid::compose(now, Epoch(1), ORDERS.fetch_add(1, Ordering::Relaxed));
         let branch = |number, part| Branch { gtid, id: BranchId(number), part, barrier };
         let (stock, payment) = (branch(2, &self.stock), branch(3, &self.payment));
         tokio::try_join!(

@@ -53,13 +53,28 @@ pub(crate) struct Order {
     pub(crate) cents: i64,
 }
 
+/// SKUs, and users. Many, so that orders seldom wait for each other: this measures what coordination costs.
+pub(crate) const SKUS: u32 = 10_000;
+
+pub(crate) fn sku(number: u32) -> String {
+    format!("T{number:05}")
+}
+
+impl Order {
+    /// For a piece or a few of anything.
+    pub(crate) fn random() -> Order {
+        let sku = || sku(rand::random_range(1..=SKUS));
+        Order { sku: sku(), qty: rand::random_range(1..4), user: sku(), cents: rand::random_range(1..5_000) }
+    }
+}
+
 async fn place(mut branch: XaBranch, Json(order): Json<Order>) -> Result<(), HandlerError> {
     let id = branch.gtid().map(|gtid| gtid.to_string());
     branch.queue(INSERT_ORDER, (id, order.sku, order.qty, order.user, order.cents), 1)?;
     Ok(())
 }
 
-pub(crate) async fn serve(args: ShopArgs) -> Result<()> {
+pub(super) async fn serve(args: ShopArgs) -> Result<()> {
     let builder = ParticipantServer::builder()
         .database(&args.database)
         .coordinator(&args.coordinator)

@@ -1,4 +1,4 @@
-//! One hot SKU, bought by 64 at once: in 16 buckets, against the same in one row.
+//! One hot SKU, bought by many at once: in 16 buckets, against the same in one row.
 //!
 //! No coordinator: it would hide the difference. A purchase is what a participant's database has to do for it:
 //! reserve and commit, then confirm and commit.
@@ -7,11 +7,10 @@
 //! disk that is little, and the run is soon bound by processor time instead; so it is measured a second time with a
 //! database that is a network away.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use concord_participant::reservations::{Reservations, Within};
 use concord_participant::{
     BranchId, Gtid, LocalDatabase, LocalError, LocalTransaction, MySql, Options, SqlValue,
@@ -19,10 +18,13 @@ use concord_participant::{
 use concord_protocol::Epoch;
 use concord_sandbox::{Flavor, Server, ServerOptions};
 
-use crate::load::median;
-use crate::{Bound, Line};
+use crate::contest::contest;
+use crate::load::{Caller, Callers, Load, Shape};
+use crate::outcome::{Bound, Outcome};
+use crate::processor_time::Watched;
+use crate::setup::{MANY, Setup};
 
-const BUYERS: usize = 64;
+const NAME: &str = "hot-sku";
 const BUCKETS: u16 = 16;
 /// Purchases, each with a gtid of its own.
 static PURCHASES: AtomicU64 = AtomicU64::new(1);
@@ -34,55 +36,47 @@ const DATABASE: &str = "shop";
 /// The timer adds up to one more.
 const TRIP: Duration = Duration::from_millis(1);
 
-pub(crate) async fn measure(
-    flavor: Flavor,
-    binlog: bool,
-    purchases: usize,
-    rounds: usize,
-) -> Result<Vec<Line>> {
-    let server = Server::start(ServerOptions::new(flavor).binlog(binlog)).await?;
+pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outcome>> {
+    setup.progress.stage(&format!("{NAME}, {flavor} starts"), 0);
+    let server = Server::start(ServerOptions::new(flavor).binlog(setup.binlog)).await?;
     server.create_database(DATABASE).await?;
+    let watched = Watched::new([("database", vec![server.pid().context("a private server")?])]);
     let near = MySql::connect(&server.url(DATABASE), &Options::default())?;
     let far = Far { near: near.clone() };
-    let (near, far) = (Shop::open(near).await?, Shop::open(far).await?);
-    Ok(vec![
-        contest(near, "", flavor, purchases, rounds).await?,
-        contest(far, ", database 1 ms away", flavor, purchases / 2, rounds).await?,
-    ])
+    let outcomes = [
+        buckets(setup, NAME, Shop::open(near).await?, &watched).await?,
+        buckets(setup, &format!("{NAME}, database 1 ms away"), Shop::open(far).await?, &watched).await?,
+    ];
+    Ok(outcomes.into_iter().map(|outcome| outcome.on(flavor).at(MANY)).collect())
 }
 
-async fn contest<D: LocalDatabase>(
+async fn buckets<D: LocalDatabase>(
+    setup: &Setup,
+    name: &str,
     shop: Shop<D>,
-    where_it_is: &str,
-    flavor: Flavor,
-    purchases: usize,
-    rounds: usize,
-) -> Result<Line> {
-    for sku in [ONE_ROW, IN_BUCKETS] {
-        shop.buy(sku, purchases / 4).await?;
-    }
-    let (mut one_row, mut in_buckets) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        one_row.push(shop.buy(ONE_ROW, purchases).await?);
-        in_buckets.push(shop.buy(IN_BUCKETS, purchases).await?);
-    }
+    watched: &Watched,
+) -> Result<Outcome> {
+    let load = Load { shape: Shape::Closed(MANY), span: setup.span() };
+    let (mut in_buckets, mut one_row) = (shop.buyers(IN_BUCKETS), shop.buyers(ONE_ROW));
+    let [in_buckets, one_row] =
+        contest(setup, name, [&mut in_buckets, &mut one_row], load, setup.rounds(), watched).await?;
     let audit = shop.stock.audit(&mut shop.database.begin().await?).await?;
     ensure!(audit.is_clean() && audit.totals.frozen == 0, "{audit}");
-    let ratios: Vec<f64> = in_buckets.iter().zip(&one_row).map(|(many, one)| many / one).collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    Ok(Line {
-        figure: format!("hot SKU, {BUCKETS} buckets / one row{where_it_is}"),
-        database: flavor.to_string(),
-        value: median(&ratios),
-        unit: "ratio",
-        wanted: Some(Bound::AtLeast(3.0)),
-        detail: format!(
-            "{:.0}/s against {:.0}/s; rounds {least:.2} … {most:.2}",
-            median(&in_buckets),
-            median(&one_row)
-        ),
-    })
+    let times = format!("in buckets {}; one row {}", in_buckets.processor_time(), one_row.processor_time());
+    let outcome = Outcome::throughput(name, &in_buckets, &one_row)?;
+    Ok(outcome.ratio_wanted(Bound::AtLeast(3.0)).detail(&times))
+}
+
+/// Buys one piece after the other.
+struct Buyer<D> {
+    shop: Shop<D>,
+    sku: &'static str,
+}
+
+impl<D: LocalDatabase> Caller for Buyer<D> {
+    async fn call(&mut self) -> Result<()> {
+        self.shop.purchase(self.sku).await
+    }
 }
 
 #[derive(Clone)]
@@ -105,24 +99,8 @@ impl<D: LocalDatabase> Shop<D> {
         Ok(Shop { database, stock })
     }
 
-    /// So many purchases by all buyers together. Answers how many a second. None may fail.
-    async fn buy(&self, sku: &'static str, purchases: usize) -> Result<f64> {
-        let left = Arc::new(AtomicUsize::new(purchases));
-        let start = Instant::now();
-        let buyers = (0..BUYERS).map(|_| {
-            let (shop, left) = (self.clone(), Arc::clone(&left));
-            tokio::spawn(async move {
-                let one_less = |left: usize| left.checked_sub(1);
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
-                    shop.purchase(sku).await?;
-                }
-                anyhow::Ok(())
-            })
-        });
-        for buyer in buyers.collect::<Vec<_>>() {
-            buyer.await??;
-        }
-        Ok(purchases as f64 / start.elapsed().as_secs_f64())
+    fn buyers(&self, sku: &'static str) -> Callers<Buyer<D>> {
+        Callers::new(sku, (0..MANY).map(|_| Buyer { shop: self.clone(), sku }).collect())
     }
 
     async fn purchase(&self, sku: &str) -> Result<()> {
