@@ -1,10 +1,13 @@
 //! What is measured. A scenario is a file with a function `measure`, or `measure_on` for each kind of database, or both;
 //! and a variant and a line in a `match` here.
 
+mod branches;
 mod hot_sku;
+mod live;
 mod open_loop;
 mod order_stock;
 mod recovery;
+mod side_by_side;
 mod tcc_noop;
 mod xa_transfer;
 
@@ -28,6 +31,11 @@ pub(crate) enum Scenario {
     OrderStock,
     /// A SKU that all buy at once, in 16 buckets; against the same in one row, with the database near and far
     HotSku,
+    /// No-op TCC while up to 100,000 others are live, and while 10,000 are held up by a dead participant; against the
+    /// same without them
+    Live,
+    /// No-op TCC with 2, 4, 16 and 64 branches; by branches a second against those with 2
+    Branches,
     /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered; memory.
     /// Against fixed figures
     Recovery,
@@ -42,6 +50,8 @@ impl Scenario {
     async fn measure(self, setup: &Setup) -> Result<Vec<Outcome>> {
         match self {
             Scenario::TccNoop => tcc_noop::measure(setup).await,
+            Scenario::Live => live::measure(setup).await,
+            Scenario::Branches => branches::measure(setup).await,
             Scenario::Recovery => recovery::measure(setup).await,
             Scenario::XaTransfer | Scenario::OrderStock | Scenario::HotSku => Ok(Vec::new()),
         }
@@ -54,7 +64,7 @@ impl Scenario {
             Scenario::OrderStock => order_stock::measure_on(setup, flavor).await,
             Scenario::HotSku => hot_sku::measure_on(setup, flavor).await,
             Scenario::Recovery => recovery::measure_on(setup, flavor).await,
-            Scenario::TccNoop => Ok(Vec::new()),
+            Scenario::TccNoop | Scenario::Live | Scenario::Branches => Ok(Vec::new()),
         }
     }
 }

@@ -1,14 +1,16 @@
 //! TCC with participants that do nothing: what the coordinator and its log alone are capable of.
 //!
 //! `Execute` with two branches makes five calls and two forced writes. The echo makes the same five calls, with two
-//! durable appends of as many bytes.
+//! durable appends of as many bytes. Four of the five travel on the participants' streams; what that is worth is measured
+//! with two more participants, which are called at their addresses.
 
 use anyhow::Result;
-use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest};
+use concord_proto::v1::ExecuteRequest;
 use concord_sandbox::Service;
 use tempfile::TempDir;
 
 use super::open_loop::open_loop;
+use super::side_by_side::branch;
 use crate::baseline::echo;
 use crate::contest::{Side, contest, median};
 use crate::load::{Callers, Load, Shape, Target, Through, through};
@@ -25,7 +27,7 @@ const PER_SECOND: f64 = 5_000.0;
 
 pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
     let stage = Stage::set_up().await?;
-    let (mut ours, mut echo) = stage.callers(setup.callers())?;
+    let [mut ours, mut single, mut echo] = stage.callers(setup.callers())?;
     let watched = stage.watched();
     let (mut outcomes, mut curve) = (Vec::new(), Curve::new("no-op TCC", "Concord", "gRPC echo"));
     let mut reached = 0.0;
@@ -33,11 +35,17 @@ pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
         let load = Load { shape: Shape::Closed(concurrency), span: setup.span() };
         let rounds = if concurrency == MANY { setup.rounds() } else { setup.rounds_of_a_point() };
         let what = format!("{NAME}, {concurrency} at a time");
-        let [ours, echo] = contest(setup, &what, [&mut ours, &mut echo], load, rounds, &watched).await?;
+        let targets: [&mut dyn Target; 3] = [&mut ours, &mut single, &mut echo];
+        let [ours, single, echo] = contest(setup, &what, targets, load, rounds, &watched).await?;
         outcomes.push(closed(concurrency, &ours, &echo)?);
         curve.add(concurrency, &ours, &echo)?;
         if concurrency == MANY {
             reached = ours.per_second().min(echo.per_second());
+            outcomes.push(
+                Outcome::throughput(&format!("{NAME}, by streams against single calls"), &ours, &single)?
+                    .at(concurrency)
+                    .detail(&format!("by single calls {}", single.processor_time())),
+            );
         }
     }
     let targets: [&mut dyn Target; 2] = [&mut ours, &mut echo];
@@ -74,6 +82,8 @@ struct Stage {
     coordinator: Service,
     echo: Service,
     participants: [Service; 2],
+    /// They are not attached.
+    listening: [Service; 2],
     _directory: TempDir,
 }
 
@@ -82,35 +92,35 @@ impl Stage {
         let directory = Setup::directory()?;
         let path = directory.path();
         let coordinator = service::coordinator(path).await?;
-        let participants = [service::noop("noop-1", path).await?, service::noop("noop-2", path).await?];
+        let noop = async |name, coordinators: &[&Service]| service::noop(name, path, coordinators).await;
+        let participants = [noop("noop-1", &[&coordinator]).await?, noop("noop-2", &[&coordinator]).await?];
+        let listening = [noop("noop-3", &[]).await?, noop("noop-4", &[]).await?];
         let file = format!("--file={}", path.join("echo").display());
         let [a, b] = [participants[0].url(), participants[1].url()];
         let echo = service::start("echo", "echo", path, &[file, "--participants".to_owned(), a, b]).await?;
-        Ok(Stage { coordinator, echo, participants, _directory: directory })
+        Ok(Stage { coordinator, echo, participants, listening, _directory: directory })
     }
 
-    /// Of the coordinator and of the echo.
-    fn callers(&self, count: usize) -> Result<(Callers<Through>, Callers<Through>)> {
-        let branch = |participant: &Service| BranchRequest {
-            kind: BranchKind::Tcc.into(),
-            participant: participant.url(),
-            action: "nothing".into(),
-            payload: Vec::from(*b"{\"sku\":\"T00101\",\"quantity\":2}").into(),
-        };
-        let branches = self.participants.iter().map(branch).collect();
-        let request = ExecuteRequest { branches, ..ExecuteRequest::default() };
-        let callers = |name: &str, service: &Service| {
-            let request = request.clone();
+    /// Of the coordinator with participants that are attached, of the same with others, and of the echo.
+    fn callers(&self, count: usize) -> Result<[Callers<Through>; 3]> {
+        let branch = |participant: &Service| branch(&participant.url());
+        let callers = |name: &str, service: &Service, participants: &[Service; 2]| {
+            let branches = participants.iter().map(branch).collect();
+            let request = ExecuteRequest { branches, ..ExecuteRequest::default() };
             through(name, &service.url(), count, move || request.clone())
         };
-        Ok((callers("Concord", &self.coordinator)?, callers("gRPC echo", &self.echo)?))
+        Ok([
+            callers("Concord", &self.coordinator, &self.participants)?,
+            callers("Concord by single calls", &self.coordinator, &self.listening)?,
+            callers("gRPC echo", &self.echo, &self.participants)?,
+        ])
     }
 
     fn watched(&self) -> Watched {
         Watched::new([
             ("coordinator", vec![self.coordinator.pid()]),
             ("echo", vec![self.echo.pid()]),
-            ("participants", self.participants.iter().map(Service::pid).collect()),
+            ("participants", self.participants.iter().chain(&self.listening).map(Service::pid).collect()),
         ])
     }
 }

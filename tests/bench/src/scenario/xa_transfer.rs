@@ -73,7 +73,7 @@ impl TakingPart {
 pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outcome>> {
     setup.progress.stage(&format!("{NAME}, {flavor} starts"), 0);
     let stage = BankStage::set_up(flavor, setup.binlog).await?;
-    let noop = service::noop("noop", stage.path()).await?;
+    let noop = service::noop("noop", stage.path(), &[]).await?;
     let mut taking_part = TakingPart::connect(&stage, setup.callers()).await?;
     let mut curve = Curve::new(&format!("XA transfer, {flavor}"), "Concord", "bare XA client");
     let (mut outcomes, mut reached) = (Vec::new(), 0.0);

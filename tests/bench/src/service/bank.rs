@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,6 +9,7 @@ use clap::Args;
 use concord_participant::{HandlerError, Json, ParticipantServer, XaBranch};
 use concord_sandbox::parent_gone;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::codegen::http::Request;
 use tonic::transport::Server;
@@ -94,29 +93,45 @@ pub(super) async fn serve(args: BankArgs) -> Result<()> {
         .xa("book", book)
         .build()
         .await?;
-    let hold = args.hold;
-    // Looked at once in a while rather than once a call: a file system call per commit would be measured too.
-    let held = Arc::new(AtomicBool::new(hold.exists()));
-    let watched = Arc::clone(&held);
-    tokio::spawn(async move {
-        loop {
-            watched.store(hold.exists(), Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let turn_commits_away =
-        move |request: Request<_>| match request.uri().path() == COMMIT && held.load(Ordering::Relaxed) {
+    let held = watch::Sender::new(args.hold.exists());
+    let turn_commits_away = {
+        let held = held.subscribe();
+        move |request: Request<_>| match request.uri().path() == COMMIT && *held.borrow() {
             true => Err(Status::unavailable("commits are held back")),
             false => Ok(request),
-        };
-    Server::builder()
+        }
+    };
+    let server = Server::builder()
         .tcp_nodelay(true)
         .layer(FilterLayer::new(turn_commits_away))
         .add_service(bank.service())
-        .serve_with_shutdown(args.listen, parent_gone())
-        .await?;
+        .serve_with_shutdown(args.listen, parent_gone());
+    let held = &held;
+    tokio::select! {
+        served = server => served?,
+        // Looked at once in a while rather than once a call: a file system call per commit would be measured too.
+        () = async {
+            loop {
+                held.send_if_modified(|held| std::mem::replace(held, args.hold.exists()) != *held);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        } => {}
+        () = attach_unless_held(&bank, held) => {}
+    }
     bank.shutdown().await;
     Ok(())
+}
+
+/// Commits can be turned away at the bank's address only, so it leaves its stream meanwhile.
+async fn attach_unless_held(bank: &ParticipantServer, held: &watch::Sender<bool>) {
+    let until = async |wanted: bool| {
+        // The sender outlives this.
+        held.subscribe().wait_for(|held| *held == wanted).await.ok();
+    };
+    loop {
+        until(false).await;
+        bank.attach_until(until(true)).await;
+    }
 }
 
 #[cfg(test)]

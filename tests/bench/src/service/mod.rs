@@ -63,12 +63,21 @@ pub(crate) async fn coordinator(directory: &Path) -> Result<Service> {
     start("coordinator", "coordinator", directory, &[data]).await
 }
 
-/// A participant that does nothing.
+/// A participant that does nothing, called on streams by these coordinators, and by others at its address.
 ///
 /// # Errors
 /// When it does not start.
-pub(crate) async fn noop(name: &str, directory: &Path) -> Result<Service> {
-    start("noop", name, directory, &[]).await
+pub(crate) async fn noop(name: &str, directory: &Path, coordinators: &[&Service]) -> Result<Service> {
+    let attach = |coordinator: &&Service| format!("--attach-to={}", coordinator.url());
+    start("noop", name, directory, &coordinators.iter().map(attach).collect::<Vec<_>>()).await
+}
+
+/// A participant that reserves everything and confirms nothing.
+///
+/// # Errors
+/// When it does not start.
+pub(crate) async fn never_confirms(name: &str, directory: &Path) -> Result<Service> {
+    start("noop", name, directory, &["--never-confirms".to_owned()]).await
 }
 
 /// A connection that is made when it is first used, and again when it broke.

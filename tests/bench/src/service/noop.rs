@@ -1,9 +1,10 @@
-//! A participant that agrees to everything and does nothing.
+//! A participant that agrees to everything and does nothing, but perhaps to Confirms.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use clap::Args;
+use concord_participant::attach;
 use concord_proto::v1::participant_server::{Participant, ParticipantServer};
 use concord_proto::v1::{
     BranchOutcome, CancelRequest, CancelResponse, CommitBranchRequest, CommitBranchResponse, ConfirmRequest,
@@ -14,13 +15,24 @@ use concord_sandbox::parent_gone;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::channel;
+
 #[derive(Debug, Args)]
 pub(crate) struct NoopArgs {
     #[arg(long)]
     listen: SocketAddr,
+    /// Is also called on a stream that it opens to this coordinator
+    #[arg(long)]
+    attach_to: Vec<String>,
+    /// Confirms are turned away
+    #[arg(long)]
+    never_confirms: bool,
 }
 
-struct Noop;
+#[derive(Clone)]
+struct Noop {
+    never_confirms: bool,
+}
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -31,6 +43,9 @@ impl Participant for Noop {
     }
 
     async fn confirm(&self, _: Request<ConfirmRequest>) -> Answer<ConfirmResponse> {
+        if self.never_confirms {
+            return Err(Status::unavailable("Confirms are held back"));
+        }
         let outcome = BranchOutcome::Committed.into();
         Ok(Response::new(ConfirmResponse { outcome, ..ConfirmResponse::default() }))
     }
@@ -58,9 +73,14 @@ impl Participant for Noop {
 }
 
 pub(super) async fn serve(args: NoopArgs) -> Result<()> {
+    let noop = Noop { never_confirms: args.never_confirms };
+    for coordinator in args.attach_to {
+        let address = format!("http://{}", args.listen);
+        tokio::spawn(attach(noop.clone(), channel(&coordinator)?, address, std::future::pending()));
+    }
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ParticipantServer<Noop>>().await;
     let server = Server::builder().tcp_nodelay(true).add_service(health_service);
-    server.add_service(ParticipantServer::new(Noop)).serve_with_shutdown(args.listen, parent_gone()).await?;
+    server.add_service(ParticipantServer::new(noop)).serve_with_shutdown(args.listen, parent_gone()).await?;
     Ok(())
 }
