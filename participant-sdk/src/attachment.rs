@@ -11,6 +11,7 @@ use concord_proto::v1::{Answer, AttachRequest, AttachResponse, Call, CallError};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
@@ -27,6 +28,22 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// [`crate::ParticipantServer`] does this by itself. It is here for services that implement
 /// `concord.v1.Participant` on their own.
 pub async fn attach<S: Participant + Clone>(
+    service: S,
+    coordinator: Channel,
+    address: String,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    // A task, because the caller's may have a thread of its own (that of `main`), which every message would have to wake.
+    let mut task = JoinSet::new();
+    task.spawn(stay_attached(service, coordinator, address, stop));
+    if let Some(Err(error)) = task.join_next().await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn stay_attached<S: Participant + Clone>(
     service: S,
     coordinator: Channel,
     address: String,

@@ -88,7 +88,7 @@ impl ParticipantServer {
     /// Opens a stream to the coordinator and is called on it, many calls in one message, until `stop` is ready; then
     /// takes no new calls, and finishes those under way. A stream that breaks is opened again. For those who add
     /// [`ParticipantServer::service`] to a server of their own, or to none.
-    pub async fn attach_until(&self, stop: impl Future<Output = ()> + Send) {
+    pub async fn attach_until(&self, stop: impl Future<Output = ()> + Send + 'static) {
         let link = &self.participant.link;
         attach(self.service.clone(), link.channel(), link.address().to_owned(), stop).await;
     }

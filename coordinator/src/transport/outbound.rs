@@ -188,7 +188,8 @@ impl GrpcParticipants {
             let answer = async move {
                 match way {
                     Way::Stream(attachment) => attachment.call(request).await,
-                    Way::Connection(client) => send(client, request).await,
+                    // Boxed, because it is large: calls on streams should not pay for it.
+                    Way::Connection(client) => Box::pin(send(client, request)).await,
                 }
             };
             let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {

@@ -124,9 +124,12 @@ pub(super) async fn serve(args: BankArgs) -> Result<()> {
 
 /// Commits can be turned away at the bank's address only, so it leaves its stream meanwhile.
 async fn attach_unless_held(bank: &ParticipantServer, held: &watch::Sender<bool>) {
-    let until = async |wanted: bool| {
-        // The sender outlives this.
-        held.subscribe().wait_for(|held| *held == wanted).await.ok();
+    let until = |wanted: bool| {
+        let mut held = held.subscribe();
+        async move {
+            // The sender outlives this.
+            held.wait_for(|held| *held == wanted).await.ok();
+        }
     };
     loop {
         until(false).await;
