@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// The longest answer, in bytes; handlers may answer 64 KiB.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// The pause before attaching again, first and at the most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Keeps a participant attached to the coordinator under `address`, and answers its calls, until `stop` is ready; then
 /// takes no new calls, and finishes those under way. A stream that breaks is opened again.

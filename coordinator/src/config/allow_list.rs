@@ -152,7 +152,7 @@ impl Pattern {
     }
 }
 
-/// Where a participant listens.
+/// What a participant is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     scheme: Scheme,

@@ -88,9 +88,7 @@ impl SideBySide {
         let times = format!("burdened {}; alone {}", burdened.processor_time(), alone.processor_time());
         Ok([
             Outcome::throughput(name, &burdened, &alone)?.at(MANY).ratio_wanted(FLAT.0).detail(&times),
-            Outcome::latency(&format!("{name}, p99"), 0.99, &burdened, &alone)?
-                .at(MANY)
-                .ratio_wanted(FLAT.1),
+            Outcome::latency(&format!("{name}, p99"), 0.99, &burdened, &alone)?.at(MANY).ratio_wanted(FLAT.1),
         ])
     }
 }
