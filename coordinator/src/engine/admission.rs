@@ -90,12 +90,13 @@ impl Engine {
         let kinds = branches.iter().map(|branch| branch.kind);
         let transaction = Transaction::with_branches(options, kinds);
         let branches = branches.into_iter().map(|branch| {
-            let spec = BranchSpec {
+            let mut spec = BranchSpec {
                 kind: branch.kind,
                 participant: branch.participant.into(),
                 action: branch.action.into(),
                 registration_key: "".into(),
             };
+            driver.registry.share_names(&mut spec);
             (spec, branch.payload)
         });
         let live = Arc::new(Live::new(

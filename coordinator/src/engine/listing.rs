@@ -91,7 +91,7 @@ impl Engine {
     pub async fn list(&self, filter: &TransactionFilter) -> Result<Page, EngineError> {
         // Memory first: what leaves it meanwhile is in the store by then.
         let live = self.driver.registry.newest_first(filter.before);
-        let live = live.iter().map(|live| live.snapshot()).filter(|snapshot| filter.matches(snapshot));
+        let live = live.map(|live| live.snapshot()).filter(|snapshot| filter.matches(snapshot));
         let mut found: BTreeMap<Gtid, Snapshot> =
             live.take(filter.limit + 1).map(|snapshot| (snapshot.gtid, snapshot)).collect();
         if let Some(question) = filter.for_store() {

@@ -59,10 +59,12 @@ impl Live {
         transaction: Transaction,
         branches: Vec<(BranchSpec, Bytes)>,
     ) -> Self {
-        let (specs, extras): (Vec<_>, Vec<_>) = branches
-            .into_iter()
-            .map(|(spec, payload)| (spec, BranchExtra { payload, ..BranchExtra::default() }))
-            .unzip();
+        let (mut specs, mut extras) =
+            (Vec::with_capacity(branches.len()), Vec::with_capacity(branches.len()));
+        for (spec, payload) in branches {
+            specs.push(spec);
+            extras.push(BranchExtra { payload, ..BranchExtra::default() });
+        }
         let state = LiveState {
             transaction,
             begun_with: specs.len(),
@@ -149,6 +151,20 @@ impl Live {
 }
 
 impl LiveState {
+    /// Adds a branch. Most transactions have two, and there are many transactions: no room is made for more than half
+    /// as many again.
+    pub(crate) fn push(&mut self, spec: BranchSpec, extra: BranchExtra) {
+        let more = (self.specs.len() / 2).max(1);
+        if self.specs.len() == self.specs.capacity() {
+            self.specs.reserve_exact(more);
+        }
+        if self.extras.len() == self.extras.capacity() {
+            self.extras.reserve_exact(more);
+        }
+        self.specs.push(spec);
+        self.extras.push(extra);
+    }
+
     pub(crate) fn context<'a>(&'a self, header: &'a Header) -> Context<'a> {
         Context {
             header,

@@ -167,8 +167,11 @@ impl Engine {
         crash_point!("coordinator/recovery/loaded");
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
-        for one in &stored {
-            let rebuilt = record::rebuild(one, self.driver.settings.park_after_attempts)?;
+        for one in stored {
+            let mut rebuilt = record::rebuild(&one, self.driver.settings.park_after_attempts)?;
+            for (spec, _) in &mut rebuilt.branches {
+                self.driver.registry.share_names(spec);
+            }
             recovered.push(Arc::new(Live::recovered(one.gtid, rebuilt)));
         }
         if !recovered.is_empty() {
@@ -254,11 +257,11 @@ impl Engine {
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
         let counts = &self.driver.counts;
-        let all = self.driver.registry.newest_first(None);
+        let registry = &self.driver.registry;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Statistics {
-            live: all.len(),
-            parked: all.iter().filter(|live| live.lock().transaction.is_parked()).count(),
+            live: registry.len(),
+            parked: registry.newest_first(None).filter(|live| live.lock().transaction.is_parked()).count(),
             begun: read(&counts.begun),
             committed: read(&counts.committed),
             rolled_back: read(&counts.rolled_back),

@@ -1,24 +1,55 @@
 //! The live transactions, by gtid and by idempotency key.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_protocol::Gtid;
 use tokio::sync::Notify;
 
 use super::live::Live;
+use super::snapshot::BranchSpec;
 
 /// Keys are looked up under one of these locks, so that two calls with one key cannot both find nothing.
 const KEY_SHARDS: usize = 64;
 
+/// A listing takes so many at a time: the others need not wait for it.
+const LISTED_AT_ONCE: usize = 256;
+
+/// Names that nobody uses any more are forgotten when there are twice as many as were in use, and more than this.
+const NAMES_MIN: usize = 1024;
+
 type Keys = HashMap<String, Gtid>;
+
+/// Addresses and actions, of which there are few: all transactions share one copy of each.
+#[derive(Default)]
+struct Names {
+    known: HashSet<Arc<str>>,
+    /// How many there are when it is time to forget some.
+    limit: usize,
+}
+
+impl Names {
+    fn share(&mut self, name: &mut Arc<str>) {
+        if let Some(known) = self.known.get(name) {
+            *name = Arc::clone(known);
+            return;
+        }
+        if self.known.len() >= self.limit {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.limit = NAMES_MIN.max(2 * self.known.len());
+        }
+        self.known.insert(Arc::clone(name));
+    }
+}
 
 pub(crate) struct Registry {
     by_gtid: Mutex<BTreeMap<Gtid, Arc<Live>>>,
     keys: [tokio::sync::Mutex<()>; KEY_SHARDS],
     by_key: Mutex<Keys>,
+    names: Mutex<Names>,
     /// Woken when a transaction has left.
     pub(crate) left: Notify,
 }
@@ -29,6 +60,7 @@ impl Registry {
             by_gtid: Mutex::default(),
             keys: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             by_key: Mutex::default(),
+            names: Mutex::default(),
             left: Notify::new(),
         }
     }
@@ -82,13 +114,28 @@ impl Registry {
         self.get(gtid)
     }
 
-    /// Live transactions issued before `before`, newest first.
-    pub(crate) fn newest_first(&self, before: Option<Gtid>) -> Vec<Arc<Live>> {
+    /// Live transactions issued before `before`, newest first. What leaves meanwhile may be left out.
+    pub(crate) fn newest_first(&self, before: Option<Gtid>) -> impl Iterator<Item = Arc<Live>> {
+        let mut next = Some(before);
+        std::iter::from_fn(move || {
+            let some = self.newest(next?, LISTED_AT_ONCE);
+            next = some.last().map(|oldest| Some(oldest.gtid));
+            Some(some)
+        })
+        .flatten()
+    }
+
+    fn newest(&self, before: Option<Gtid>, limit: usize) -> Vec<Arc<Live>> {
         let by_gtid = self.lock();
-        match before {
-            Some(gtid) => by_gtid.range(..gtid).rev().map(|(_, live)| Arc::clone(live)).collect(),
-            None => by_gtid.values().rev().map(Arc::clone).collect(),
-        }
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        by_gtid.range((Bound::Unbounded, end)).rev().take(limit).map(|(_, live)| Arc::clone(live)).collect()
+    }
+
+    /// Lets a branch share its participant's address and its action with those that have the same.
+    pub(crate) fn share_names(&self, spec: &mut BranchSpec) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.share(&mut spec.participant);
+        names.share(&mut spec.action);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Gtid, Arc<Live>>> {

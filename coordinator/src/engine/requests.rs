@@ -140,12 +140,13 @@ impl Engine {
 
     fn join(&self, live: &Arc<Live>, request: RegisterRequest) -> Result<Admitted<BranchId>, EngineError> {
         let RegisterRequest { gtid, kind, participant, action, payload, registration_key } = request;
-        let spec = BranchSpec {
+        let mut spec = BranchSpec {
             kind,
             participant: participant.into(),
             action: action.into(),
             registration_key: registration_key.into(),
         };
+        self.driver.registry.share_names(&mut spec);
         let mut state = live.lock();
         let remaining_ms = self.remaining(state.transaction.options().deadline);
         let same = |known: &BranchSpec| {
@@ -165,8 +166,7 @@ impl Engine {
         }
         let bytes: usize = state.extras.iter().map(|extra| extra.payload.len()).sum();
         self.check_payload("payload", bytes + payload.len())?;
-        state.specs.push(spec);
-        state.extras.push(BranchExtra { payload, ..BranchExtra::default() });
+        state.push(spec, BranchExtra { payload, ..BranchExtra::default() });
         if let Err(refusal) = self.driver.step_locked(live, &mut state, Event::Register(kind)) {
             state.specs.pop();
             state.extras.pop();
