@@ -28,8 +28,8 @@ pub(crate) enum Scenario {
     OrderStock,
     /// A SKU that all buy at once, in 16 buckets; against the same in one row, with the database near and far
     HotSku,
-    /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered; memory.
-    /// Against fixed figures
+    /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered,
+    /// against XA COMMIT by bare clients; memory of live ones
     Recovery,
 }
 
