@@ -123,6 +123,14 @@ fn list() {
     }
 }
 
+/// What else is going on here: `2 cores, load average 0.52 before the first scenario`.
+fn machine() -> Result<String> {
+    let cores = std::thread::available_parallelism()?;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().next().unwrap_or("?");
+    Ok(format!("{cores} cores, load average {load} before the first scenario"))
+}
+
 async fn measure(arguments: Arguments) -> Result<()> {
     let setup = Setup {
         quick: arguments.quick,
@@ -137,6 +145,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         [] => Scenario::value_variants(),
         chosen => chosen,
     };
+    println!("{}", machine()?);
     let mut json = arguments.json.as_deref().map(JsonFile::create).transpose()?;
     let mut missed = Vec::new();
     scenario::measure(&setup, scenarios, arguments.db.flavors(), |outcomes| {

@@ -7,8 +7,8 @@ use tabwriter::TabWriter;
 
 use crate::outcome::{Bound, Of, Outcome, Wanted};
 
-const HEAD: &str = "name\tdatabase\tat a time\tours\tbaseline\tunit\tratio\tp50\tp99\tbaseline p50\tp99\t\
-                    syncs/tx\tbaseline's\twanted";
+const HEAD: &str = "name\tdatabase\tat a time\tours\tbaseline\tunit\tratio\tp50, p99 (ms)\tbaseline's\tsyncs/tx\t\
+                    baseline's\twanted";
 
 /// The outcomes of a scenario.
 pub(crate) fn table(outcomes: &[Outcome]) -> Result<String> {
@@ -32,7 +32,9 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Result<String> {
 }
 
 fn row(outcome: &Outcome) -> String {
-    let ms = |value: Option<f64>| value.map(|value| format!("{} ms", number(value))).unwrap_or_default();
+    let ms = |p50: Option<f64>, p99: Option<f64>| {
+        p50.zip(p99).map(|(p50, p99)| format!("{}, {}", number(p50), number(p99))).unwrap_or_default()
+    };
     let count = |value: Option<f64>| value.map(number).unwrap_or_default();
     [
         outcome.name.clone(),
@@ -42,10 +44,8 @@ fn row(outcome: &Outcome) -> String {
         count(outcome.baseline),
         outcome.unit.to_owned(),
         outcome.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
-        ms(outcome.p50),
-        ms(outcome.p99),
-        ms(outcome.baseline_p50),
-        ms(outcome.baseline_p99),
+        ms(outcome.p50, outcome.p99),
+        ms(outcome.baseline_p50, outcome.baseline_p99),
         count(outcome.syncs_per_tx),
         count(outcome.baseline_syncs_per_tx),
         verdict(outcome),

@@ -36,8 +36,8 @@ pub(crate) enum Scenario {
     Live,
     /// No-op TCC with 2, 4, 16 and 64 branches; by branches a second against those with 2
     Branches,
-    /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered; memory.
-    /// Against fixed figures
+    /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered,
+    /// against XA COMMIT by bare clients; memory of live ones
     Recovery,
 }
 

@@ -16,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::bank_stage::{BankStage, SESSIONS_MAX};
+use crate::baseline::bare_xa::{commit_prepared, leave_prepared};
 use crate::contest::median;
 use crate::crowd;
 use crate::outcome::{Bound, Outcome};
@@ -93,17 +94,27 @@ pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outc
     let status =
         tokio::time::timeout(PATIENCE, drained(&stage, held)).await.context("recovery has no end")??;
     let seconds = start.elapsed().as_secs_f64();
+    let bare = bare_recovery(setup, &stage, decided).await?;
     let name = format!("recovery of {decided} decided transactions");
+    let (ours, bare) = (held as f64 / seconds, held as f64 / bare);
+    let figure = Outcome::figure(&name, ours, "branches/s").on(flavor).ours_wanted(Bound::AtLeast(1_000.0));
     let times = format!(
         "{held} branches in {seconds:.2} s, of which {listening:.2} s until it listens; {} calls, {} of them failed",
         status.calls, status.calls_failed
     );
-    Ok(vec![
-        Outcome::figure(&name, held as f64 / seconds, "branches/s")
-            .on(flavor)
-            .ours_wanted(Bound::AtLeast(1_000.0))
-            .detail(&times),
-    ])
+    Ok(vec![Outcome { baseline: Some(bare), ratio: Some(ours / bare), ..figure }.detail(&times)])
+}
+
+/// As many branches, left prepared and committed by bare clients, which know what to do. Answers how many seconds the
+/// commits take.
+async fn bare_recovery(setup: &Setup, stage: &BankStage, count: usize) -> Result<f64> {
+    setup.progress.stage(&format!("recovery of {count} transactions by bare clients"), 0);
+    let prepared = leave_prepared(&stage.urls(), u32::try_from(count)?).await?;
+    let held = stage.in_doubt().await?;
+    ensure!(held == 2 * count, "{held} branches are in doubt, not {}", 2 * count);
+    let took = commit_prepared(&stage.urls(), prepared).await?;
+    ensure!(stage.in_doubt().await? == 0, "bare clients have left branches in doubt");
+    Ok(took.as_secs_f64())
 }
 
 /// Executes transfers of which no bank learns that they are decided.

@@ -90,7 +90,9 @@ pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outc
         limits.look(&stage, &noop).await?;
         let [ours, same, ..] = &sides;
         curve.add(concurrency, ours, same)?;
-        reached = ours.per_second().min(same.per_second());
+        if concurrency == MANY {
+            reached = ours.per_second().min(same.per_second());
+        }
         outcomes.extend(of_all(concurrency, &sides, flavor)?.map(|outcome| outcome.at(concurrency)));
         if concurrency == 1 {
             outcomes.push(limits.added(ours, same).at(1));
