@@ -193,6 +193,7 @@ fn outbound_settings(config: &Config) -> OutboundSettings {
         allow: config.participants.allow.clone(),
         call_timeout: ms(config.calls.timeout_ms),
         connect_timeout: ms(config.calls.connect_timeout_ms),
+        in_flight_max: config.calls.in_flight_max,
         breaker: BreakerSettings {
             failures_before_open: config.breaker.failures_before_open,
             open_for: ms(config.breaker.open_ms),

@@ -151,6 +151,11 @@ pub(super) static KEYS: &[Key] = &[
         "Milliseconds to wait for a connection to a participant. From 1 to 600000."
     ),
     integer!(
+        calls.in_flight_max,
+        1..=100_000,
+        "Calls of each phase to one participant at a time; the others wait for their turn. From 1 to 100000."
+    ),
+    integer!(
         phase_two.backoff_first_ms,
         1..=HOUR,
         "Milliseconds from the first failed delivery of a decision to the second. Each further wait is twice as\n\

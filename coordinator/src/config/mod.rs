@@ -146,11 +146,14 @@ pub struct Calls {
     pub timeout_ms: u64,
     /// Milliseconds to wait for a connection to a participant. From 1 to 600,000.
     pub connect_timeout_ms: u64,
+    /// Calls of each phase to one participant at a time; the others wait for their turn. From 1 to 100,000.
+    pub in_flight_max: usize,
 }
 
 impl Default for Calls {
     fn default() -> Self {
-        Calls { timeout_ms: 10_000, connect_timeout_ms: 2_000 }
+        // As many as the SDK has sessions for; and gRPC servers commonly take 100 to 250 calls at a time.
+        Calls { timeout_ms: 10_000, connect_timeout_ms: 2_000, in_flight_max: 128 }
     }
 }
 

@@ -47,7 +47,7 @@ impl CallResult {
 
 /// Who can be called.
 pub trait Participants: Send + Sync + 'static {
-    /// Makes the call, and answers within the call time-out whatever happens.
+    /// Makes the call, perhaps not at once, and answers within the call time-out after that whatever happens.
     fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult>;
 
     /// Whether a participant at this address may be called at all.

@@ -12,6 +12,7 @@ use concord_proto::v1::participant_client::ParticipantClient;
 use concord_protocol::ClusterId;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
@@ -35,6 +36,8 @@ pub struct OutboundSettings {
     pub call_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// How many calls of each phase one participant gets at a time; the others wait for their turn.
+    pub in_flight_max: usize,
     /// One per participant.
     pub breaker: BreakerSettings,
 }
@@ -48,6 +51,8 @@ pub struct GrpcParticipants {
 }
 
 struct Participant {
+    /// Of phase one and of phase two, so that work that waits for locks cannot keep those from being released.
+    turns: [Semaphore; 2],
     /// None for one that does not listen.
     client: Option<ParticipantClient<Channel>>,
     breaker: Breaker,
@@ -119,7 +124,9 @@ impl GrpcParticipants {
             false => Some(self.connect(address)?),
         };
         let breaker = Breaker::new(self.settings.breaker);
-        let participant = Arc::new(Participant { client, breaker, attached: Mutex::default() });
+        let turns = || Semaphore::new(self.settings.in_flight_max);
+        let participant =
+            Arc::new(Participant { turns: [turns(), turns()], client, breaker, attached: Mutex::default() });
         known.insert(Arc::clone(address), Arc::clone(&participant));
         Ok(participant)
     }
@@ -138,18 +145,11 @@ impl GrpcParticipants {
 
 impl Participants for GrpcParticipants {
     fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult> {
-        let participant = match self.participant(&call.participant) {
-            Ok(participant) => participant,
-            Err(error) => return std::future::ready(CallResult::failed(false, error)).boxed(),
-        };
-        let why_not = match way(&participant, &call) {
-            None => "not called: it is not attached",
-            Some(_) if !participant.breaker.admits(Instant::now()) => {
-                "not called: it has not answered for a while (breaker open)"
-            }
-            Some(way) => return self.answered(participant, way, call).boxed(),
-        };
-        std::future::ready(CallResult::failed(false, why_not)).boxed()
+        let (cluster_id, limit) = (self.cluster_id, self.settings.call_timeout);
+        match self.participant(&call.participant) {
+            Ok(participant) => async move { participant.call(call, cluster_id, limit).await }.boxed(),
+            Err(error) => std::future::ready(CallResult::failed(false, error)).boxed(),
+        }
     }
 
     fn permits(&self, participant: &str) -> bool {
@@ -163,48 +163,54 @@ enum Way {
     Connection(ParticipantClient<Channel>),
 }
 
-/// Of several streams a branch keeps to one as long as that lasts, whichever others come and go (rendezvous hashing):
-/// the process that prepared it finishes it at the least cost.
-fn way(participant: &Participant, call: &BranchCall) -> Option<Way> {
-    let attached = participant.attached();
-    match attached.iter().max_by_key(|attachment| attachment.weight(call.gtid, call.branch)) {
-        Some(attachment) => Some(Way::Stream(Arc::clone(attachment))),
-        None => participant.client.clone().map(Way::Connection),
-    }
-}
-
-impl GrpcParticipants {
-    fn answered(
-        &self,
-        participant: Arc<Participant>,
-        way: Way,
-        call: BranchCall,
-    ) -> impl Future<Output = CallResult> + use<> {
-        let (cluster_id, limit) = (self.cluster_id, self.settings.call_timeout);
-        async move {
-            let (verb, repeated) = (call.verb, call.repeated);
-            crash_point!("coordinator/send", format!("{verb:?}"));
-            let request = call::request(call, cluster_id);
-            let answer = async move {
-                match way {
-                    Way::Stream(attachment) => attachment.call(request).await,
-                    // Boxed, because it is large: calls on streams should not pay for it.
-                    Way::Connection(client) => Box::pin(send(client, request)).await,
-                }
-            };
-            let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-                let mut status =
-                    Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
-                status.set_source(Arc::new(TimeoutExpired(())));
-                Err(status)
-            });
-            match &answer {
-                Err(status) if call::tells_of_absence(status) => participant.breaker.failed(Instant::now()),
-                _ => participant.breaker.succeeded(),
+impl Participant {
+    /// Makes a call when its turn comes: after a restart there may be thousands, and a participant that gets them all at
+    /// once answers none in time. `limit`: how long it may then take.
+    async fn call(&self, call: BranchCall, cluster_id: ClusterId, limit: Duration) -> CallResult {
+        let phase_two = call.verb.is_phase_two();
+        let queued = Instant::now();
+        // Never closed.
+        let _turn = self.turns[usize::from(phase_two)].acquire().await;
+        if !phase_two && queued.elapsed() > Duration::from_millis(call.remaining_ms.into()) {
+            return CallResult::failed(false, "not called: its transaction timed out before its turn came");
+        }
+        let Some(way) = self.way(&call) else {
+            return CallResult::failed(false, "not called: it is not attached");
+        };
+        if !self.breaker.admits(Instant::now()) {
+            return CallResult::failed(false, "not called: it has not answered for a while (breaker open)");
+        }
+        let (verb, repeated) = (call.verb, call.repeated);
+        crash_point!("coordinator/send", format!("{verb:?}"));
+        let request = call::request(call, cluster_id);
+        let answer = async move {
+            match way {
+                Way::Stream(attachment) => attachment.call(request).await,
+                // Boxed, because it is large: calls on streams should not pay for it.
+                Way::Connection(client) => Box::pin(send(client, request)).await,
             }
-            answer
-                .and_then(|response| call::result(verb, response))
-                .unwrap_or_else(|status| call::failure(verb, repeated, &status))
+        };
+        let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            let mut status = Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
+            status.set_source(Arc::new(TimeoutExpired(())));
+            Err(status)
+        });
+        match &answer {
+            Err(status) if call::tells_of_absence(status) => self.breaker.failed(Instant::now()),
+            _ => self.breaker.succeeded(),
+        }
+        answer
+            .and_then(|response| call::result(verb, response))
+            .unwrap_or_else(|status| call::failure(verb, repeated, &status))
+    }
+
+    /// Of several streams a branch keeps to one as long as that lasts, whichever others come and go (rendezvous hashing):
+    /// the process that prepared it finishes it at the least cost.
+    fn way(&self, call: &BranchCall) -> Option<Way> {
+        let attached = self.attached();
+        match attached.iter().max_by_key(|attachment| attachment.weight(call.gtid, call.branch)) {
+            Some(attachment) => Some(Way::Stream(Arc::clone(attachment))),
+            None => self.client.clone().map(Way::Connection),
         }
     }
 }

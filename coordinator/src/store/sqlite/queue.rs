@@ -23,6 +23,8 @@ const BATCH_ROWS_MAX: usize = 8192;
 const LAZY_ROWS_MAX: usize = 1024;
 /// Lazy entries are written early when they take so much memory.
 const LAZY_BYTES_MAX: usize = 1 << 20;
+/// Where fewer forced appends than this are expected, a sync is cheaper than the wait to share it.
+const EXPECTED_MIN: usize = 16;
 
 /// Entries to be written together.
 #[derive(Debug)]
@@ -258,9 +260,9 @@ impl State {
     }
 
     /// Whether those that wait are a quarter of all that could share the sync. Each then waits for a quarter of
-    /// phase one at the most, and with one transaction at a time nobody waits at all.
+    /// phase one at the most, and where there are few, nobody waits at all.
     fn has_company(&self, expected: usize) -> bool {
-        self.forced.saturating_mul(3) >= expected
+        expected < EXPECTED_MIN || self.forced.saturating_mul(3) >= expected
     }
 
     fn wait(&self, queue: &Queue) -> Wait {
@@ -350,13 +352,15 @@ mod tests {
         let queue = queue(Duration::from_secs(3_600));
         append(&queue);
         assert_eq!(taken(&queue), 1, "nobody else is expected");
-        queue.expect(9);
+        queue.expect(EXPECTED_MIN - 1);
+        append(&queue);
+        assert_eq!(taken(&queue), 1, "not worth it");
+        let quarter = EXPECTED_MIN.div_ceil(3);
+        queue.expect(EXPECTED_MIN);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| taken(&queue));
-            append(&queue);
-            append(&queue);
-            append(&queue);
-            assert_eq!(writer.join().unwrap(), 3);
+            (0..quarter).for_each(|_| append(&queue));
+            assert_eq!(writer.join().unwrap(), quarter);
         });
         append(&queue);
         queue.purge(Purge { before: UnixMillis(0), limit: 1, deleted: 0, done: oneshot::channel().0 });

@@ -1,20 +1,23 @@
 //! One stream, without a network: what is polled is what would be sent.
 
 use concord_proto::v1::{CallError, CancelResponse, TryRequest, Work};
-use concord_protocol::{ClusterId, Epoch};
+use concord_protocol::{ClusterId, Epoch, Verb};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::*;
 use crate::config::AllowList;
+use crate::engine::BranchCall;
 use crate::transport::{BreakerSettings, OutboundSettings};
 
 const ADDRESS: &str = "attached://shop";
+const IN_FLIGHT_MAX: usize = 3;
 
 fn participants() -> Arc<GrpcParticipants> {
     let settings = OutboundSettings {
         allow: AllowList::default(),
         call_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
+        in_flight_max: IN_FLIGHT_MAX,
         breaker: BreakerSettings { failures_before_open: 0, open_for: Duration::from_secs(1) },
     };
     Arc::new(GrpcParticipants::new(ClusterId(7), settings))
@@ -126,6 +129,37 @@ fn who_leaves_gets_what_is_queued_and_then_the_last_message_and_its_answers_coun
     attachment.answered(yes(1));
     assert!(calls[0].as_mut().now_or_never().unwrap().is_ok());
     assert!(calls[1].as_mut().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn more_calls_than_a_participant_may_have_wait_for_their_turn_and_phase_two_not_for_phase_one() {
+    let participants = participants();
+    let (attachment, mut outgoing) = attached(&participants);
+    sent(&mut outgoing);
+    let call = |verb| {
+        let mut call = participants.call(BranchCall {
+            gtid: Gtid::compose(1, Epoch(1), 1),
+            branch: BranchId(1),
+            participant: ADDRESS.into(),
+            verb,
+            action: "order".into(),
+            payload: Default::default(),
+            repeated: false,
+            remaining_ms: 1_000,
+        });
+        assert!(call.as_mut().now_or_never().is_none());
+        call
+    };
+    let mut tries: Vec<_> = (0..IN_FLIGHT_MAX + 2).map(|_| call(Verb::Try)).collect();
+    assert_eq!(sent(&mut outgoing).unwrap().calls.len(), IN_FLIGHT_MAX);
+    let _confirm = call(Verb::Confirm);
+    let confirm = sent(&mut outgoing).unwrap().calls.remove(0).request;
+    assert!(matches!(confirm, Some(Asked::Confirm(_))), "{confirm:?}");
+    // The next has its turn when one has been answered, whatever the answer.
+    attachment.answered(yes(1));
+    assert!(tries[0].as_mut().now_or_never().is_some());
+    assert!(tries[IN_FLIGHT_MAX].as_mut().now_or_never().is_none());
+    assert_eq!(sent(&mut outgoing).unwrap().calls.len(), 1);
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn participants() -> GrpcParticipants {
         allow: AllowList::parse(["http://127.0.0.1:*"]).unwrap(),
         call_timeout: Duration::from_millis(300),
         connect_timeout: Duration::from_millis(300),
+        in_flight_max: 2,
         breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
     };
     GrpcParticipants::new(ClusterId(1), settings)
@@ -162,4 +163,15 @@ async fn garbage_is_no_answer() {
     let result = participants.call(call(address, Verb::Commit, "", false)).await;
     assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
     assert!(result.reason.contains("holds no outcome"), "{}", result.reason);
+}
+
+#[tokio::test]
+async fn a_turn_that_comes_after_the_transactions_time_is_not_taken() {
+    let (participants, address) = (participants(), stub().await);
+    let hang = || participants.call(call(address, Verb::WorkAndPrepare, "hang", false));
+    let late = participants
+        .call(BranchCall { remaining_ms: 100, ..call(address, Verb::WorkAndPrepare, "yes", false) });
+    let (_, _, late) = tokio::join!(hang(), hang(), late);
+    assert_eq!(late.reply, Reply::Failed { maybe_arrived: false });
+    assert!(late.reason.contains("before its turn"), "{}", late.reason);
 }
