@@ -19,10 +19,10 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// Which participants' addresses may be called.
 ///
-/// A pattern is `scheme://host:port`, or `attached://name`. The port may be `*`, for any; a host name may begin with the label `*`,
-/// for one or more labels: `https://*.svc.local:7101` permits `https://pay.shop.svc.local:7101` and not
-/// `https://svc.local:7101`. `attached://*` is any participant that does not listen. Names and schemes are compared without regard to case, IP addresses by value. A
-/// name never matches an IP address: nothing is resolved.
+/// A pattern is `scheme://host:port`, or `attached://name`. The port may be `*`, for any; a host name may begin with
+/// the label `*`, for one or more labels: `https://*.svc.local:7101` permits `https://pay.shop.svc.local:7101` and not
+/// `https://svc.local:7101`. `attached://*` is any participant that does not listen. Names and schemes are compared
+/// without regard to case, IP addresses by value. A name never matches an IP address: nothing is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowList(Vec<Pattern>);
 

@@ -2,16 +2,14 @@
 
 use anyhow::Result;
 
-use super::side_by_side::SideBySide;
+use super::side_by_side::{FLAT_THROUGHPUT, SideBySide};
 use crate::contest::{Ratio, Side, contest};
 use crate::load::{Load, Run, Shape, Target, through};
-use crate::outcome::{Bound, Outcome};
+use crate::outcome::Outcome;
 use crate::processor_time::Watched;
 use crate::setup::{MANY, Setup};
 
 const COUNTS: [usize; 4] = [2, 4, 16, 64];
-/// Branches a second, of those with two branches.
-const FLAT: Bound = Bound::AtLeast(0.85);
 
 pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
     let stage = SideBySide::set_up().await?;
@@ -44,7 +42,7 @@ pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
             ..figure
         }
         .at(MANY)
-        .ratio_wanted(FLAT)
+        .ratio_wanted(FLAT_THROUGHPUT)
         .detail(&side.processor_time()))
     };
     sides.iter().enumerate().map(outcome).collect()

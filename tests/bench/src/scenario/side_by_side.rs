@@ -1,7 +1,5 @@
 //! Two coordinators, one of which carries a burden: what that costs the others' transactions.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest};
 use concord_sandbox::Service;
@@ -14,8 +12,9 @@ use crate::processor_time::Watched;
 use crate::service;
 use crate::setup::{MANY, Setup};
 
-/// Throughput and p99 must not change by more than this.
-const FLAT: (Bound, Bound) = (Bound::AtLeast(0.85), Bound::AtMost(1.15));
+/// Throughput and p99 must not change by more than 15 %.
+pub(super) const FLAT_THROUGHPUT: Bound = Bound::AtLeast(0.85);
+const FLAT_P99: Bound = Bound::AtMost(1.15);
 
 /// Fields are dropped in this order.
 pub(super) struct SideBySide {
@@ -27,25 +26,13 @@ pub(super) struct SideBySide {
 }
 
 impl SideBySide {
-    /// Starts everything, with nothing in it.
+    /// Starts everything.
     ///
     /// # Errors
     /// When something does not start.
     pub(super) async fn set_up() -> Result<SideBySide> {
-        SideBySide::set_up_in(Setup::directory()?).await
-    }
-
-    /// Where the burdened coordinator has its data.
-    pub(super) fn burdened_in(directory: &TempDir) -> PathBuf {
-        directory.path().join("burdened")
-    }
-
-    /// As [`SideBySide::set_up`], in a directory in which there may be data for the burdened coordinator.
-    ///
-    /// # Errors
-    /// When something does not start.
-    pub(super) async fn set_up_in(directory: TempDir) -> Result<SideBySide> {
-        let paths = [SideBySide::burdened_in(&directory), directory.path().join("alone")];
+        let directory = Setup::directory()?;
+        let paths = ["burdened", "alone"].map(|name| directory.path().join(name));
         paths.iter().try_for_each(std::fs::create_dir_all)?;
         let burdened = service::coordinator(&paths[0]).await?;
         let alone = service::coordinator(&paths[1]).await?;
@@ -87,8 +74,13 @@ impl SideBySide {
         let [burdened, alone] = contest(setup, name, targets, load, setup.rounds(), &watched).await?;
         let times = format!("burdened {}; alone {}", burdened.processor_time(), alone.processor_time());
         Ok([
-            Outcome::throughput(name, &burdened, &alone)?.at(MANY).ratio_wanted(FLAT.0).detail(&times),
-            Outcome::latency(&format!("{name}, p99"), 0.99, &burdened, &alone)?.at(MANY).ratio_wanted(FLAT.1),
+            Outcome::throughput(name, &burdened, &alone)?
+                .at(MANY)
+                .ratio_wanted(FLAT_THROUGHPUT)
+                .detail(&times),
+            Outcome::latency(&format!("{name}, p99"), 0.99, &burdened, &alone)?
+                .at(MANY)
+                .ratio_wanted(FLAT_P99),
         ])
     }
 }
