@@ -7,6 +7,7 @@ mod bank_stage;
 mod baseline;
 mod contest;
 mod crowd;
+mod history;
 mod load;
 mod outcome;
 mod processor_time;

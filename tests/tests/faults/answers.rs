@@ -41,7 +41,9 @@ async fn silence(flavor: Flavor) -> Result<()> {
     scene.world.two.fault(Verb::Prepare, Fault::Silent).await?;
     let (no_vote, transaction) = scene.run(SHORT_MS).await?;
     ensure!(no_vote.outcome == Outcome::RolledBack, "{transaction:?}");
-    ensure!(transaction.branches[1].last_error.contains("no answer within"), "{transaction:?}");
+    // What its branch says last may be of the rollback, where that was slow.
+    ensure!(transaction.reason.contains("timed out"), "{:?}", transaction.reason);
+    ensure!(scene.world.two.calls(Verb::Prepare).await? > 1, "it was asked once only");
     scene.world.two.fault(Verb::Prepare, Fault::None).await?;
 
     scene.world.two.fault(Verb::Commit, Fault::Silent).await?;

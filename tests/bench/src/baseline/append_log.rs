@@ -10,9 +10,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use concord_proto::store::{Record, record::Kind};
+use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::load::{histogram, ms};
+
+/// What Concord's store keeps of a record beside its text: gtid, epoch, number, time, checksum.
+const COLUMNS_BYTES: usize = 16 + 4 + 8 + 8 + 4;
+
+/// As many bytes as Concord's store writes of this record.
+pub(crate) fn encoded(kind: Kind) -> Vec<u8> {
+    let mut bytes = Record { kind: Some(kind) }.encode_to_vec();
+    bytes.resize(bytes.len() + COLUMNS_BYTES, 0);
+    bytes
+}
 
 /// Dropping it ends its thread.
 pub(crate) struct AppendLog {
@@ -22,7 +34,8 @@ pub(crate) struct AppendLog {
 
 struct Append {
     bytes: Vec<u8>,
-    done: oneshot::Sender<()>,
+    /// Whom to tell; nobody waits for a lazy append, and it is not synced for its own sake.
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl AppendLog {
@@ -45,8 +58,16 @@ impl AppendLog {
     /// When writing has failed, now or before.
     pub(crate) async fn append(&self, bytes: Vec<u8>) -> Result<()> {
         let (done, written) = oneshot::channel();
-        self.queue.send(Append { bytes, done }).ok().context("the writer has failed")?;
+        self.queue.send(Append { bytes, done: Some(done) }).ok().context("the writer has failed")?;
         written.await.context("the writer has failed")
+    }
+
+    /// Appends with the next one that somebody waits for.
+    ///
+    /// # Errors
+    /// When writing has failed before.
+    pub(crate) fn append_lazily(&self, bytes: Vec<u8>) -> Result<()> {
+        self.queue.send(Append { bytes, done: None }).ok().context("the writer has failed")
     }
 
     /// So far.
@@ -59,15 +80,18 @@ impl AppendLog {
 fn write_all(mut file: File, waiting: &Receiver<Append>, syncs: &AtomicU64) {
     while let Ok(first) = waiting.recv() {
         let batch: Vec<Append> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        let bytes: Vec<u8> = batch.iter().flat_map(|append| &append.bytes).copied().collect();
-        if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
+        let bytes: Vec<u8> = batch.iter().flat_map(|append| append.bytes.as_slice()).copied().collect();
+        let forced = batch.iter().any(|append| append.done.is_some());
+        if let Err(error) =
+            file.write_all(&bytes).and_then(|()| if forced { file.sync_data() } else { Ok(()) })
+        {
             tracing::error!(%error, "cannot append");
             return;
         }
-        syncs.fetch_add(1, Ordering::Relaxed);
-        for append in batch {
+        syncs.fetch_add(u64::from(forced), Ordering::Relaxed);
+        for done in batch.into_iter().filter_map(|append| append.done) {
             // Nobody waits any more: no matter, it is written.
-            append.done.send(()).ok();
+            done.send(()).ok();
         }
     }
 }

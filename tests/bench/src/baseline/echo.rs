@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use concord_proto::store::{Begun, BranchSpec, Decided, Record, record::Kind};
+use concord_proto::store::{Begun, BranchSpec, Decided, record::Kind};
 use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::v1::operator_server::{Operator, OperatorServer};
 use concord_proto::v1::participant_client::ParticipantClient;
@@ -26,17 +26,14 @@ use concord_proto::v1::{
 use concord_protocol::{Epoch, Gtid};
 use concord_sandbox::parent_gone;
 use futures_util::future::try_join;
-use prost::Message as _;
 use tokio_stream::Empty;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
-use super::append_log::AppendLog;
+use super::append_log::{AppendLog, encoded};
 use crate::load::{histogram, ms};
 use crate::service::channel;
 
-/// What Concord's store keeps of a record beside its text: gtid, epoch, number, time, checksum.
-const COLUMNS_BYTES: usize = 16 + 4 + 8 + 8 + 4;
 /// Concord's default, which the request leaves to it.
 const TIMEOUT_MS: u32 = 30_000;
 
@@ -111,9 +108,7 @@ impl Call {
 
 impl Echo {
     async fn append(&self, kind: Kind) -> Result<(), Status> {
-        let mut bytes = Record { kind: Some(kind) }.encode_to_vec();
-        bytes.resize(bytes.len() + COLUMNS_BYTES, 0);
-        self.log.append(bytes).await.map_err(|error| Status::internal(error.to_string()))
+        self.log.append(encoded(kind)).await.map_err(|error| Status::internal(error.to_string()))
     }
 }
 

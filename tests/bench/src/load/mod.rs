@@ -81,13 +81,26 @@ pub(crate) trait Target: Send {
 pub(crate) struct Callers<C> {
     name: String,
     callers: Vec<C>,
-    /// Whose log's syncs are counted.
-    log: Option<OperatorClient<Channel>>,
+    log: Log,
+}
+
+/// Whose syncs are counted.
+enum Log {
+    Nobodys,
+    /// A coordinator's.
+    Of(OperatorClient<Channel>),
+    /// Of a log in this process; answers how many there were so far.
+    Here(Box<dyn Fn() -> u64 + Send + Sync>),
 }
 
 impl<C: Caller> Callers<C> {
     pub(crate) fn new(name: &str, callers: Vec<C>) -> Self {
-        Callers { name: name.to_owned(), callers, log: None }
+        Callers { name: name.to_owned(), callers, log: Log::Nobodys }
+    }
+
+    /// Counts the syncs of a log in this process, of which `syncs` answers how many there were so far.
+    pub(crate) fn counting(self, syncs: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Callers { log: Log::Here(Box::new(syncs)), ..self }
     }
 
     async fn apply(&mut self, load: Load) -> Result<Run> {
@@ -102,8 +115,11 @@ impl<C: Caller> Callers<C> {
     }
 
     async fn syncs(&mut self) -> Result<Option<u64>> {
-        let Some(operator) = &mut self.log else { return Ok(None) };
-        Ok(Some(operator.get_status(GetStatusRequest {}).await?.into_inner().log_syncs))
+        Ok(match &mut self.log {
+            Log::Nobodys => None,
+            Log::Of(operator) => Some(operator.get_status(GetStatusRequest {}).await?.into_inner().log_syncs),
+            Log::Here(syncs) => Some(syncs()),
+        })
     }
 }
 

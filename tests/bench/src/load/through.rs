@@ -8,7 +8,7 @@ use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::v1::{ExecuteRequest, TransactionState};
 use tonic::transport::Channel;
 
-use super::{Caller, Callers};
+use super::{Caller, Callers, Log};
 use crate::service::channel;
 
 type Request = Arc<dyn Fn() -> ExecuteRequest + Send + Sync>;
@@ -38,6 +38,6 @@ pub(crate) fn through(
     let (client, request) = (CoordinatorClient::new(channel(url)?), Arc::new(request) as Request);
     let caller = || Through { client: client.clone(), request: Arc::clone(&request) };
     let callers = std::iter::repeat_with(caller).take(callers).collect();
-    let log = Some(OperatorClient::new(channel(url)?));
+    let log = Log::Of(OperatorClient::new(channel(url)?));
     Ok(Callers { name: name.to_owned(), callers, log })
 }

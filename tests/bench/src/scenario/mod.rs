@@ -2,8 +2,10 @@
 //! and a variant and a line in a `match` here.
 
 mod branches;
+mod history;
 mod hot_sku;
 mod live;
+mod log_append;
 mod open_loop;
 mod order_stock;
 mod recovery;
@@ -31,9 +33,14 @@ pub(crate) enum Scenario {
     OrderStock,
     /// A SKU that all buy at once, in 16 buckets; against the same in one row, with the database near and far
     HotSku,
+    /// The log alone; against a bare file with as many bytes, synced with the same batching
+    LogAppend,
     /// No-op TCC while up to 100,000 others are live, and while 10,000 are held up by a dead participant; against the
     /// same without them
     Live,
+    /// No-op TCC with a million and ten million ended transactions in history, and while history is deleted; against the
+    /// same without history. Memory with a history
+    History,
     /// No-op TCC with 2, 4, 16 and 64 branches; by branches a second against those with 2
     Branches,
     /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered,
@@ -50,6 +57,8 @@ impl Scenario {
     async fn measure(self, setup: &Setup) -> Result<Vec<Outcome>> {
         match self {
             Scenario::TccNoop => tcc_noop::measure(setup).await,
+            Scenario::LogAppend => log_append::measure(setup).await,
+            Scenario::History => history::measure(setup).await,
             Scenario::Live => live::measure(setup).await,
             Scenario::Branches => branches::measure(setup).await,
             Scenario::Recovery => recovery::measure(setup).await,
@@ -64,7 +73,11 @@ impl Scenario {
             Scenario::OrderStock => order_stock::measure_on(setup, flavor).await,
             Scenario::HotSku => hot_sku::measure_on(setup, flavor).await,
             Scenario::Recovery => recovery::measure_on(setup, flavor).await,
-            Scenario::TccNoop | Scenario::Live | Scenario::Branches => Ok(Vec::new()),
+            Scenario::TccNoop
+            | Scenario::LogAppend
+            | Scenario::History
+            | Scenario::Live
+            | Scenario::Branches => Ok(Vec::new()),
         }
     }
 }

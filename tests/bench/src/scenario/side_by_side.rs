@@ -1,5 +1,7 @@
 //! Two coordinators, one of which carries a burden: what that costs the others' transactions.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest};
 use concord_sandbox::Service;
@@ -16,6 +18,9 @@ use crate::setup::{MANY, Setup};
 pub(super) const FLAT_THROUGHPUT: Bound = Bound::AtLeast(0.85);
 const FLAT_P99: Bound = Bound::AtMost(1.15);
 
+/// The name of the burdened one's directory.
+const BURDENED: &str = "burdened";
+
 /// Fields are dropped in this order.
 pub(super) struct SideBySide {
     /// Attached to both coordinators.
@@ -31,15 +36,27 @@ impl SideBySide {
     /// # Errors
     /// When something does not start.
     pub(super) async fn set_up() -> Result<SideBySide> {
-        let directory = Setup::directory()?;
-        let paths = ["burdened", "alone"].map(|name| directory.path().join(name));
-        paths.iter().try_for_each(std::fs::create_dir_all)?;
-        let burdened = service::coordinator(&paths[0]).await?;
-        let alone = service::coordinator(&paths[1]).await?;
+        SideBySide::set_up_in(Setup::directory()?, &[]).await
+    }
+
+    /// Starts everything, and the burdened coordinator with more arguments, on what may be in its directory already.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub(super) async fn set_up_in(directory: TempDir, arguments: &[&str]) -> Result<SideBySide> {
+        let [burdened, alone] = [BURDENED, "alone"].map(|name| directory.path().join(name));
+        [&burdened, &alone].into_iter().try_for_each(std::fs::create_dir_all)?;
+        let burdened = service::coordinator_with(&burdened, arguments).await?;
+        let alone = service::coordinator(&alone).await?;
         let both = [&burdened, &alone];
         let noop = async |name| service::noop(name, directory.path(), &both).await;
         let participants = [noop("noop-1").await?, noop("noop-2").await?];
         Ok(SideBySide { participants, burdened, alone, directory })
+    }
+
+    /// Where the burdened coordinator will have its data.
+    pub(super) fn data_of_burdened(directory: &TempDir) -> PathBuf {
+        service::data_of_coordinator(&directory.path().join(BURDENED))
     }
 
     pub(super) fn directory(&self) -> &TempDir {
@@ -58,10 +75,22 @@ impl SideBySide {
     /// # Errors
     /// Those of the callers.
     pub(super) async fn compare(&self, setup: &Setup, name: &str) -> Result<[Outcome; 2]> {
-        let callers = |name: &str, coordinator: &Service| {
-            let request = self.request(2);
-            through(name, &coordinator.url(), MANY, move || request.clone())
-        };
+        let request = self.request(2);
+        self.compare_requests(setup, name, move || request.clone()).await
+    }
+
+    /// The same with these requests.
+    ///
+    /// # Errors
+    /// Those of the callers.
+    pub(super) async fn compare_requests(
+        &self,
+        setup: &Setup,
+        name: &str,
+        request: impl Fn() -> ExecuteRequest + Clone + Send + Sync + 'static,
+    ) -> Result<[Outcome; 2]> {
+        let callers =
+            |name: &str, coordinator: &Service| through(name, &coordinator.url(), MANY, request.clone());
         let mut burdened = callers("burdened", &self.burdened)?;
         let mut alone = callers("alone", &self.alone)?;
         let load = Load { shape: Shape::Closed(MANY), span: setup.span() };

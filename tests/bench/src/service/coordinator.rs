@@ -1,4 +1,4 @@
-//! The real coordinator with its default configuration, but for the address and the directory.
+//! The real coordinator with its default configuration, but for where it listens and what it keeps.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,18 +8,26 @@ use clap::Args;
 use concord_coordinator::config::Config;
 use concord_sandbox::parent_gone;
 
+const DAY_MS: u64 = 86_400_000;
+
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorArgs {
     #[arg(long)]
     listen: SocketAddr,
     #[arg(long)]
     data_dir: PathBuf,
+    /// How long history is kept, if not as long as by default
+    #[arg(long)]
+    retention_days: Option<u64>,
 }
 
 pub(super) async fn serve(args: CoordinatorArgs) -> Result<()> {
     let mut config = Config::default();
     config.server.listen = args.listen;
     config.store.data_dir = args.data_dir;
+    if let Some(days) = args.retention_days {
+        config.store.retention_ms = days * DAY_MS;
+    }
     concord_coordinator::serve::run(config, parent_gone()).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ mod coordinator;
 mod noop;
 pub(crate) mod shop;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -59,8 +59,23 @@ pub(crate) async fn start(role: &str, name: &str, directory: &Path, arguments: &
 /// # Errors
 /// When it does not start.
 pub(crate) async fn coordinator(directory: &Path) -> Result<Service> {
-    let data = format!("--data-dir={}", directory.join("concord-data").display());
-    start("coordinator", "coordinator", directory, &[data]).await
+    coordinator_with(directory, &[]).await
+}
+
+/// The same with more arguments.
+///
+/// # Errors
+/// When it does not start.
+pub(crate) async fn coordinator_with(directory: &Path, arguments: &[&str]) -> Result<Service> {
+    let data = format!("--data-dir={}", data_of_coordinator(directory).display());
+    let arguments: Vec<String> =
+        arguments.iter().map(|argument| (*argument).to_owned()).chain([data]).collect();
+    start("coordinator", "coordinator", directory, &arguments).await
+}
+
+/// Where the coordinator of this directory has its data.
+pub(crate) fn data_of_coordinator(directory: &Path) -> PathBuf {
+    directory.join("concord-data")
 }
 
 /// A participant that does nothing, called on streams by these coordinators, and by others at its address.
