@@ -11,8 +11,9 @@
 //! `queue` and `writer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`; what
 //! SQLite does not notice in `seal`.
 //!
-//! What a checksum covers: records, and the store's two facts. The projection (table `txn`) is compared with
-//! the records when it is read. An entry that is missing from the index of keys can go unnoticed, or from a listing.
+//! The log (table `record`) holds what is live; a transaction that ends moves to a row of the table `ended`, with all its
+//! records. What a checksum covers: records, and the store's two facts. The other columns of `ended` are compared with the
+//! records when it is read. An entry that is missing from the table of keys can go unnoticed, or from a listing.
 
 mod directory;
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use concord_proto::store::{Record, record::Kind};
+use concord_proto::store::{Record, Records, record::Kind};
 use concord_protocol::Gtid;
 use futures_util::future::BoxFuture;
+use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::oneshot;
 
@@ -97,28 +98,19 @@ fn read_error(error: rusqlite::Error) -> StoreError {
     StoreError::Read(explain(&error).into())
 }
 
-/// Every live transaction.
-///
-/// It follows the index of live transactions and nothing else: a damaged row of `txn` can then not hide one,
-/// and a damaged entry of the index leads to a transaction that has no records.
+/// Every live transaction: the log holds nothing else. That nothing of it is missing has been seen when the store was
+/// opened.
 pub(super) fn load_live(connection: &Connection) -> Result<Vec<Stored>, StoreError> {
     let mut statement = connection
-        .prepare_cached(
-            "SELECT t.gtid, r.epoch, r.seq, r.at_ms, r.crc, r.body
-             FROM txn t INDEXED BY txn_live LEFT JOIN record r ON r.gtid = t.gtid
-             WHERE t.committed IS NULL ORDER BY t.gtid, r.epoch, r.seq",
-        )
+        .prepare_cached("SELECT gtid, epoch, seq, at_ms, crc, body FROM record ORDER BY gtid, epoch, seq")
         .map_err(read_error)?;
     let mut rows = statement.query([]).map_err(read_error)?;
     let mut live: Vec<Stored> = Vec::new();
     while let Some(row) = rows.next().map_err(read_error)? {
         let gtid = gtid_of(row.get(0).map_err(read_error)?)?;
-        let Some(stored) = optional_row(row).map_err(read_error)? else {
-            return Err(corrupt(gtid, "its records are missing"));
-        };
-        let record = stored.decode(gtid)?;
+        let record = StoredRow::read(row, 1).map_err(read_error)?.decode(gtid)?;
         if matches!(record.1.kind, Some(Kind::Ended(_))) {
-            return Err(corrupt(gtid, "it has ended, and is listed as live"));
+            return Err(corrupt(gtid, ENDED_IN_THE_LOG));
         }
         match live.last_mut() {
             Some(last) if last.gtid == gtid => last.records.push(record),
@@ -128,56 +120,72 @@ pub(super) fn load_live(connection: &Connection) -> Result<Vec<Stored>, StoreErr
     Ok(live)
 }
 
+const ENDED_IN_THE_LOG: &str = "it has ended, and is still in the log";
+
 /// One transaction.
 pub(super) fn get(connection: &Connection, gtid: Gtid) -> Result<Option<Stored>, StoreError> {
     let mut statement = connection
-        .prepare_cached(
-            "SELECT gtid, epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq",
-        )
+        .prepare_cached("SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq")
         .map_err(read_error)?;
-    let rows = statement.query_map([gtid.to_bytes()], stored_row).map_err(read_error)?;
-    let (mut records, mut before_end) = (Vec::new(), Sum::default());
+    let rows = statement.query_map([gtid.to_bytes()], |row| StoredRow::read(row, 0)).map_err(read_error)?;
+    let mut records = Vec::new();
     for row in rows {
-        let row = row.map_err(read_error)?;
-        records.push(row.decode(gtid)?);
-        if outcome(&records).is_none() {
-            before_end.add(row.checksum());
-        }
+        records.push(row.map_err(read_error)?.decode(gtid)?);
     }
-    match (listed(connection, gtid)?, records.is_empty()) {
-        (None, true) => Ok(None),
-        (None, false) => Err(corrupt(gtid, "it has records, and is not listed")),
-        (Some(_), true) => Err(corrupt(gtid, "its records are missing")),
-        (Some(listed), false) if listed.committed != outcome(&records) => {
-            Err(corrupt(gtid, "it is listed with an outcome that its records do not have"))
-        }
-        (Some(Listed { before_end: Some(sum), .. }), false) if sum != before_end => {
-            Err(corrupt(gtid, "some of its records are missing"))
-        }
-        (Some(_), false) => Ok(Some(Stored { gtid, records })),
+    let ended = connection
+        .prepare_cached("SELECT committed, records, checksums, rows FROM ended WHERE gtid = ?1")
+        .and_then(|mut statement| statement.query_row([gtid.to_bytes()], Ended::read).optional())
+        .map_err(read_error)?;
+    match (records.is_empty(), ended) {
+        (true, None) if is_listed(connection, gtid)? => Err(corrupt(gtid, "its records are missing")),
+        (true, None) => Ok(None),
+        (true, Some(ended)) => Ok(Some(Stored { gtid, records: ended.records(gtid)? })),
+        (false, None) if outcome(&records).is_none() => Ok(Some(Stored { gtid, records })),
+        (false, _) => Err(corrupt(gtid, ENDED_IN_THE_LOG)),
     }
 }
 
-/// A transaction as the projection has it.
-struct Listed {
-    committed: Option<bool>,
-    /// Of its records before its end, where it has ended.
-    before_end: Option<Sum>,
-}
-
-fn listed(connection: &Connection, gtid: Gtid) -> Result<Option<Listed>, StoreError> {
+/// Whether a transaction has ended, by a second witness.
+fn is_listed(connection: &Connection, gtid: Gtid) -> Result<bool, StoreError> {
     connection
-        .prepare_cached("SELECT committed, records, checksums FROM txn WHERE gtid = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([gtid.to_bytes()], |row| {
-                    let sum = row.get::<_, Option<i64>>(1)?.zip(row.get(2)?);
-                    let before_end = sum.map(|(records, checksums)| Sum { records, checksums });
-                    Ok(Listed { committed: row.get(0)?, before_end })
-                })
-                .optional()
-        })
+        .prepare_cached("SELECT committed FROM ended INDEXED BY ended_gtid WHERE gtid = ?1")
+        .and_then(|mut statement| statement.exists([gtid.to_bytes()]))
         .map_err(read_error)
+}
+
+/// A row of the table `ended`.
+struct Ended {
+    committed: bool,
+    /// Of its records before its end. None for those that ended before schema version 2.
+    before_end: Option<Sum>,
+    rows: Vec<u8>,
+}
+
+impl Ended {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Ended> {
+        let sum = row.get::<_, Option<i64>>(1)?.zip(row.get(2)?);
+        let before_end = sum.map(|(records, checksums)| Sum { records, checksums });
+        Ok(Ended { committed: row.get(0)?, before_end, rows: row.get(3)? })
+    }
+
+    fn records(self, gtid: Gtid) -> Result<Vec<(UnixMillis, Record)>, StoreError> {
+        let rows = Records::decode(self.rows.as_slice())
+            .map_err(|error| corrupt(gtid, &format!("its records cannot be told apart: {error}")))?;
+        let (mut records, mut before_end) = (Vec::with_capacity(rows.rows.len()), Sum::default());
+        for row in rows.rows.into_iter().map(StoredRow::from) {
+            records.push(row.decode(gtid)?);
+            if outcome(&records).is_none() {
+                before_end.add(row.checksum());
+            }
+        }
+        if outcome(&records) != Some(self.committed) {
+            return Err(corrupt(gtid, "it is listed with an outcome that its records do not have"));
+        }
+        if self.before_end.is_some_and(|sum| sum != before_end) {
+            return Err(corrupt(gtid, "some of its records are missing"));
+        }
+        Ok(records)
+    }
 }
 
 /// How a transaction ended; `None` while it is live.
@@ -196,19 +204,12 @@ pub(super) fn list_ended(connection: &Connection, filter: &Filter) -> Result<Vec
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(list_sql(filter)).map_err(read_error)?;
     let gtids = statement
-        .query_map(params![before, limit, filter.committed, filter.name], |row| {
-            Ok((row.get(0)?, row.get::<_, bool>(1)?))
-        })
+        .query_map(params![before, limit, filter.committed, filter.name], |row| row.get(0))
         .map_err(read_error)?;
     let mut ended = Vec::new();
-    for row in gtids {
-        let (bytes, committed) = row.map_err(read_error)?;
-        let gtid = gtid_of(bytes)?;
-        let stored = get(connection, gtid)?.ok_or_else(|| corrupt(gtid, "its records are missing"))?;
-        if outcome(&stored.records) != Some(committed) {
-            return Err(corrupt(gtid, "it is listed with an outcome that its records do not have"));
-        }
-        ended.push(stored);
+    for bytes in gtids {
+        let gtid = gtid_of(bytes.map_err(read_error)?)?;
+        ended.push(get(connection, gtid)?.ok_or_else(|| corrupt(gtid, "its records are missing"))?);
     }
     Ok(ended)
 }
@@ -218,20 +219,18 @@ pub(super) fn list_ended(connection: &Connection, filter: &Filter) -> Result<Vec
 pub(super) fn list_sql(filter: &Filter) -> &'static str {
     match (filter.name.as_deref(), filter.committed) {
         (Some(name), _) if !name.is_empty() => {
-            "SELECT gtid, committed FROM txn INDEXED BY txn_name
-             WHERE committed IS NOT NULL AND name <> '' AND name = ?4
-               AND gtid < ?1 AND (?3 IS NULL OR committed = ?3)
+            "SELECT gtid FROM ended INDEXED BY ended_name
+             WHERE name <> '' AND name = ?4 AND gtid < ?1 AND (?3 IS NULL OR committed = ?3)
              ORDER BY gtid DESC LIMIT ?2"
         }
         (None, Some(false)) => {
-            "SELECT gtid, committed FROM txn INDEXED BY txn_rolled_back
+            "SELECT gtid FROM ended INDEXED BY ended_rolled_back
              WHERE committed = 0 AND gtid < ?1 AND ?3 IS NOT NULL AND ?4 IS NULL
              ORDER BY gtid DESC LIMIT ?2"
         }
         _ => {
-            "SELECT gtid, committed FROM txn NOT INDEXED
-             WHERE committed IS NOT NULL
-               AND gtid < ?1 AND (?3 IS NULL OR committed = ?3) AND (?4 IS NULL OR name = ?4)
+            "SELECT gtid FROM ended NOT INDEXED
+             WHERE gtid < ?1 AND (?3 IS NULL OR committed = ?3) AND (?4 IS NULL OR name = ?4)
              ORDER BY gtid DESC LIMIT ?2"
         }
     }
@@ -240,7 +239,7 @@ pub(super) fn list_sql(filter: &Filter) -> &'static str {
 /// The transaction with this key; the first one, should there be several.
 pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid>, StoreError> {
     let found: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT gtid FROM txn INDEXED BY txn_key WHERE key = ?1 ORDER BY gtid LIMIT 1")
+        .prepare_cached("SELECT gtid FROM keyed WHERE key = ?1 ORDER BY gtid LIMIT 1")
         .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
         .map_err(read_error)?;
     let Some(gtid) = found.map(gtid_of).transpose()? else { return Ok(None) };
@@ -253,22 +252,6 @@ pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid
         true => Ok(Some(gtid)),
         false => Err(corrupt(gtid, "it is listed with an idempotency key that its records do not have")),
     }
-}
-
-fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
-    Ok(StoredRow {
-        epoch: row.get(1)?,
-        seq: row.get(2)?,
-        at: row.get(3)?,
-        crc: row.get(4)?,
-        body: row.get(5)?,
-    })
-}
-
-/// As the right-hand side of an outer join: absent when there is no such row.
-fn optional_row(row: &Row<'_>) -> rusqlite::Result<Option<StoredRow>> {
-    let epoch: Option<i64> = row.get(1)?;
-    if epoch.is_none() { Ok(None) } else { stored_row(row).map(Some) }
 }
 
 fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {

@@ -1,6 +1,6 @@
 //! Records as rows: encoding, checksum, and what the projection needs to know of each.
 
-use concord_proto::store::{Record, record::Kind};
+use concord_proto::store::{Record, RecordRow, record::Kind};
 use concord_protocol::Gtid;
 use prost::Message as _;
 
@@ -57,6 +57,17 @@ pub(super) struct StoredRow {
 }
 
 impl StoredRow {
+    /// From a result with the columns `epoch`, `seq`, `at_ms`, `crc` and `body`, of which the first is at `first`.
+    pub(super) fn read(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        Ok(StoredRow {
+            epoch: row.get(first)?,
+            seq: row.get(first + 1)?,
+            at: row.get(first + 2)?,
+            crc: row.get(first + 3)?,
+            body: row.get(first + 4)?,
+        })
+    }
+
     /// Its checksum. To be believed once the record has been read back.
     pub(super) fn checksum(&self) -> u32 {
         u32::try_from(self.crc).unwrap_or_default()
@@ -74,6 +85,31 @@ impl StoredRow {
         }
         let record = Record::decode(self.body.as_slice()).map_err(|error| corrupt(error.to_string()))?;
         Ok((UnixMillis(self.at.unsigned_abs()), record))
+    }
+}
+
+/// As one of the rows of an ended transaction. What does not fit has been damaged, and stays so: its checksum tells.
+impl From<StoredRow> for RecordRow {
+    fn from(row: StoredRow) -> Self {
+        RecordRow {
+            epoch: u32::try_from(row.epoch).unwrap_or(u32::MAX),
+            seq: u64::try_from(row.seq).unwrap_or(u64::MAX),
+            at_ms: u64::try_from(row.at).unwrap_or(u64::MAX),
+            crc: u32::try_from(row.crc).unwrap_or_default(),
+            body: row.body.into(),
+        }
+    }
+}
+
+impl From<RecordRow> for StoredRow {
+    fn from(row: RecordRow) -> Self {
+        StoredRow {
+            epoch: row.epoch.into(),
+            seq: i64::try_from(row.seq).unwrap_or(i64::MAX),
+            at: i64::try_from(row.at_ms).unwrap_or(i64::MAX),
+            crc: row.crc.into(),
+            body: row.body.into(),
+        }
     }
 }
 

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::store::Records;
 use concord_protocol::{ClusterId, Epoch};
+use prost::Message as _;
 use rusqlite::config::DbConfig;
+use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::directory::{Directory, length};
 use super::explain;
+use super::row::StoredRow;
 use super::seal::{self, Seal, Watermark};
 use crate::store::StoreError;
 
@@ -22,7 +26,8 @@ const PAGE_SIZE: u32 = 4096;
 
 /// How to get from each schema version to the next; the number of them is the version that this program knows.
 /// Never change one that was released: add another.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql"), include_str!("schema/002.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("schema/001.sql"), include_str!("schema/002.sql"), include_str!("schema/003.sql")];
 
 /// How long to wait for another program (an operator's `sqlite3`, a backup) that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,8 +65,9 @@ pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened,
     migrate(&mut connection, version, migrations).map_err(failed)?;
     let mut seal = match found {
         Some(seal) => seal,
-        None => load(&connection, file)?,
+        None => load(&connection, file, u32::MAX)?,
     };
+    seal.find_newest(&connection).map_err(failed)?;
     let (cluster_id, epoch) = begin_epoch(&mut connection, &mut seal, file)?;
     let path = directory.watermark_file();
     let watermark = Watermark::create(&path, seal.commits()).map_err(|error| StoreError::Open {
@@ -97,7 +103,7 @@ fn find(
     directory: &Directory,
 ) -> Result<Option<Seal>, StoreError> {
     let file = directory.store_file();
-    let seal = if version < seal::SINCE { None } else { Some(load(connection, &file)?) };
+    let seal = if version < seal::SINCE { None } else { Some(load(connection, &file, version)?) };
     let there = seal.as_ref().map_or(0, Seal::commits);
     match acknowledged {
         Some(acknowledged) if acknowledged > there => Err(missing(directory, acknowledged, there)),
@@ -119,8 +125,8 @@ fn missing(directory: &Directory, acknowledged: i64, there: i64) -> StoreError {
     }
 }
 
-fn load(connection: &Connection, file: &Path) -> Result<Seal, StoreError> {
-    Seal::load(connection)
+fn load(connection: &Connection, file: &Path, version: u32) -> Result<Seal, StoreError> {
+    Seal::load(connection, version)
         .map_err(|error| open_error(file, &error))?
         .map_err(|reason| StoreError::Open { path: file.to_path_buf(), reason })
 }
@@ -214,6 +220,8 @@ pub(super) fn checkpoint(connection: &Connection, how: Checkpoint) -> rusqlite::
 
 /// Brings the schema up to date, each version in a transaction of its own.
 fn migrate(connection: &mut Connection, version: u32, migrations: &[&str]) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_aggregate_function("concord_rows", 5, flags, EndedRows)?;
     for (sql, version) in migrations.iter().zip(1u32..).skip(version as usize) {
         let step = connection.transaction()?;
         step.execute_batch(sql)?;
@@ -222,6 +230,27 @@ fn migrate(connection: &mut Connection, version: u32, migrations: &[&str]) -> ru
         step.commit()?;
     }
     Ok(())
+}
+
+/// For 003.sql: the records of an ended transaction, for its row.
+struct EndedRows;
+
+impl Aggregate<Records, Vec<u8>> for EndedRows {
+    fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<Records> {
+        Ok(Records::default())
+    }
+
+    fn step(&self, context: &mut Context<'_>, records: &mut Records) -> rusqlite::Result<()> {
+        // Null where all records are missing: that is for readers to find.
+        let Some(epoch) = context.get(0)? else { return Ok(()) };
+        let (seq, at, crc, body) = (context.get(1)?, context.get(2)?, context.get(3)?, context.get(4)?);
+        records.rows.push(StoredRow { epoch, seq, at, crc, body }.into());
+        Ok(())
+    }
+
+    fn finalize(&self, _: &mut Context<'_>, records: Option<Records>) -> rusqlite::Result<Vec<u8>> {
+        Ok(records.unwrap_or_default().encode_to_vec())
+    }
 }
 
 /// Reads the cluster id, or draws it for a new store, and raises the epoch.

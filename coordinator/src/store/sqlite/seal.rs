@@ -7,14 +7,14 @@
 //!
 //! - The **seal**, a table of one row that is written with every commit. It counts the commits, and the records that
 //!   live transactions have. When the store is opened, the records are counted again. Those of a transaction that has
-//!   ended are counted in its row of `txn`, and again when it is read.
+//!   ended are counted in its row of `ended`, and again when it is read.
 //! - The **watermark**, a file of its own. It says how many commits there were when the last one was acknowledged; the
 //!   seal must count as many. It is written after the log was synced and before anybody is told, and is not synced
 //!   itself: a power failure may leave an older one, which demands less. So there is no false alarm, and no price.
 //!
 //! Not noticed: the loss of what was acknowledged in the last seconds before a power failure by a disk that said that
 //! it had it, and has neither the log's end nor the watermark; a hidden entry of a key; a transaction that has ended,
-//! where its rows of both tables are hidden.
+//! where its row is hidden and its entry of the index that says that there is one.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -27,6 +27,15 @@ use rusqlite::{Connection, params};
 
 /// The schema version with which the seal came.
 pub(super) const SINCE: u32 = 2;
+/// The schema version with which ended transactions have a table of their own.
+const ENDED_SINCE: u32 = 3;
+
+/// The records of live transactions.
+const LIVE: &str = "SELECT gtid, crc FROM record";
+/// The same, of a store from before there was a table for those that have ended.
+const LISTED_LIVE: &str =
+    "SELECT t.gtid, r.crc FROM txn t INDEXED BY txn_live JOIN record r ON r.gtid = t.gtid
+     WHERE t.committed IS NULL";
 
 /// How many records there are, and the sum of their checksums.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,23 +58,22 @@ pub(super) struct Seal {
     commits: i64,
     live: HashMap<[u8; 16], Sum>,
     all: Sum,
+    /// The newest transaction that has records, live or ended.
+    newest: Option<[u8; 16]>,
 }
 
 impl Seal {
-    /// Reads the seal and everything live.
+    /// Reads the seal and everything live, of a store with this schema version.
     ///
     /// # Errors
     /// SQLite's; or, as the inner result, how they differ: the file is damaged.
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Result<Self, Arc<str>>> {
+    pub(super) fn load(connection: &Connection, version: u32) -> rusqlite::Result<Result<Self, Arc<str>>> {
         let (commits, records, checksums) =
             connection.query_row("SELECT commits, records, checksums FROM seal", [], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?;
         let mut seal = Seal { commits, ..Seal::default() };
-        let mut live = connection.prepare(
-            "SELECT t.gtid, r.crc FROM txn t INDEXED BY txn_live JOIN record r ON r.gtid = t.gtid
-             WHERE t.committed IS NULL",
-        )?;
+        let mut live = connection.prepare(if version < ENDED_SINCE { LISTED_LIVE } else { LIVE })?;
         let mut rows = live.query([])?;
         while let Some(row) = rows.next()? {
             seal.count(row.get(0)?, row.get(1)?);
@@ -91,9 +99,27 @@ impl Seal {
         self.live.get(&gtid.to_bytes()).copied().unwrap_or_default()
     }
 
+    /// Whether a transaction is newer than all that have records.
+    pub(super) fn is_new(&self, gtid: Gtid) -> bool {
+        self.newest < Some(gtid.to_bytes())
+    }
+
+    /// Learns which transaction is the newest.
+    pub(super) fn find_newest(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let sql = "SELECT max(coalesce((SELECT max(gtid) FROM record), x''), coalesce((SELECT max(gtid) FROM ended), x''))";
+        let newest: Vec<u8> = connection.query_row(sql, [], |row| row.get(0))?;
+        self.newest = <[u8; 16]>::try_from(newest).ok();
+        Ok(())
+    }
+
     /// A live transaction has another record.
     pub(super) fn add(&mut self, gtid: Gtid, crc: u32) {
+        self.see(gtid);
         self.count(gtid.to_bytes(), crc);
+    }
+
+    fn see(&mut self, gtid: Gtid) {
+        self.newest = self.newest.max(Some(gtid.to_bytes()));
     }
 
     fn count(&mut self, gtid: [u8; 16], crc: u32) {
@@ -103,6 +129,7 @@ impl Seal {
 
     /// A transaction has ended, if it was live.
     pub(super) fn end(&mut self, gtid: Gtid) {
+        self.see(gtid);
         if let Some(sum) = self.live.remove(&gtid.to_bytes()) {
             self.all.records -= sum.records;
             self.all.checksums -= sum.checksums;

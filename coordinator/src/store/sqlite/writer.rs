@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_crash_points::crash_point;
+use concord_proto::store::{Record, RecordRow, Records, record::Kind};
 use concord_protocol::Epoch;
 use concord_seeded_bugs::seeded_bug;
-use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
+use prost::Message as _;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::directory::{Directory, wal_file};
 use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
-use super::row::{Mark, Row, checksum, to_sql};
+use super::row::{Mark, Row, StoredRow, checksum, to_sql};
 use super::schema::{self, Checkpoint};
 use super::seal::{Seal, Sum, Watermark};
 use super::{Counts, Faults, explain};
@@ -176,13 +178,7 @@ impl Writer {
         {
             let mut statements = Statements::prepare(&transaction)?;
             for row in batch.iter().flat_map(|append| &append.rows) {
-                let is_live = statements.project(row, &self.seal)?;
-                let crc = statements.insert(row, epoch, seq)?;
-                if is_live {
-                    self.seal.add(row.gtid, crc);
-                } else {
-                    self.seal.end(row.gtid);
-                }
+                statements.write(row, epoch, seq, &mut self.seal)?;
                 seq += 1;
             }
         }
@@ -256,17 +252,16 @@ impl Writer {
         let transaction = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let gtids: Vec<Vec<u8>> = transaction
             .prepare_cached(
-                "SELECT gtid FROM txn INDEXED BY txn_ended_at
-                 WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at, gtid LIMIT ?2",
+                "SELECT gtid FROM ended INDEXED BY ended_at WHERE ended_at < ?1 ORDER BY ended_at, gtid LIMIT ?2",
             )?
             .query_map(params![before, step as i64], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         {
-            let mut records = transaction.prepare_cached("DELETE FROM record WHERE gtid = ?1")?;
-            let mut projection = transaction.prepare_cached("DELETE FROM txn WHERE gtid = ?1")?;
+            let mut ended = transaction.prepare_cached("DELETE FROM ended WHERE gtid = ?1")?;
+            let mut keyed = transaction.prepare_cached(FORGET_KEY)?;
             for gtid in &gtids {
-                records.execute([gtid])?;
-                projection.execute([gtid])?;
+                ended.execute([gtid])?;
+                keyed.execute([gtid])?;
             }
         }
         transaction.commit()?;
@@ -348,54 +343,114 @@ impl Failure {
     }
 }
 
+const FORGET_KEY: &str = "DELETE FROM keyed WHERE gtid = ?1";
+
 /// The statements of the hot path.
 struct Statements<'c> {
+    connection: &'c Connection,
     insert: CachedStatement<'c>,
-    exists: CachedStatement<'c>,
-    begun: CachedStatement<'c>,
+    keyed: CachedStatement<'c>,
+    take: CachedStatement<'c>,
     ended: CachedStatement<'c>,
 }
 
 impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Statements {
+            connection,
             insert: connection.prepare_cached(
                 "INSERT INTO record (gtid, epoch, seq, at_ms, crc, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?,
-            exists: connection.prepare_cached("INSERT INTO txn (gtid) VALUES (?1) ON CONFLICT DO NOTHING")?,
-            begun: connection.prepare_cached(
-                "INSERT INTO txn (gtid, name, key) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (gtid) DO UPDATE SET name = excluded.name, key = excluded.key
-                 RETURNING committed IS NULL",
+            keyed: connection.prepare_cached("INSERT INTO keyed (key, gtid) VALUES (?1, ?2)")?,
+            take: connection.prepare_cached(
+                "DELETE FROM record WHERE gtid = ?1 RETURNING epoch, seq, at_ms, crc, body",
             )?,
             ended: connection.prepare_cached(
-                "INSERT INTO txn (gtid, committed, ended_at, records, checksums) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (gtid) DO UPDATE SET committed = excluded.committed, ended_at = excluded.ended_at,
-                    records = excluded.records, checksums = excluded.checksums
-                 WHERE committed IS NULL",
+                "INSERT INTO ended (gtid, committed, ended_at, name, records, checksums, rows)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
         })
     }
 
-    /// Answers the checksum.
-    fn insert(&mut self, row: &Row, epoch: i64, seq: i64) -> rusqlite::Result<u32> {
+    /// Writes a record where it belongs: to the log; or, when its transaction ends or has ended, to the row of that.
+    fn write(&mut self, row: &Row, epoch: i64, seq: i64, seal: &mut Seal) -> rusqlite::Result<()> {
+        let gtid = row.gtid.to_bytes();
         let crc = checksum(row.gtid, epoch, seq, row.at, &row.body);
-        self.insert.execute(params![row.gtid.to_bytes(), epoch, seq, row.at, crc, row.body])?;
-        Ok(crc)
+        let is_first = !seal.is_live(row.gtid);
+        if is_first && !seal.is_new(row.gtid) && self.write_late(row, epoch, seq, crc)? {
+            return Ok(());
+        }
+        if let Mark::Begun { key, .. } = &row.mark {
+            self.write_key(&gtid, key.as_deref(), is_first)?;
+        }
+        if let Mark::Ended { committed } = row.mark {
+            self.end(row, committed, stored(row, epoch, seq, crc), seal)?;
+            seal.end(row.gtid);
+            return Ok(());
+        }
+        self.insert.execute(params![gtid, epoch, seq, row.at, crc, row.body])?;
+        seal.add(row.gtid, crc);
+        Ok(())
     }
 
-    /// Keeps the projection in step with a record. Answers whether its transaction is live then.
-    fn project(&mut self, row: &Row, seal: &Seal) -> rusqlite::Result<bool> {
+    /// Moves the records of a transaction that ends with this one.
+    fn end(&mut self, row: &Row, committed: bool, last: StoredRow, seal: &Seal) -> rusqlite::Result<()> {
         let gtid = row.gtid.to_bytes();
-        match &row.mark {
-            Mark::Begun { name, key } => self.begun.query_row(params![gtid, name, key], |row| row.get(0)),
-            Mark::Ended { committed } => {
-                let Sum { records, checksums } = seal.of(row.gtid);
-                self.ended.execute(params![gtid, committed, row.at, records, checksums]).map(|_| false)
-            }
-            Mark::Exists if seal.is_live(row.gtid) => Ok(true),
-            // Where it is known already, it has ended.
-            Mark::Exists => self.exists.execute(params![gtid]).map(|inserted| inserted > 0),
-        }
+        let mut rows: Vec<StoredRow> =
+            self.take.query_map([gtid], |row| StoredRow::read(row, 0))?.collect::<rusqlite::Result<_>>()?;
+        rows.sort_unstable_by_key(|row| (row.epoch, row.seq));
+        rows.push(last);
+        let Sum { records, checksums } = seal.of(row.gtid);
+        let rows = Records { rows: rows.into_iter().map(RecordRow::from).collect() };
+        let (name, rows) = (name_of(&rows), rows.encode_to_vec());
+        self.ended.execute(params![gtid, committed, row.at, name, records, checksums, rows])?;
+        Ok(())
     }
+
+    /// Adds a record to a transaction, if that has ended.
+    fn write_late(&mut self, row: &Row, epoch: i64, seq: i64, crc: u32) -> rusqlite::Result<bool> {
+        let gtid = row.gtid.to_bytes();
+        let found: Option<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT rows FROM ended WHERE gtid = ?1")?
+            .query_row([gtid], |row| row.get(0))
+            .optional()?;
+        let Some(mut rows) = found else { return Ok(false) };
+        // Encoded lists, one behind the other, are the encoding of all that is in them.
+        rows.extend(Records { rows: vec![stored(row, epoch, seq, crc).into()] }.encode_to_vec());
+        self.connection
+            .prepare_cached("UPDATE ended SET rows = ?2 WHERE gtid = ?1")?
+            .execute(params![gtid, rows])?;
+        if let Mark::Begun { name, key } = &row.mark {
+            self.connection
+                .prepare_cached("UPDATE ended SET name = ?2 WHERE gtid = ?1")?
+                .execute(params![gtid, name])?;
+            self.write_key(&gtid, key.as_deref(), false)?;
+        }
+        Ok(true)
+    }
+
+    /// A transaction begins with this key, if with any; again, unless it `is_first`.
+    fn write_key(&mut self, gtid: &[u8; 16], key: Option<&str>, is_first: bool) -> rusqlite::Result<()> {
+        if !is_first {
+            self.connection.prepare_cached(FORGET_KEY)?.execute([gtid])?;
+        }
+        if let Some(key) = key {
+            self.keyed.execute(params![key, gtid])?;
+        }
+        Ok(())
+    }
+}
+
+fn stored(row: &Row, epoch: i64, seq: i64, crc: u32) -> StoredRow {
+    StoredRow { epoch, seq, at: row.at, crc: crc.into(), body: row.body.clone() }
+}
+
+/// As the transaction began, the last time that it did. Empty for one that did not.
+fn name_of(rows: &Records) -> String {
+    let begun = |row: &RecordRow| match Record::decode(row.body.clone()).ok()?.kind? {
+        Kind::Begun(begun) => Some(begun.name),
+        _ => None,
+    };
+    rows.rows.iter().rev().find_map(begun).unwrap_or_default()
 }
