@@ -20,6 +20,7 @@ mod directory;
 mod faults;
 mod queue;
 mod reader;
+mod recent;
 mod row;
 mod schema;
 mod seal;

@@ -28,16 +28,21 @@ pub(super) enum Mark {
 
 impl From<Entry> for Row {
     fn from(entry: Entry) -> Self {
-        let body = entry.record.encode_to_vec();
-        let mark = match entry.record.kind {
+        let (body, mark) = (entry.record.encode_to_vec(), Mark::of(&entry.record));
+        Row { gtid: entry.gtid, at: to_sql(entry.at), body, mark }
+    }
+}
+
+impl Mark {
+    pub(super) fn of(record: &Record) -> Mark {
+        match &record.kind {
             Some(Kind::Begun(begun)) => {
-                let key = Some(begun.idempotency_key).filter(|key| !key.is_empty());
-                Mark::Begun { name: begun.name, key }
+                let key = Some(&begun.idempotency_key).filter(|key| !key.is_empty());
+                Mark::Begun { name: begun.name.clone(), key: key.cloned() }
             }
             Some(Kind::Ended(ended)) => Mark::Ended { committed: ended.committed },
             _ => Mark::Exists,
-        };
-        Row { gtid: entry.gtid, at: to_sql(entry.at), body, mark }
+        }
     }
 }
 
@@ -47,7 +52,7 @@ pub(super) fn to_sql(at: UnixMillis) -> i64 {
 }
 
 /// A row of the table `record`, without its gtid.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StoredRow {
     pub(super) epoch: i64,
     pub(super) seq: i64,

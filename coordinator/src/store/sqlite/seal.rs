@@ -18,7 +18,8 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -186,8 +187,7 @@ impl Watermark {
 
     /// So many commits are acknowledged from now on. Not synced, and always as long: it needs no room.
     pub(super) fn set(&mut self, commits: i64) -> io::Result<()> {
-        self.0.seek(SeekFrom::Start(0))?;
-        self.0.write_all(encode(commits).as_bytes())
+        self.0.write_all_at(encode(commits).as_bytes(), 0)
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_crash_points::crash_point;
-use concord_proto::store::{Record, RecordRow, Records, record::Kind};
+use concord_proto::store::Record;
 use concord_protocol::Epoch;
 use concord_seeded_bugs::seeded_bug;
 use prost::Message as _;
@@ -23,6 +23,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionB
 use super::directory::{Directory, wal_file};
 use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
+use super::recent::{self, Recent, Rows};
 use super::row::{Mark, Row, StoredRow, checksum, to_sql};
 use super::schema::{self, Checkpoint};
 use super::seal::{Seal, Sum, Watermark};
@@ -44,6 +45,7 @@ pub(super) struct Writer {
     file: PathBuf,
     epoch: Epoch,
     seal: Seal,
+    recent: Recent,
     watermark: Watermark,
     /// Of the next record.
     seq: i64,
@@ -110,6 +112,7 @@ impl Writer {
             _directory: parts.directory,
             epoch: parts.epoch,
             seal: parts.seal,
+            recent: Recent::default(),
             watermark: parts.watermark,
             seq: 0,
             full: true,
@@ -176,9 +179,9 @@ impl Writer {
         let connection = self.connection.as_mut().ok_or(Failure::Gone)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut statements = Statements::prepare(&transaction)?;
+            let mut statements = Statements::prepare(&transaction, &mut self.seal, &mut self.recent)?;
             for row in batch.iter().flat_map(|append| &append.rows) {
-                statements.write(row, epoch, seq, &mut self.seal)?;
+                statements.write(row, epoch, seq)?;
                 seq += 1;
             }
         }
@@ -345,26 +348,32 @@ impl Failure {
 
 const FORGET_KEY: &str = "DELETE FROM keyed WHERE gtid = ?1";
 
-/// The statements of the hot path.
+/// The statements of the hot path, and what the writer knows without asking.
 struct Statements<'c> {
     connection: &'c Connection,
+    seal: &'c mut Seal,
+    recent: &'c mut Recent,
     insert: CachedStatement<'c>,
     keyed: CachedStatement<'c>,
-    take: CachedStatement<'c>,
+    remove: CachedStatement<'c>,
     ended: CachedStatement<'c>,
 }
 
 impl<'c> Statements<'c> {
-    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+    fn prepare(
+        connection: &'c Connection,
+        seal: &'c mut Seal,
+        recent: &'c mut Recent,
+    ) -> rusqlite::Result<Self> {
         Ok(Statements {
             connection,
+            seal,
+            recent,
             insert: connection.prepare_cached(
                 "INSERT INTO record (gtid, epoch, seq, at_ms, crc, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?,
             keyed: connection.prepare_cached("INSERT INTO keyed (key, gtid) VALUES (?1, ?2)")?,
-            take: connection.prepare_cached(
-                "DELETE FROM record WHERE gtid = ?1 RETURNING epoch, seq, at_ms, crc, body",
-            )?,
+            remove: connection.prepare_cached("DELETE FROM record WHERE gtid = ?1")?,
             ended: connection.prepare_cached(
                 "INSERT INTO ended (gtid, committed, ended_at, name, records, checksums, rows)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -373,42 +382,60 @@ impl<'c> Statements<'c> {
     }
 
     /// Writes a record where it belongs: to the log; or, when its transaction ends or has ended, to the row of that.
-    fn write(&mut self, row: &Row, epoch: i64, seq: i64, seal: &mut Seal) -> rusqlite::Result<()> {
+    fn write(&mut self, row: &Row, epoch: i64, seq: i64) -> rusqlite::Result<()> {
         let gtid = row.gtid.to_bytes();
         let crc = checksum(row.gtid, epoch, seq, row.at, &row.body);
-        let is_first = !seal.is_live(row.gtid);
-        if is_first && !seal.is_new(row.gtid) && self.write_late(row, epoch, seq, crc)? {
+        let stored = StoredRow { epoch, seq, at: row.at, crc: crc.into(), body: row.body.clone() };
+        let is_first = !self.seal.is_live(row.gtid);
+        if is_first && !self.seal.is_new(row.gtid) && self.write_late(row, &stored)? {
             return Ok(());
         }
         if let Mark::Begun { key, .. } = &row.mark {
             self.write_key(&gtid, key.as_deref(), is_first)?;
         }
         if let Mark::Ended { committed } = row.mark {
-            self.end(row, committed, stored(row, epoch, seq, crc), seal)?;
-            seal.end(row.gtid);
-            return Ok(());
+            return self.end(row, committed, stored, is_first);
         }
         self.insert.execute(params![gtid, epoch, seq, row.at, crc, row.body])?;
-        seal.add(row.gtid, crc);
+        self.seal.add(row.gtid, crc);
+        self.recent.add(gtid, stored, &row.mark, is_first);
         Ok(())
     }
 
-    /// Moves the records of a transaction that ends with this one.
-    fn end(&mut self, row: &Row, committed: bool, last: StoredRow, seal: &Seal) -> rusqlite::Result<()> {
+    /// Moves the records of a transaction that ends with this one; which is its only one if `is_first`.
+    fn end(&mut self, row: &Row, committed: bool, last: StoredRow, is_first: bool) -> rusqlite::Result<()> {
         let gtid = row.gtid.to_bytes();
-        let mut rows: Vec<StoredRow> =
-            self.take.query_map([gtid], |row| StoredRow::read(row, 0))?.collect::<rusqlite::Result<_>>()?;
-        rows.sort_unstable_by_key(|row| (row.epoch, row.seq));
-        rows.push(last);
-        let Sum { records, checksums } = seal.of(row.gtid);
-        let rows = Records { rows: rows.into_iter().map(RecordRow::from).collect() };
-        let (name, rows) = (name_of(&rows), rows.encode_to_vec());
-        self.ended.execute(params![gtid, committed, row.at, name, records, checksums, rows])?;
+        let mut rows = match self.recent.take(gtid) {
+            Some(rows) => rows,
+            None => self.read_back(gtid)?,
+        };
+        rows.push(last, &row.mark);
+        if !is_first {
+            self.remove.execute([gtid])?;
+        }
+        let Sum { records, checksums } = self.seal.of(row.gtid);
+        let Rows { name, encoded } = rows;
+        self.ended.execute(params![gtid, committed, row.at, name, records, checksums, encoded])?;
+        self.seal.end(row.gtid);
         Ok(())
+    }
+
+    /// What the log holds of a transaction. What cannot be understood of it is kept as it is.
+    fn read_back(&self, gtid: [u8; 16]) -> rusqlite::Result<Rows> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq",
+        )?;
+        let mut rows = Rows::default();
+        for row in select.query_map([gtid], |row| StoredRow::read(row, 0))? {
+            let row = row?;
+            let mark = Record::decode(row.body.as_slice()).map_or(Mark::Exists, |record| Mark::of(&record));
+            rows.push(row, &mark);
+        }
+        Ok(rows)
     }
 
     /// Adds a record to a transaction, if that has ended.
-    fn write_late(&mut self, row: &Row, epoch: i64, seq: i64, crc: u32) -> rusqlite::Result<bool> {
+    fn write_late(&mut self, row: &Row, stored: &StoredRow) -> rusqlite::Result<bool> {
         let gtid = row.gtid.to_bytes();
         let found: Option<Vec<u8>> = self
             .connection
@@ -416,8 +443,7 @@ impl<'c> Statements<'c> {
             .query_row([gtid], |row| row.get(0))
             .optional()?;
         let Some(mut rows) = found else { return Ok(false) };
-        // Encoded lists, one behind the other, are the encoding of all that is in them.
-        rows.extend(Records { rows: vec![stored(row, epoch, seq, crc).into()] }.encode_to_vec());
+        rows.extend(recent::encode(stored.clone()));
         self.connection
             .prepare_cached("UPDATE ended SET rows = ?2 WHERE gtid = ?1")?
             .execute(params![gtid, rows])?;
@@ -440,17 +466,4 @@ impl<'c> Statements<'c> {
         }
         Ok(())
     }
-}
-
-fn stored(row: &Row, epoch: i64, seq: i64, crc: u32) -> StoredRow {
-    StoredRow { epoch, seq, at: row.at, crc: crc.into(), body: row.body.clone() }
-}
-
-/// As the transaction began, the last time that it did. Empty for one that did not.
-fn name_of(rows: &Records) -> String {
-    let begun = |row: &RecordRow| match Record::decode(row.body.clone()).ok()?.kind? {
-        Kind::Begun(begun) => Some(begun.name),
-        _ => None,
-    };
-    rows.rows.iter().rev().find_map(begun).unwrap_or_default()
 }
