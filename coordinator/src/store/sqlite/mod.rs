@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  append ──▶ queue ──▶ writer thread ──▶ concord.db-wal ──▶ concord.db
-//!                       one SQL transaction       checkpoints
-//!                       for all that waits
+//!                       one SQL transaction      ▲   checkpoints
+//!                       for all that waits       └── syncs: a thread
 //!  get, list … ──▶ reader threads ──▶ read-only connections
 //! ```
 //!
 //! The contract's rules and where they are kept: order, forced, lazy, all or nothing and group commit in
-//! `queue` and `writer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`; what
+//! `queue`, `writer` and `syncer`; one owner in `directory`; epochs and versions in `schema`; checksums in `row`; what
 //! SQLite does not notice in `seal`.
 //!
 //! The log (table `record`) holds what is live; a transaction that ends moves to a row of the table `ended`, with all its
@@ -24,10 +24,12 @@ mod recent;
 mod row;
 mod schema;
 mod seal;
+mod syncer;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +45,7 @@ use self::directory::Directory;
 use self::queue::{Append, Purge, Queue};
 use self::reader::Readers;
 use self::row::Row;
+use self::syncer::{Disk, Syncer};
 #[cfg(test)]
 pub(super) use self::tests::SqliteSubject;
 use self::writer::{Parts, Writer};
@@ -113,16 +116,21 @@ impl SqliteStore {
         );
         let (queue, counts, faults) =
             (Arc::new(Queue::new(&options)), Arc::<Counts>::default(), Arc::<Faults>::default());
+        #[cfg(test)]
         faults.synced(&file);
+        let disk =
+            Disk::new(&file, opened.watermark, Arc::clone(&queue), Arc::clone(&counts), faults.clone());
+        let syncer = disk
+            .and_then(Syncer::start)
+            .map_err(|error| failed(format!("no thread for syncing: {error}")))?;
         let writer = Writer::new(Parts {
             connection: opened.connection,
             epoch: opened.epoch,
             seal: opened.seal,
-            watermark: opened.watermark,
             directory,
             queue: Arc::clone(&queue),
             counts: Arc::clone(&counts),
-            faults: Arc::clone(&faults),
+            syncer,
             readers: Arc::clone(&readers),
             log_pages_max: options.log_pages_max,
         })
@@ -234,50 +242,51 @@ struct Counts {
 /// Faults that tests inject; in production there are none.
 #[derive(Debug, Default)]
 struct Faults {
-    /// The next synced commit reports that its sync failed.
+    /// The next sync fails.
     #[cfg(test)]
     fail_sync: std::sync::atomic::AtomicBool,
-    /// How long the log was at the last synced commit: what a power failure leaves of it at least.
+    /// How long the log was when the last sync began: what a power failure leaves of it at least.
     #[cfg(test)]
     synced_length: AtomicU64,
 }
 
 #[cfg(not(test))]
 impl Faults {
-    fn committed(&self, _connection: &rusqlite::Connection, _forced: bool) -> rusqlite::Result<()> {
-        Ok(())
+    fn sync(&self, _store: &Path, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        sync()
     }
-
-    fn synced(&self, _file: &Path) {}
 }
 
 #[cfg(test)]
 impl Faults {
-    /// Believes the connection, not the writer, about what was synced.
-    fn committed(&self, connection: &rusqlite::Connection, forced: bool) -> rusqlite::Result<()> {
-        const FULL: i32 = 2;
-        if forced && self.fail_sync.swap(false, Ordering::SeqCst) {
-            let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-            return Err(rusqlite::Error::SqliteFailure(error, None));
+    fn sync(&self, store: &Path, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.fail_sync.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::other("a test has it fail"));
         }
-        if connection.pragma_query_value::<i32, _>(None, "synchronous", |row| row.get(0))? == FULL {
-            self.synced(Path::new(connection.path().unwrap_or_default()));
-        }
+        let length = log_length(store);
+        sync()?;
+        self.synced_length.store(length, Ordering::SeqCst);
         Ok(())
     }
 
-    fn synced(&self, file: &Path) {
-        self.synced_length.store(directory::length(&directory::wal_file(file)), Ordering::SeqCst);
+    fn synced(&self, store: &Path) {
+        self.synced_length.store(log_length(store), Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+fn log_length(store: &Path) -> u64 {
+    directory::length(&directory::wal_file(store))
+}
+
+const CHECK_THE_DISK: &str =
+    "the disk, or the file system, reports an error; check it before you start again";
 
 /// What SQLite says, for an operator: what is wrong and what to do about it.
 fn explain(error: &rusqlite::Error) -> String {
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; make room and start again",
-        Some(ErrorCode::SystemIoFailure) => {
-            "the disk, or the file system, reports an error; check it before you start again"
-        }
+        Some(ErrorCode::SystemIoFailure) => CHECK_THE_DISK,
         Some(ErrorCode::NotADatabase) => "the file is not an SQLite database, or its header is damaged",
         Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

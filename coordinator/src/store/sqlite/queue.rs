@@ -187,9 +187,13 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Refuses everything that waits, and everything that will come.
-    pub(super) fn fail(&self, error: &StoreError) {
+    /// Refuses everything that waits, and everything that will come. Answers with what: the first failure.
+    pub(super) fn fail(&self, error: StoreError) -> StoreError {
         let mut state = self.lock();
+        let error = match &state.over {
+            Some(before @ StoreError::Failed(_)) => before.clone(),
+            _ => error,
+        };
         state.over = Some(error.clone());
         let jobs = std::mem::take(&mut state.jobs);
         (state.rows, state.bytes, state.forced, state.others) = (0, 0, 0, 0);
@@ -206,6 +210,17 @@ impl Queue {
                 }
             }
         }
+        error
+    }
+
+    /// What has failed, if anything has.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.over().filter(|error| !matches!(error, StoreError::Closed))
+    }
+
+    /// Whether nothing waits for the writer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().jobs.is_empty()
     }
 
     /// Why nothing more is taken, if so.

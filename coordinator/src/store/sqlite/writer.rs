@@ -1,33 +1,31 @@
 //! The only thread that writes. What makes its commits durable:
 //!
-//! - A commit with a forced append is made with `synchronous=FULL`: SQLite syncs its log file at the end of it,
-//!   and with that everything that was written to the file before.
-//! - A commit of lazy appends only is made with `synchronous=NORMAL`: it is written to the log file and not
-//!   synced. Frames of the log count, at recovery, up to the first one that is missing or damaged, so only a
-//!   suffix can be lost (see "Write-ahead logging" and `PRAGMA synchronous` in SQLite's documentation).
+//! - A commit is made with `synchronous=NORMAL`: it is written to the log's file and not synced. Frames of the log count,
+//!   at recovery, up to the first one that is missing or damaged, so only a suffix can be lost (see "Write-ahead
+//!   logging" and `PRAGMA synchronous` in SQLite's documentation).
+//! - If it holds a forced append, the log is synced after it, and only then anybody is told: see `syncer`.
 //! - Checkpoints sync the log before they touch the database file. SQLite's automatic checkpoints are switched
 //!   off, because they swallow errors: a failed sync would go unnoticed. They are made here instead.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_crash_points::crash_point;
 use concord_proto::store::Record;
 use concord_protocol::Epoch;
-use concord_seeded_bugs::seeded_bug;
 use prost::Message as _;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use super::directory::{Directory, wal_file};
+use super::directory::Directory;
 use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
 use super::recent::{self, Recent, Rows};
 use super::row::{Mark, Row, StoredRow, checksum, to_sql};
 use super::schema::{self, Checkpoint};
-use super::seal::{Seal, Sum, Watermark};
-use super::{Counts, Faults, explain};
+use super::seal::{Seal, Sum};
+use super::syncer::{Syncer, Waiting};
+use super::{CHECK_THE_DISK, Counts, explain};
 use crate::store::StoreError;
 
 /// One step of a purge deletes at most this many transactions; appends go between two steps.
@@ -38,20 +36,17 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     queue: Arc<Queue>,
     counts: Arc<Counts>,
-    faults: Arc<Faults>,
     readers: Arc<Readers>,
+    syncer: Syncer,
     /// Released when the writer ends.
     _directory: Directory,
     file: PathBuf,
     epoch: Epoch,
     seal: Seal,
     recent: Recent,
-    watermark: Watermark,
     /// Of the next record.
     seq: i64,
-    /// What `synchronous` is set to: FULL, or else NORMAL.
-    full: bool,
-    /// There are commits that were not synced.
+    /// There are commits that nobody has had synced.
     unsynced: bool,
     log: Log,
 }
@@ -85,11 +80,10 @@ pub(super) struct Parts {
     pub(super) connection: Connection,
     pub(super) epoch: Epoch,
     pub(super) seal: Seal,
-    pub(super) watermark: Watermark,
     pub(super) directory: Directory,
     pub(super) queue: Arc<Queue>,
     pub(super) counts: Arc<Counts>,
-    pub(super) faults: Arc<Faults>,
+    pub(super) syncer: Syncer,
     pub(super) readers: Arc<Readers>,
     pub(super) log_pages_max: u32,
 }
@@ -98,6 +92,7 @@ impl Writer {
     pub(super) fn new(mut parts: Parts) -> rusqlite::Result<Self> {
         let pages = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&pages);
+        parts.connection.pragma_update(None, "synchronous", "NORMAL")?;
         parts.connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
             told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
@@ -106,16 +101,14 @@ impl Writer {
             connection: Some(parts.connection),
             queue: parts.queue,
             counts: parts.counts,
-            faults: parts.faults,
             readers: parts.readers,
+            syncer: parts.syncer,
             file: parts.directory.store_file(),
             _directory: parts.directory,
             epoch: parts.epoch,
             seal: parts.seal,
             recent: Recent::default(),
-            watermark: parts.watermark,
             seq: 0,
-            full: true,
             unsynced: false,
             log: Log { pages, pages_max: parts.log_pages_max, checkpoint_at: parts.log_pages_max },
         })
@@ -135,46 +128,56 @@ impl Writer {
                     return;
                 }
             }
-            if self.queue.over().is_none_or(|error| matches!(error, StoreError::Closed)) {
+            if self.queue.failure().is_none() {
                 self.shorten_log();
             }
         }
     }
 
-    /// Commits a batch and answers those who wait for it.
+    /// Commits a batch. Those who wait for it are answered, at once or when it is synced.
     fn commit(&mut self, batch: Vec<Append>) {
-        let result = self.write(&batch).map_err(|error| self.fail(&error));
-        for append in batch {
+        let written = match self.queue.failure() {
+            Some(error) => Err(error),
+            None => self.write(&batch).map_err(|error| self.fail(&error)),
+        };
+        let dones = batch.into_iter().map(|append| append.done);
+        let result = match written {
+            Ok(true) => return self.sync(Waiting { dones: dones.collect(), commits: self.seal.commits() }),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        for done in dones {
             // Nobody waits any more: no matter, it is written.
-            let _ = append.done.send(result.clone());
+            let _ = done.send(result.clone());
         }
     }
 
-    fn write(&mut self, batch: &[Append]) -> Result<(), Failure> {
+    /// Answers whether somebody waits for a sync.
+    fn write(&mut self, batch: &[Append]) -> Result<bool, Failure> {
         let forced = batch.iter().any(|append| append.forced);
         let rows: usize = batch.iter().map(|append| append.rows.len()).sum();
         if rows > 0 {
             self.write_rows(batch, forced)?;
             self.counts.commits.fetch_add(1, Ordering::Relaxed);
             self.counts.records.fetch_add(rows as u64, Ordering::Relaxed);
-            self.unsynced = !forced;
-        } else if forced && self.unsynced {
-            // Somebody waits for what was appended before. An SQL transaction without changes syncs nothing.
-            self.sync_log()?;
-            self.faults.synced(&self.file);
+            self.unsynced = true;
+        }
+        // Without rows, somebody waits for what was appended before.
+        Ok(forced && (self.unsynced || !self.syncer.is_idle()))
+    }
+
+    /// Has everything synced that is committed. While others wait to be committed, the thread for it does it.
+    fn sync(&mut self, waiting: Waiting) {
+        self.unsynced = false;
+        if self.queue.is_empty() && self.syncer.is_idle() {
+            self.syncer.sync_here(waiting);
         } else {
-            return Ok(());
+            self.syncer.sync(waiting);
         }
-        if forced {
-            self.watermark.set(self.seal.commits()).map_err(Failure::Watermark)?;
-            self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     fn write_rows(&mut self, batch: &[Append], forced: bool) -> Result<(), Failure> {
-        self.set_full(forced && !seeded_bug!("ack-before-sync"))?;
-        let (epoch, faults) = (i64::from(self.epoch.0), Arc::clone(&self.faults));
+        let epoch = i64::from(self.epoch.0);
         let mut seq = self.seq;
         let connection = self.connection.as_mut().ok_or(Failure::Gone)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -188,30 +191,10 @@ impl Writer {
         self.seal.write(&transaction)?;
         crash_point!("coordinator/writer-before", if forced { "forced" } else { "lazy" });
         transaction.commit()?;
-        crash_point!("coordinator/writer-committed", if forced { "forced" } else { "lazy" });
-        faults.committed(connection, forced)?;
-        self.seq = seq;
-        Ok(())
-    }
-
-    /// Makes the next commits sync, or not. SQLite allows it between transactions only, and where the log stays
-    /// the same file, a sync of it covers all earlier writes.
-    fn set_full(&mut self, full: bool) -> Result<(), Failure> {
-        if self.full != full {
-            self.connection()?.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-            self.full = full;
+        if !forced {
+            crash_point!("coordinator/writer-committed", "lazy");
         }
-        Ok(())
-    }
-
-    /// Syncs the log without a commit.
-    fn sync_log(&mut self) -> Result<(), Failure> {
-        File::options()
-            .write(true)
-            .open(wal_file(&self.file))
-            .and_then(|log| log.sync_data())
-            .map_err(Failure::Sync)?;
-        self.unsynced = false;
+        self.seq = seq;
         Ok(())
     }
 
@@ -221,7 +204,7 @@ impl Writer {
             let result = self
                 .connection()
                 .and_then(|connection| Ok(schema::checkpoint(connection, Checkpoint::Passive)?))
-                .and_then(|()| self.watermark.sync().map_err(Failure::Watermark));
+                .and_then(|()| self.syncer.sync_watermark());
             if let Err(error) = result {
                 self.fail(&error);
             }
@@ -231,11 +214,12 @@ impl Writer {
     /// Deletes one step's worth, and queues the rest behind what waits.
     fn purge(&mut self, mut purge: Purge) {
         let step = (purge.limit - purge.deleted).min(PURGE_STEP);
-        match self.purge_step(to_sql(purge.before), step) {
-            Err(error) => {
-                let error = self.fail(&error);
-                let _ = purge.done.send(Err(error));
-            }
+        let deleted = match self.queue.failure() {
+            Some(error) => Err(error),
+            None => self.purge_step(to_sql(purge.before), step).map_err(|error| self.fail(&error)),
+        };
+        match deleted {
+            Err(error) => drop(purge.done.send(Err(error))),
             Ok(deleted) => {
                 purge.deleted += deleted;
                 if deleted < step || purge.deleted == purge.limit || self.queue.over().is_some() {
@@ -251,7 +235,6 @@ impl Writer {
         if step == 0 {
             return Ok(0);
         }
-        self.set_full(false)?;
         let transaction = self.connection()?.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let gtids: Vec<Vec<u8>> = transaction
             .prepare_cached(
@@ -278,21 +261,20 @@ impl Writer {
     /// Syncs what was written lazily, and moves everything to the database file.
     fn close(&mut self) -> Result<(), StoreError> {
         self.readers.close();
-        let Some(connection) = self.connection.take() else {
-            return self
-                .queue
-                .over()
-                .filter(|error| !matches!(error, StoreError::Closed))
-                .map_or(Ok(()), Err);
-        };
-        let result = (|| {
-            if self.unsynced {
-                self.sync_log()?;
-            }
-            schema::checkpoint(&connection, Checkpoint::Truncate)?;
-            self.watermark.sync().map_err(Failure::Watermark)?;
-            connection.close().map_err(|(_, error)| Failure::Sql(error))
-        })();
+        if self.unsynced {
+            self.sync(Waiting { dones: Vec::new(), commits: self.seal.commits() });
+        }
+        self.syncer.end();
+        if let Some(error) = self.queue.failure() {
+            // Without a checkpoint: see `schema::keep_log_on_close`.
+            self.connection = None;
+            return Err(error);
+        }
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        let result = schema::checkpoint(&connection, Checkpoint::Truncate)
+            .map_err(Failure::Sql)
+            .and_then(|()| self.syncer.sync_watermark())
+            .and_then(|()| connection.close().map_err(|(_, error)| Failure::Sql(error)));
         result.map_err(|error| self.fail(&error))
     }
 
@@ -302,8 +284,7 @@ impl Writer {
 
     /// The end: what is on disk is unknown from here on, and nothing may be written to it any more.
     fn fail(&mut self, error: &Failure) -> StoreError {
-        let error = StoreError::Failed(error.explain(&self.file).into());
-        self.queue.fail(&error);
+        let error = self.queue.fail(error.of(&self.file));
         // Without a checkpoint: see `schema::keep_log_on_close`.
         self.connection = None;
         error
@@ -314,7 +295,7 @@ impl Drop for Writer {
     /// Also when the thread panics: nobody must wait for ever.
     fn drop(&mut self) {
         if self.queue.over().is_none() {
-            self.queue.fail(&StoreError::Failed("its writer ended unexpectedly".into()));
+            self.queue.fail(StoreError::Failed("its writer ended unexpectedly".into()));
         }
     }
 }
@@ -335,14 +316,16 @@ impl From<rusqlite::Error> for Failure {
 }
 
 impl Failure {
-    fn explain(&self, file: &std::path::Path) -> String {
+    /// What those are told who use the store in this file.
+    pub(super) fn of(&self, file: &Path) -> StoreError {
         let file = file.display();
-        match self {
+        let reason = match self {
             Failure::Sql(error) => format!("cannot write {file}: {}", explain(error)),
-            Failure::Sync(error) => format!("cannot sync the log of {file}: {error}"),
+            Failure::Sync(error) => format!("cannot sync the log of {file}: {error}: {CHECK_THE_DISK}"),
             Failure::Watermark(error) => format!("cannot write how much of {file} is acknowledged: {error}"),
             Failure::Gone => format!("{file} has failed before"),
-        }
+        };
+        StoreError::Failed(reason.into())
     }
 }
 
