@@ -1,7 +1,7 @@
 //! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
@@ -14,6 +14,8 @@ use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
+/// So many times as long as a step took.
+const PURGE_REST: u32 = 3;
 /// How often to look for something to purge.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long calls in progress may take once everything has drained.
@@ -157,11 +159,12 @@ async fn serve_until(
     }
 }
 
-/// Deletes old history in small steps, for ever.
+/// Deletes old history in small steps, for ever. After each it rests, so that what is live has the most of the store.
 async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
     loop {
+        let start = Instant::now();
         match engine.purge(retention, PURGE_STEP).await {
-            Ok(PURGE_STEP) => tokio::task::yield_now().await,
+            Ok(PURGE_STEP) => tokio::time::sleep(PURGE_REST * start.elapsed()).await,
             Ok(_) => tokio::time::sleep(PURGE_INTERVAL).await,
             Err(error) => {
                 tracing::warn!(%error, "cannot purge old history");

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  append ──▶ queue ──▶ writer thread ──▶ concord.db-wal ──▶ concord.db
-//!                       one SQL transaction      ▲   checkpoints
-//!                       for all that waits       └── syncs: a thread
+//!                       one SQL transaction     ▲       checkpoints:
+//!                       for all that waits      │       a thread
+//!                                               └── syncs: a thread
 //!  get, list … ──▶ reader threads ──▶ read-only connections
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! records. What a checksum covers: records, and the store's two facts. The other columns of `ended` are compared with the
 //! records when it is read. An entry that is missing from the table of keys can go unnoticed, or from a listing.
 
+mod checkpoints;
 mod directory;
 #[cfg(test)]
 mod faults;
@@ -41,6 +43,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
+use self::checkpoints::Checkpoints;
 use self::directory::Directory;
 use self::queue::{Append, Purge, Queue};
 use self::reader::Readers;
@@ -123,6 +126,9 @@ impl SqliteStore {
         let syncer = disk
             .and_then(Syncer::start)
             .map_err(|error| failed(format!("no thread for syncing: {error}")))?;
+        let checkpoints = schema::open_for_checkpoints(&file)?;
+        let checkpoints = Checkpoints::start(checkpoints, file.clone(), Arc::clone(&queue))
+            .map_err(|error| failed(format!("no thread for checkpoints: {error}")))?;
         let writer = Writer::new(Parts {
             connection: opened.connection,
             epoch: opened.epoch,
@@ -131,6 +137,7 @@ impl SqliteStore {
             queue: Arc::clone(&queue),
             counts: Arc::clone(&counts),
             syncer,
+            checkpoints,
             readers: Arc::clone(&readers),
             log_pages_max: options.log_pages_max,
         })

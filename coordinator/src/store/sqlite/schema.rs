@@ -199,6 +199,17 @@ fn keep_log_on_close(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }
 
+/// Opens the file for checkpoints beside a connection that writes.
+pub(super) fn open_for_checkpoints(file: &Path) -> Result<Connection, StoreError> {
+    Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
+        .and_then(|connection| {
+            keep_log_on_close(&connection)?;
+            configure(&connection)?;
+            Ok(connection)
+        })
+        .map_err(|error| open_error(file, &error))
+}
+
 /// How far a checkpoint goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Checkpoint {

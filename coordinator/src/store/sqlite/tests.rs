@@ -80,6 +80,12 @@ fn sample() -> (TempDir, PathBuf) {
     (directory, file)
 }
 
+/// See `checkpoints`.
+#[test]
+fn checkpoints_may_be_made_beside_commits() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
 #[test]
 fn rule_8_a_second_owner_in_this_process_is_refused() {
     let directory = tempfile::tempdir().unwrap();

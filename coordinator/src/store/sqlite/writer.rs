@@ -5,7 +5,7 @@
 //!   logging" and `PRAGMA synchronous` in SQLite's documentation).
 //! - If it holds a forced append, the log is synced after it, and only then anybody is told: see `syncer`.
 //! - Checkpoints sync the log before they touch the database file. SQLite's automatic checkpoints are switched
-//!   off, because they swallow errors: a failed sync would go unnoticed. They are made here instead.
+//!   off, because they swallow errors: a failed sync would go unnoticed. They are made by `checkpoints` and here instead.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use concord_protocol::Epoch;
 use prost::Message as _;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior, params};
 
+use super::checkpoints::Checkpoints;
 use super::directory::Directory;
 use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     counts: Arc<Counts>,
     readers: Arc<Readers>,
     syncer: Syncer,
+    checkpoints: Checkpoints,
     /// Released when the writer ends.
     _directory: Directory,
     file: PathBuf,
@@ -60,6 +62,11 @@ struct Log {
 }
 
 impl Log {
+    /// Whether checkpoints do not keep up.
+    fn is_too_long(&self) -> bool {
+        self.pages.load(Ordering::Relaxed) >= self.pages_max.saturating_mul(3)
+    }
+
     /// Whether it is time for a checkpoint. When readers keep SQLite from starting the log anew, the next one
     /// is not due with the next commit, but when there is something to be moved again.
     fn is_long(&mut self) -> bool {
@@ -84,6 +91,7 @@ pub(super) struct Parts {
     pub(super) queue: Arc<Queue>,
     pub(super) counts: Arc<Counts>,
     pub(super) syncer: Syncer,
+    pub(super) checkpoints: Checkpoints,
     pub(super) readers: Arc<Readers>,
     pub(super) log_pages_max: u32,
 }
@@ -103,6 +111,7 @@ impl Writer {
             counts: parts.counts,
             readers: parts.readers,
             syncer: parts.syncer,
+            checkpoints: parts.checkpoints,
             file: parts.directory.store_file(),
             _directory: parts.directory,
             epoch: parts.epoch,
@@ -198,9 +207,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a checkpoint when the log has become long.
+    /// Has a checkpoint made when the log has become long, and finishes it: what has been committed meanwhile is little.
     fn shorten_log(&mut self) {
-        if self.log.is_long() {
+        if self.log.is_too_long() {
+            self.checkpoints.wait();
+        }
+        if self.checkpoints.take_made() {
             let result = self
                 .connection()
                 .and_then(|connection| Ok(schema::checkpoint(connection, Checkpoint::Passive)?))
@@ -208,6 +220,8 @@ impl Writer {
             if let Err(error) = result {
                 self.fail(&error);
             }
+        } else if self.log.is_long() {
+            self.checkpoints.order();
         }
     }
 
@@ -265,6 +279,7 @@ impl Writer {
             self.sync(Waiting { dones: Vec::new(), commits: self.seal.commits() });
         }
         self.syncer.end();
+        self.checkpoints.end();
         if let Some(error) = self.queue.failure() {
             // Without a checkpoint: see `schema::keep_log_on_close`.
             self.connection = None;
