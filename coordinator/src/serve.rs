@@ -15,7 +15,7 @@ use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
 /// So many times as long as a step took.
-const PURGE_REST: u32 = 3;
+const PURGE_REST: u32 = 4;
 /// How often to look for something to purge.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long calls in progress may take once everything has drained.

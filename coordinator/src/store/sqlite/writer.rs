@@ -30,7 +30,7 @@ use super::{CHECK_THE_DISK, Counts, explain};
 use crate::store::StoreError;
 
 /// One step of a purge deletes at most this many transactions; appends go between two steps.
-const PURGE_STEP: usize = 256;
+const PURGE_STEP: usize = 64;
 
 pub(super) struct Writer {
     /// Absent once closed.

@@ -17,8 +17,10 @@ const DAY_MS: u64 = 86_400_000;
 const LONG_AGO_MS: u64 = 30 * DAY_MS;
 
 pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
-    let (counts, live): (&[u64], usize) =
-        if setup.quick { (&[100_000], 10_000) } else { (&[1_000_000, 10_000_000], 100_000) };
+    let (counts, live, deleted): (&[u64], _, _) = match setup.quick {
+        true => (&[100_000], 10_000, 500_000),
+        false => (&[1_000_000, 10_000_000], 100_000, 2_000_000),
+    };
     let mut outcomes = Vec::new();
     for (number, &count) in counts.iter().enumerate() {
         let stage = with_history(setup, count, &["--retention-days=365"]).await?;
@@ -29,7 +31,7 @@ pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
             outcomes.push(memory(setup, &stage, live, count).await?);
         }
     }
-    outcomes.extend(being_deleted(setup, counts.iter().sum::<u64>() / 2).await?);
+    outcomes.extend(being_deleted(setup, deleted).await?);
     Ok(outcomes)
 }
 
