@@ -25,6 +25,10 @@
 //!     is migrated when it is opened.
 
 mod memory;
+mod queue;
+mod recent;
+mod row;
+mod sql;
 mod sqlite;
 
 #[cfg(test)]
@@ -38,6 +42,7 @@ use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::future::BoxFuture;
 
 pub use memory::MemoryStore;
+pub use sql::{Member, SqlStore};
 pub use sqlite::SqliteStore;
 
 /// Wall-clock time: milliseconds since the Unix epoch. For history and for time-outs across restarts only.

@@ -68,7 +68,8 @@ pub(super) async fn rule_3_lazy_appends_cost_no_sync<S: Subject>() {
         store.append(vec![begun(n, "", ""), decided(n, false)], Durability::Lazy).await.unwrap();
     }
     let counters = store.counters();
-    assert_eq!((counters.syncs, counters.records), (0, 10));
+    assert_eq!(counters.records, 10);
+    assert!(!S::LAZY_IS_FREE || counters.syncs == 0, "{counters:?}");
     assert!(counters.commits >= 1);
 }
 
@@ -126,7 +127,8 @@ pub(super) async fn rule_5_one_forced_append_is_one_sync<S: Subject>() {
         store.append(vec![begun(n, "", ""), decided(n, true)], Durability::Forced).await.unwrap();
         store.append(vec![ended(n, n, true)], Durability::Lazy).await.unwrap();
     }
-    assert_eq!(store.counters().syncs, 10);
+    let syncs = store.counters().syncs;
+    assert!(syncs == 10 || !S::LAZY_IS_FREE && (10..=20).contains(&syncs), "{syncs}");
 }
 
 pub(super) async fn rule_6_failure_is_final<S: Subject>() {

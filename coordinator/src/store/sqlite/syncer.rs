@@ -21,11 +21,11 @@ use concord_seeded_bugs::seeded_bug;
 use tokio::sync::oneshot;
 
 use super::directory::wal_file;
-use super::queue::Queue;
 use super::seal::Watermark;
 use super::writer::Failure;
 use super::{Counts, Faults};
 use crate::store::StoreError;
+use crate::store::queue::Queue;
 
 /// Those who wait for a sync of so many commits, counted from the beginning of the store.
 #[derive(Debug, Default)]

@@ -1,0 +1,205 @@
+//! A connection to a MySQL, MariaDB or PostgreSQL server, and what differs between them.
+//!
+//! Statements go as text, several in one round trip. Values are written into them by [`Dialect::bytes`] and as whole
+//! numbers, which need no quotes: nothing that comes from outside is ever part of a statement as it came.
+
+use std::fmt::Write as _;
+
+use either::Either;
+use futures_util::TryStreamExt as _;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ColumnIndex, ConnectOptions as _, Connection as _, Database, Decode, Row, Type};
+
+/// Which SQL is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Also MariaDB's.
+    MySql,
+    Postgres,
+}
+
+impl Dialect {
+    /// Bytes, as they stand in a statement.
+    pub(super) fn bytes(self, bytes: &[u8]) -> String {
+        let mut text = String::with_capacity(2 * bytes.len() + 12);
+        text.push_str(match self {
+            Dialect::MySql => "X'",
+            Dialect::Postgres => "'\\x",
+        });
+        for byte in bytes {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push_str(match self {
+            Dialect::MySql => "'",
+            Dialect::Postgres => "'::bytea",
+        });
+        text
+    }
+
+    /// Text, as it stands in a statement.
+    pub(super) fn text(self, text: &str) -> String {
+        match self {
+            Dialect::MySql => format!("CONVERT({} USING utf8mb4)", self.bytes(text.as_bytes())),
+            Dialect::Postgres => format!("convert_from({}, 'UTF8')", self.bytes(text.as_bytes())),
+        }
+    }
+
+    /// The database's clock, in milliseconds since the Unix epoch. Not that of the statement's transaction's start.
+    pub(super) fn now(self) -> &'static str {
+        match self {
+            Dialect::MySql => "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)",
+            Dialect::Postgres => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub(super) enum Address {
+    MySql(Box<MySqlConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl Address {
+    /// From a URL: `mysql://…`, `postgres://…`.
+    pub(super) fn parse(url: &str) -> Result<Self, sqlx::Error> {
+        match url.split_once(':') {
+            Some(("mysql" | "mariadb", _)) => Ok(Address::MySql(Box::new(url.parse()?))),
+            Some(("postgres" | "postgresql", _)) => Ok(Address::Postgres(Box::new(url.parse()?))),
+            _ => Err(sqlx::Error::Configuration("it begins with neither mysql: nor postgres:".into())),
+        }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Address::MySql(_) => Dialect::MySql,
+            Address::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Connects. Whoever is silent for `idle_max_s` seconds inside a transaction is disconnected by the server, and what
+    /// it has not committed is rolled back: else a coordinator that is paused or cut off could hold its locks for hours.
+    pub(super) async fn connect(&self, idle_max_s: u64) -> Result<Link, sqlx::Error> {
+        let mut link = match self {
+            Address::MySql(options) => Link::MySql(options.connect().await?),
+            Address::Postgres(options) => Link::Postgres(options.connect().await?),
+        };
+        let settings = match self.dialect() {
+            Dialect::MySql => format!(
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+                 SET SESSION wait_timeout = {idle_max_s}, innodb_lock_wait_timeout = 5"
+            ),
+            Dialect::Postgres => format!(
+                "SET idle_in_transaction_session_timeout = '{idle_max_s}s'; SET lock_timeout = '5s'; \
+                 SET synchronous_commit = on"
+            ),
+        };
+        link.execute(settings).await?;
+        Ok(link)
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Link {
+    MySql(MySqlConnection),
+    Postgres(PgConnection),
+}
+
+impl Link {
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Link::MySql(_) => Dialect::MySql,
+            Link::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Runs statements; answers how many rows each has changed.
+    pub(super) async fn execute(&mut self, sql: String) -> Result<Vec<u64>, sqlx::Error> {
+        macro_rules! on {
+            ($connection:expr) => {{
+                let mut changed = Vec::new();
+                let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many($connection);
+                while let Some(result) = results.try_next().await? {
+                    if let Either::Left(done) = result {
+                        changed.push(done.rows_affected());
+                    }
+                }
+                Ok(changed)
+            }};
+        }
+        match self {
+            Link::MySql(connection) => on!(connection),
+            Link::Postgres(connection) => on!(connection),
+        }
+    }
+
+    /// Runs a query; answers what `read` makes of its rows.
+    pub(super) async fn query<T>(
+        &mut self,
+        sql: String,
+        mut read: impl FnMut(&Columns<'_>) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        macro_rules! on {
+            ($connection:expr, $kind:path) => {{
+                let mut rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch($connection);
+                let mut found = Vec::new();
+                while let Some(row) = rows.try_next().await? {
+                    found.push(read(&$kind(&row))?);
+                }
+                Ok(found)
+            }};
+        }
+        match self {
+            Link::MySql(connection) => on!(connection, Columns::MySql),
+            Link::Postgres(connection) => on!(connection, Columns::Postgres),
+        }
+    }
+
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Link::MySql(connection) => connection.close().await,
+            Link::Postgres(connection) => connection.close().await,
+        }
+    }
+}
+
+/// The columns of a row, by their places.
+pub(super) enum Columns<'r> {
+    MySql(&'r sqlx::mysql::MySqlRow),
+    Postgres(&'r sqlx::postgres::PgRow),
+}
+
+impl Columns<'_> {
+    pub(super) fn number(&self, place: usize) -> Result<i64, sqlx::Error> {
+        match self {
+            Columns::MySql(row) => get(*row, place),
+            Columns::Postgres(row) => get(*row, place),
+        }
+    }
+
+    pub(super) fn number_or_null(&self, place: usize) -> Result<Option<i64>, sqlx::Error> {
+        match self {
+            Columns::MySql(row) => get(*row, place),
+            Columns::Postgres(row) => get(*row, place),
+        }
+    }
+
+    pub(super) fn bytes(&self, place: usize) -> Result<Vec<u8>, sqlx::Error> {
+        match self {
+            Columns::MySql(row) => get(*row, place),
+            Columns::Postgres(row) => get(*row, place),
+        }
+    }
+}
+
+fn get<'r, R: Row, T>(row: &'r R, place: usize) -> Result<T, sqlx::Error>
+where
+    usize: ColumnIndex<R>,
+    T: Decode<'r, R::Database> + Type<R::Database>,
+    R::Database: Database,
+{
+    row.try_get(place)
+}

@@ -1,0 +1,51 @@
+-- Numbers about the store itself: 'cluster_id', 'epoch' (the last one that was given out).
+CREATE TABLE IF NOT EXISTS concord_meta (
+    name  VARCHAR(32) NOT NULL PRIMARY KEY,
+    value BIGINT NOT NULL
+) ENGINE = InnoDB;
+
+-- One row for each life of a coordinator. `expires_at` by this database's clock, in milliseconds since the Unix epoch.
+-- `successor` is the epoch that has taken over; from then on this one may write nothing. `commits` counts its commits: a
+-- coordinator that has lost its connection sees by it whether the last one was made.
+CREATE TABLE IF NOT EXISTS concord_coordinator (
+    epoch      BIGINT NOT NULL PRIMARY KEY,
+    name       VARCHAR(255) NOT NULL,
+    expires_at BIGINT NOT NULL,
+    successor  BIGINT,
+    commits    BIGINT NOT NULL DEFAULT 0,
+    KEY (successor, expires_at)
+) ENGINE = InnoDB;
+
+-- The log of live transactions: see the embedded store's. `issuer` is the epoch in the gtid: whoever has taken over that
+-- one owns the transaction.
+CREATE TABLE IF NOT EXISTS concord_record (
+    gtid   BINARY(16) NOT NULL,
+    epoch  BIGINT NOT NULL,
+    seq    BIGINT NOT NULL,
+    issuer BIGINT NOT NULL,
+    at_ms  BIGINT NOT NULL,
+    crc    BIGINT NOT NULL,
+    body   LONGBLOB NOT NULL,
+    PRIMARY KEY (gtid, epoch, seq),
+    KEY (issuer)
+) ENGINE = InnoDB;
+
+-- Digests are SHA-256: names and keys may be longer than what can be indexed.
+CREATE TABLE IF NOT EXISTS concord_keyed (
+    digest BINARY(32) NOT NULL,
+    gtid   BINARY(16) NOT NULL,
+    PRIMARY KEY (digest, gtid),
+    KEY (gtid)
+) ENGINE = InnoDB;
+
+-- What has ended: `records` is a concord.store.v1.Records; `name` a digest, null where there is no name.
+CREATE TABLE IF NOT EXISTS concord_ended (
+    gtid      BINARY(16) NOT NULL PRIMARY KEY,
+    committed SMALLINT NOT NULL,
+    ended_at  BIGINT NOT NULL,
+    name      BINARY(32),
+    records   LONGBLOB NOT NULL,
+    KEY (ended_at, gtid),
+    KEY (committed, gtid),
+    KEY (name, gtid)
+) ENGINE = InnoDB;
