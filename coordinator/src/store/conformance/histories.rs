@@ -171,6 +171,7 @@ async fn run_one<S: Subject>(steps: Vec<Step>) {
 }
 
 pub(super) fn run_all<S: Subject>() {
-    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: S::HISTORIES, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(steps in prop::collection::vec(any_step(), 1..40))| run(run_one::<S>(steps)));
 }

@@ -30,6 +30,9 @@ pub(super) trait Subject: Sized {
     /// Commits of lazy appends only are not synced.
     const LAZY_IS_FREE: bool = true;
 
+    /// So many random histories.
+    const HISTORIES: u32 = 64;
+
     /// An empty medium, and the store on it.
     fn create() -> (Self, Self::Store);
 

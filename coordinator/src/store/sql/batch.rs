@@ -125,7 +125,7 @@ impl Batch {
         wanted
     }
 
-    /// The statements, separated by semicolons.
+    /// The statements, each with a semicolon after it.
     pub(super) fn sql(&self, known: &Known, found: &Found, dialect: Dialect) -> String {
         let mut sql = Sql::new(dialect);
         for change in &self.changes {
@@ -248,6 +248,6 @@ impl Sql {
         add(&self.forgotten, "DELETE FROM concord_keyed WHERE gtid IN (", ")");
         add(&self.keyed, "INSERT INTO concord_keyed (digest, gtid) VALUES ", "");
         all.append(&mut self.others);
-        all.join("; ")
+        all.into_iter().flat_map(|statement| [statement, "; ".to_owned()]).collect()
     }
 }

@@ -53,9 +53,9 @@ pub(super) async fn keep(
         let start = Instant::now();
         match renew(&mut link, &address, &member, epoch).await {
             Ok(()) => lease.renewed(start),
-            Err(Problem::Sql(error)) if lease.is_held() => {
+            Err(problem) if problem.may_pass() && lease.is_held() => {
                 link = None;
-                tracing::warn!(%error, "the lease could not be renewed; trying again");
+                tracing::warn!(%problem, "the lease could not be renewed; trying again");
             }
             Err(problem) => {
                 queue.fail(problem.failed());

@@ -323,6 +323,25 @@ enum Problem {
 }
 
 impl Problem {
+    /// Whether it may be over when it is tried again: of what the database says itself, only these.
+    fn may_pass(&self) -> bool {
+        /// Lock wait time-out, deadlock, shutdown in progress, connection killed, query interrupted.
+        const MYSQL: [u16; 7] = [1205, 1213, 1053, 1927, 1317, 3169, 4031];
+        /// Serialization failure, deadlock, lock not available, administrator's command, crash, starting up, idle too
+        /// long.
+        const POSTGRES: [&str; 7] = ["40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03"];
+        match self {
+            Problem::Sql(sqlx::Error::Database(error)) => {
+                match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+                    Some(error) => MYSQL.contains(&error.number()),
+                    None => error.code().is_some_and(|code| POSTGRES.contains(&code.as_ref())),
+                }
+            }
+            Problem::Sql(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)) => true,
+            _ => false,
+        }
+    }
+
     fn open(self, place: &std::path::Path) -> StoreError {
         let path = place.to_path_buf();
         match self {

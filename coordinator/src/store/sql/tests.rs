@@ -50,6 +50,8 @@ impl<const MARIADB: bool> Subject for SqlSubject<MARIADB> {
 
     /// The database syncs every commit.
     const LAZY_IS_FREE: bool = false;
+    /// Every crash of each opens connections.
+    const HISTORIES: u32 = 8;
 
     fn create() -> (Self, SqlStore) {
         let url = database(if MARIADB { Flavor::MariaDb } else { Flavor::MySql });

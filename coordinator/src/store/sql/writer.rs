@@ -104,8 +104,8 @@ impl Writer {
                     self.commits += 1;
                     return Ok(());
                 }
-                Err(Problem::Sql(error)) if self.lease.is_held() => {
-                    tracing::warn!(%error, "the store could not be written; trying again");
+                Err(problem) if problem.may_pass() && self.lease.is_held() => {
+                    tracing::warn!(%problem, "the store could not be written; trying again");
                     self.link = None;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -131,7 +131,7 @@ impl Writer {
         } else {
             let found = read(&mut link, batch.wants(&self.known)).await?;
             let sql = batch.sql(&self.known, &found, link.dialect());
-            link.execute(format!("{sql}; COMMIT")).await?;
+            link.execute(format!("{sql}COMMIT")).await?;
         }
         // Only a connection without an open transaction is used again.
         self.link = Some(link);
