@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio_postgres::{Config, NoTls};
 
 use super::{
+    account,
     installation::{PostgresInstallation, locate_postgres},
     launch::{self, PidFile},
     template::{self, USER},
@@ -427,8 +428,9 @@ fn launch_and_wait(
     loop {
         if let Some(status) = exit_status(&mut running.postmaster)? {
             run.forget_server_pid();
-            let error = not_ready(format!("it ended ({status})"));
-            let taken = launch::is_port_taken(&log_since(&log, log_start));
+            let written = log_since(&log, log_start);
+            let error = not_ready(format!("it ended ({status}){}", account::hint(&written)));
+            let taken = launch::is_port_taken(&written);
             return Err(if taken { Failure::PortTaken(error) } else { Failure::Other(error) });
         }
         if PidFile::read(&data).is_some_and(|file| file.is_ready(pid)) {
