@@ -17,7 +17,7 @@ pub struct Environment {
     pub mysqld: Option<PathBuf>,
     /// `CONCORD_MARIADBD`: the path of a MariaDB server program.
     pub mariadbd: Option<PathBuf>,
-    /// `CONCORD_POSTGRES`: the path of a PostgreSQL server program, with its `initdb` beside it.
+    /// `CONCORD_SANDBOX_POSTGRES`: the path of a PostgreSQL server program, with its `initdb` beside it.
     pub postgres: Option<PathBuf>,
     /// Directories searched for programs: `PATH`, then the usual places of servers.
     pub program_dirs: Vec<PathBuf>,
@@ -64,7 +64,7 @@ impl Environment {
             external_url: env::var("CONCORD_TEST_MYSQL_URL").ok().filter(|url| !url.is_empty()),
             mysqld: path("CONCORD_MYSQLD"),
             mariadbd: path("CONCORD_MARIADBD"),
-            postgres: path("CONCORD_POSTGRES"),
+            postgres: path("CONCORD_SANDBOX_POSTGRES"),
             program_dirs,
             cache_dir,
             run_dir,

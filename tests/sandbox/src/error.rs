@@ -145,7 +145,7 @@ fn install_hint(product: Product) -> &'static str {
         Product::Postgres => {
             "Install PostgreSQL 13 or newer (Debian, Ubuntu: 'apt install postgresql'; \
              Fedora: 'dnf install postgresql-server'; macOS: 'brew install postgresql'), \
-             or set CONCORD_POSTGRES to the path of a postgres program, with its initdb beside it"
+             or set CONCORD_SANDBOX_POSTGRES to the path of a postgres program, with its initdb beside it"
         }
     }
 }

@@ -40,8 +40,9 @@
 //! 5. A private unpack of the distribution's own packages through apt, into that cache. It needs no root and
 //!    does not change the system. `CONCORD_SANDBOX_OFFLINE=1` forbids it.
 //!
-//! PostgreSQL is looked for in the same order, without 1: `CONCORD_POSTGRES` names its program, and its usual
-//! directories are searched, too. It refuses to run as root; if this process is root, it runs as `nobody`.
+//! PostgreSQL is looked for in the same order, without 1: `CONCORD_SANDBOX_POSTGRES` names its program, and
+//! its usual directories are searched, too. It refuses to run as root; if this process is root, it runs as
+//! `nobody`, through `setpriv` of util-linux.
 //!
 //! # What is left behind
 //!

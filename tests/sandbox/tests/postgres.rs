@@ -240,7 +240,9 @@ fn nothing_anywhere_is_one_clear_sentence() {
     let error = Postgres::start_in(&empty(dir.path()), PostgresOptions::default()).unwrap_err();
     assert!(matches!(error, Error::NoServer { .. }), "{error:?}");
     let text = error.to_string();
-    for part in ["PostgreSQL", "Debian", "Fedora", "macOS", "CONCORD_POSTGRES", "CONCORD_SANDBOX_OFFLINE"] {
+    for part in
+        ["PostgreSQL", "Debian", "Fedora", "macOS", "CONCORD_SANDBOX_POSTGRES", "CONCORD_SANDBOX_OFFLINE"]
+    {
         assert!(text.contains(part), "no {part} in: {text}");
     }
     assert!(!text.contains('\n'), "{text}");
@@ -266,7 +268,7 @@ fn a_program_named_by_the_user_is_used_or_refused_but_never_passed_over() {
         (dir.path().join("nowhere"), "No such file"),
     ] {
         let error = locate_postgres_cached(&named(&program)).unwrap_err();
-        assert!(matches!(error, Error::BadSetting { variable: "CONCORD_POSTGRES", .. }), "{error:?}");
+        assert!(matches!(error, Error::BadSetting { variable: "CONCORD_SANDBOX_POSTGRES", .. }), "{error:?}");
         assert!(error.to_string().contains(reason), "{error}");
     }
     let found = locate_postgres_cached(&empty(dir.path())).unwrap();

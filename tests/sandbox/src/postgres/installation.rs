@@ -124,7 +124,7 @@ fn version_of(banner: &str) -> Option<Version> {
 /// minutes, and a line on stderr says so.
 ///
 /// # Errors
-/// [`Error::NoServer`] with all that was tried, [`Error::BadSetting`] if `CONCORD_POSTGRES` does not work.
+/// [`Error::NoServer`] with all that was tried, [`Error::BadSetting`] if `CONCORD_SANDBOX_POSTGRES` does not work.
 pub fn locate_postgres(env: &Environment) -> Result<PostgresInstallation> {
     if let Some(known) = remembered(env) {
         return Ok(known);
@@ -184,7 +184,7 @@ fn remembered(env: &Environment) -> Option<PostgresInstallation> {
 fn named_by_user(env: &Environment) -> Result<Option<PostgresInstallation>> {
     let Some(path) = &env.postgres else { return Ok(None) };
     let bad = |reason| Error::BadSetting {
-        variable: "CONCORD_POSTGRES",
+        variable: "CONCORD_SANDBOX_POSTGRES",
         value: path.display().to_string(),
         reason,
     };

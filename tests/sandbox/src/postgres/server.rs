@@ -165,7 +165,7 @@ impl Postgres {
     /// which takes from seconds to minutes and is reported on stderr.
     ///
     /// # Errors
-    /// [`Error::NoServer`] if there is none, [`Error::BadSetting`] if `CONCORD_POSTGRES` names something unusable,
+    /// [`Error::NoServer`] if there is none, [`Error::BadSetting`] if `CONCORD_SANDBOX_POSTGRES` names something unusable,
     /// [`Error::NotReady`] with the end of its log if it does not come up.
     pub async fn start(options: PostgresOptions) -> Result<Postgres> {
         off_runtime(move || Postgres::start_blocking(options)).await
