@@ -246,8 +246,7 @@ fn prune_postgres(dir: &Path) -> std::io::Result<()> {
 
 fn prune_libraries(dir: &Path, depth: u32) -> std::io::Result<()> {
     keep_only(dir, |name| {
-        let junk =
-            ["perl", "libperl", "gconv", "sasl2", "krb5", "security", "libLLVM", "llvm", "libz3", "locale"];
+        let junk = ["perl", "libperl", "gconv", "sasl2", "krb5", "security", "libLLVM", "llvm", "libz3"];
         !junk.iter().any(|junk| name.starts_with(junk))
     })?;
     if depth == 0 && dir.is_dir() {
