@@ -62,6 +62,10 @@ pub(in crate::store) struct StoredRow {
 }
 
 impl StoredRow {
+    /// Those of one transaction that are in the log, oldest first.
+    pub(in crate::store) const OF_ONE: &str =
+        "SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq";
+
     /// From a result with the columns `epoch`, `seq`, `at_ms`, `crc` and `body`, of which the first is at `first`.
     pub(in crate::store) fn read(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Self> {
         Ok(StoredRow {

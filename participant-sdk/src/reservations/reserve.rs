@@ -18,9 +18,6 @@ use crate::local::{LocalTransaction, SqlValue};
 /// Rows of one INSERT, at most; a statement has at most 65,535 parameters.
 const ROWS_PER_STATEMENT: usize = 1_024;
 
-/// One call in so many reads the rows first, to find out if another process has split the SKU.
-const LOOK_EVERY: u32 = 32;
-
 /// Taken from one bucket.
 struct Frozen<'a> {
     sku: &'a str,
@@ -59,7 +56,7 @@ impl Reservations {
         sku: &str,
         wanted: i64,
     ) -> Result<Vec<(i16, i64)>, ReservationError> {
-        if rand::random_ratio(1, LOOK_EVERY)
+        if self.splits().look_first()
             && let Some(stock) = self.look(tx, sku).await?
         {
             self.splits().learn(sku, stock.buckets(), stock.is_low(wanted));

@@ -103,6 +103,23 @@ on_both! {
         assert_eq!(ours.figures("T1").await, (100_000 - 200, 0));
     }
 
+    /// Its home has enough for every order, so nothing but a look tells it of the lanes.
+    async fn a_process_that_is_never_short_looks_now_and_then(flavor) {
+        let ours = Shop::new(flavor).await.with("T1", 100_000).await;
+        ours.another_process().split("T1", 4).await.unwrap();
+        let mut orders = 0;
+        loop {
+            let order = gtid();
+            ours.reserve(order, &[("T1", 1)]).await.unwrap();
+            orders += 1;
+            match ours.history(order).await[0].bucket {
+                0 => assert!(orders < 100),
+                _ => break,
+            }
+        }
+        assert!(orders > 1, "it cannot know at once");
+    }
+
     /// Frozen in a row that is then taken away: it comes back there, and can be sold.
     async fn what_was_frozen_in_a_row_that_is_no_more_comes_back(flavor) {
         let shop = Shop::new(flavor).await.with("T1", 10).await;

@@ -246,6 +246,14 @@ struct Counts {
     commits: AtomicU64,
 }
 
+impl Counts {
+    fn add(&self, more: Counters) {
+        self.syncs.fetch_add(more.syncs, Ordering::Relaxed);
+        self.records.fetch_add(more.records, Ordering::Relaxed);
+        self.commits.fetch_add(more.commits, Ordering::Relaxed);
+    }
+}
+
 /// Faults that tests inject; in production there are none.
 #[derive(Debug, Default)]
 struct Faults {

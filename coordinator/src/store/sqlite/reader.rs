@@ -124,9 +124,7 @@ const ENDED_IN_THE_LOG: &str = "it has ended, and is still in the log";
 
 /// One transaction.
 pub(super) fn get(connection: &Connection, gtid: Gtid) -> Result<Option<Stored>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq")
-        .map_err(read_error)?;
+    let mut statement = connection.prepare_cached(StoredRow::OF_ONE).map_err(read_error)?;
     let rows = statement.query_map([gtid.to_bytes()], |row| StoredRow::read(row, 0)).map_err(read_error)?;
     let mut records = Vec::new();
     for row in rows {

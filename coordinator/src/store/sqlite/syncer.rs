@@ -12,7 +12,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -24,14 +23,19 @@ use super::directory::wal_file;
 use super::seal::Watermark;
 use super::writer::Failure;
 use super::{Counts, Faults};
-use crate::store::StoreError;
 use crate::store::queue::Queue;
+use crate::store::{Counters, StoreError};
+
+/// How somebody who waits is answered.
+pub(super) type Done = oneshot::Sender<Result<(), StoreError>>;
 
 /// Those who wait for a sync of so many commits, counted from the beginning of the store.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    pub(super) dones: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    pub(super) dones: Vec<Done>,
     pub(super) commits: i64,
+    /// Counted once they are synced: of these commits, and their records.
+    pub(super) uncounted: Counters,
 }
 
 /// What it takes to sync.
@@ -62,7 +66,7 @@ impl Disk {
     fn sync(&mut self, waiting: Waiting) {
         let result = match self.queue.failure() {
             Some(error) => Err(error),
-            None => self.sync_log(waiting.commits).map_err(|error| self.queue.fail(error.of(&self.store))),
+            None => self.sync_log(&waiting).map_err(|error| self.queue.fail(error.of(&self.store))),
         };
         for done in waiting.dones {
             // Nobody waits any more: no matter, it is synced.
@@ -70,14 +74,14 @@ impl Disk {
         }
     }
 
-    fn sync_log(&mut self, commits: i64) -> Result<(), Failure> {
+    fn sync_log(&mut self, waiting: &Waiting) -> Result<(), Failure> {
         if !seeded_bug!("ack-before-sync") {
             let log = &self.log;
             self.faults.sync(&self.store, || log.sync_data()).map_err(Failure::Sync)?;
         }
         crash_point!("coordinator/writer-committed", "forced");
-        self.watermark.set(commits).map_err(Failure::Watermark)?;
-        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        self.watermark.set(waiting.commits).map_err(Failure::Watermark)?;
+        self.counts.add(Counters { syncs: 1, ..waiting.uncounted });
         Ok(())
     }
 
@@ -133,6 +137,8 @@ impl Syncer {
         let all = state.waiting.get_or_insert_default();
         all.dones.extend(waiting.dones);
         all.commits = waiting.commits;
+        all.uncounted.commits += waiting.uncounted.commits;
+        all.uncounted.records += waiting.uncounted.records;
         let wakes = !state.is_syncing;
         drop(state);
         if wakes {

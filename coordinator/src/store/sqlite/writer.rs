@@ -22,12 +22,12 @@ use super::directory::Directory;
 use super::reader::Readers;
 use super::schema::{self, Checkpoint};
 use super::seal::{Seal, Sum};
-use super::syncer::{Syncer, Waiting};
+use super::syncer::{Done, Syncer, Waiting};
 use super::{CHECK_THE_DISK, Counts, explain};
-use crate::store::StoreError;
 use crate::store::queue::{Append, Purge, Queue, Work};
 use crate::store::recent::{self, Recent, Rows};
 use crate::store::row::{Mark, Row, StoredRow, checksum, to_sql};
+use crate::store::{Counters, StoreError};
 
 /// One step of a purge deletes at most this many transactions; appends go between two steps.
 const PURGE_STEP: usize = 64;
@@ -151,8 +151,11 @@ impl Writer {
         };
         let dones = batch.into_iter().map(|append| append.done);
         let result = match written {
-            Ok(true) => return self.sync(Waiting { dones: dones.collect(), commits: self.seal.commits() }),
-            Ok(false) => Ok(()),
+            Ok((uncounted, true)) => return self.sync(dones.collect(), uncounted),
+            Ok((uncounted, false)) => {
+                self.counts.add(uncounted);
+                Ok(())
+            }
             Err(error) => Err(error),
         };
         for done in dones {
@@ -161,22 +164,22 @@ impl Writer {
         }
     }
 
-    /// Answers whether somebody waits for a sync.
-    fn write(&mut self, batch: &[Append]) -> Result<bool, Failure> {
+    /// Answers what has been written, and whether somebody waits for a sync.
+    fn write(&mut self, batch: &[Append]) -> Result<(Counters, bool), Failure> {
         let forced = batch.iter().any(|append| append.forced);
         let rows: usize = batch.iter().map(|append| append.rows.len()).sum();
         if rows > 0 {
             self.write_rows(batch, forced)?;
-            self.counts.commits.fetch_add(1, Ordering::Relaxed);
-            self.counts.records.fetch_add(rows as u64, Ordering::Relaxed);
             self.unsynced = true;
         }
+        let written = Counters { records: rows as u64, commits: u64::from(rows > 0), syncs: 0 };
         // Without rows, somebody waits for what was appended before.
-        Ok(forced && (self.unsynced || !self.syncer.is_idle()))
+        Ok((written, forced && (self.unsynced || !self.syncer.is_idle())))
     }
 
     /// Has everything synced that is committed. While others wait to be committed, the thread for it does it.
-    fn sync(&mut self, waiting: Waiting) {
+    fn sync(&mut self, dones: Vec<Done>, uncounted: Counters) {
+        let waiting = Waiting { dones, commits: self.seal.commits(), uncounted };
         self.unsynced = false;
         if self.queue.is_empty() && self.syncer.is_idle() {
             self.syncer.sync_here(waiting);
@@ -266,7 +269,7 @@ impl Writer {
         }
         transaction.commit()?;
         if !gtids.is_empty() {
-            self.counts.commits.fetch_add(1, Ordering::Relaxed);
+            self.counts.add(Counters { commits: 1, ..Counters::default() });
             self.unsynced = true;
         }
         Ok(gtids.len())
@@ -276,7 +279,7 @@ impl Writer {
     fn close(&mut self) -> Result<(), StoreError> {
         self.readers.close();
         if self.unsynced {
-            self.sync(Waiting { dones: Vec::new(), commits: self.seal.commits() });
+            self.sync(Vec::new(), Counters::default());
         }
         self.syncer.end();
         self.checkpoints.end();
@@ -420,9 +423,7 @@ impl<'c> Statements<'c> {
 
     /// What the log holds of a transaction. What cannot be understood of it is kept as it is.
     fn read_back(&self, gtid: [u8; 16]) -> rusqlite::Result<Rows> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq",
-        )?;
+        let mut select = self.connection.prepare_cached(StoredRow::OF_ONE)?;
         let mut rows = Rows::default();
         for row in select.query_map([gtid], |row| StoredRow::read(row, 0))? {
             let row = row?;
