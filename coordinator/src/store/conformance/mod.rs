@@ -10,7 +10,7 @@ mod rules;
 use concord_proto::store::{Begun, BranchSpec, Decided, Ended, Record, Registered, record::Kind};
 use concord_protocol::{Epoch, Gtid};
 
-use super::sql::SqlSubject;
+use super::sql::{self, SqlSubject};
 use super::sqlite::SqliteSubject;
 use super::{Durability, Entry, Filter, MemoryStore, Store, StoreError, Stored, UnixMillis};
 
@@ -29,6 +29,9 @@ pub(super) trait Subject: Sized {
 
     /// Commits of lazy appends only are not synced.
     const LAZY_IS_FREE: bool = true;
+
+    /// A key goes to the transaction that comes first, not to the oldest one; no engine begins two with one key.
+    const KEYS_ARE_CLAIMED: bool = false;
 
     /// So many random histories.
     const HISTORIES: u32 = 64;
@@ -190,6 +193,7 @@ macro_rules! conformance_of {
 conformance_of! {
     memory: (),
     sqlite: SqliteSubject,
-    mysql: SqlSubject<false>,
-    mariadb: SqlSubject<true>,
+    mysql: SqlSubject<sql::MySql>,
+    mariadb: SqlSubject<sql::MariaDb>,
+    postgres: SqlSubject<sql::PostgreSql>,
 }

@@ -10,12 +10,13 @@ use crate::store::queue::Append;
 use crate::store::recent::{Recent, Rows};
 use crate::store::row::{Mark, StoredRow, checksum};
 
-/// What the writer knows without asking.
-#[derive(Debug, Default)]
+/// What the writer knows without asking. Transactions that were taken over are not among it; they are read.
+#[derive(Debug)]
 pub(super) struct Known {
-    /// Live transactions of this coordinator.
+    epoch: Epoch,
+    /// Live transactions of this epoch.
     live: HashSet<[u8; 16]>,
-    /// The newest transaction that was ever live here.
+    /// The newest transaction of this epoch.
     newest: Option<[u8; 16]>,
     recent: Recent,
 }
@@ -25,7 +26,7 @@ pub(super) struct Known {
 struct Change {
     gtid: Gtid,
     was_live: bool,
-    /// Newer than all that were ever live here: it cannot have ended.
+    /// Of this epoch, and newer than all that it has had: nothing of it is stored.
     is_new: bool,
     rows: Vec<(StoredRow, Mark)>,
 }
@@ -49,9 +50,9 @@ pub(super) struct Batch {
 /// What has to be read before a batch can be written.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// The log of these: they end, and are no longer remembered.
+    /// The log of these, which end.
     pub(super) logged: Vec<[u8; 16]>,
-    /// These, in case that they have ended.
+    /// These, in case that they have ended before.
     pub(super) ended: Vec<[u8; 16]>,
 }
 
@@ -64,22 +65,23 @@ pub(super) struct Found {
 }
 
 impl Known {
-    /// These are live.
-    pub(super) fn adopt(&mut self, gtids: impl IntoIterator<Item = Gtid>) {
-        for gtid in gtids {
-            self.live.insert(gtid.to_bytes());
-            self.newest = self.newest.max(Some(gtid.to_bytes()));
-        }
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Known { epoch, live: HashSet::new(), newest: None, recent: Recent::default() }
     }
 
     /// A batch has been written.
     pub(super) fn learn(&mut self, batch: Batch) {
         for change in batch.changes {
             let gtid = change.gtid.to_bytes();
-            self.newest = self.newest.max(Some(gtid));
+            if change.gtid.epoch() == self.epoch {
+                self.newest = self.newest.max(Some(gtid));
+            }
             if change.end().is_some() {
                 self.live.remove(&gtid);
                 self.recent.take(gtid);
+                continue;
+            }
+            if !change.was_live && !change.is_new {
                 continue;
             }
             let mut is_first = self.live.insert(gtid);
@@ -93,13 +95,14 @@ impl Known {
 
 impl Batch {
     /// Of these appends, whose first row has the number `seq`.
-    pub(super) fn of(appends: &[Append], known: &Known, epoch: Epoch, seq: i64) -> Batch {
-        let epoch = i64::from(epoch.0);
+    pub(super) fn of(appends: &[Append], known: &Known, seq: i64) -> Batch {
+        let epoch = i64::from(known.epoch.0);
         let (mut changes, mut places) = (Vec::<Change>::new(), HashMap::new());
         for (row, seq) in appends.iter().flat_map(|append| &append.rows).zip(seq..) {
             let gtid = row.gtid.to_bytes();
             let place = *places.entry(gtid).or_insert_with(|| {
-                let (was_live, is_new) = (known.live.contains(&gtid), known.newest < Some(gtid));
+                let was_live = known.live.contains(&gtid);
+                let is_new = row.gtid.epoch() == known.epoch && known.newest < Some(gtid);
                 changes.push(Change { gtid: row.gtid, was_live, is_new, rows: Vec::new() });
                 changes.len() - 1
             });
@@ -114,11 +117,10 @@ impl Batch {
         let mut wanted = Wanted::default();
         for change in &self.changes {
             let gtid = change.gtid.to_bytes();
-            if change.was_live {
-                if change.end().is_some() && known.recent.get(gtid).is_none() {
-                    wanted.logged.push(gtid);
-                }
-            } else if !change.is_new {
+            if change.end().is_some() && !change.is_new && known.recent.get(gtid).is_none() {
+                wanted.logged.push(gtid);
+            }
+            if !change.was_live && !change.is_new {
                 wanted.ended.push(gtid);
             }
         }
@@ -195,7 +197,7 @@ impl Sql {
         }
         let (name, records) = (self.name(&rows.name), self.dialect.bytes(&rows.encoded));
         self.ended.push(format!("({id}, {}, {at}, {name}, {records})", i64::from(committed)));
-        if change.was_live {
+        if !change.is_new {
             self.gone.push(id);
         }
         self.key(change);
@@ -222,7 +224,7 @@ impl Sql {
         });
         let Some((place, key)) = begun else { return };
         let id = self.id(change);
-        if place > 0 || change.was_live || !change.is_new {
+        if place > 0 || !change.is_new {
             self.forgotten.push(id.clone());
         }
         if let Some(key) = key {
@@ -246,7 +248,9 @@ impl Sql {
         add(&self.gone, "DELETE FROM concord_record WHERE gtid IN (", ")");
         add(&self.ended, "INSERT INTO concord_ended (gtid, committed, ended_at, name, records) VALUES ", "");
         add(&self.forgotten, "DELETE FROM concord_keyed WHERE gtid IN (", ")");
-        add(&self.keyed, "INSERT INTO concord_keyed (digest, gtid) VALUES ", "");
+        if !self.keyed.is_empty() {
+            all.push(self.dialect.insert_keys(&list(&self.keyed)));
+        }
         all.append(&mut self.others);
         all.into_iter().flat_map(|statement| [statement, "; ".to_owned()]).collect()
     }

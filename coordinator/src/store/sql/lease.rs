@@ -27,7 +27,22 @@ impl Lease {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+        Instant::now() < self.until()
+    }
+
+    /// Waits no longer than the lease lasts.
+    pub(super) async fn while_held<T, E: Into<Problem>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout_at(self.until().into(), work).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err(Problem::Silent),
+        }
+    }
+
+    fn until(&self) -> Instant {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn renewed(&self, start: Instant) {
@@ -51,7 +66,7 @@ pub(super) async fn keep(
             return;
         }
         let start = Instant::now();
-        match renew(&mut link, &address, &member, epoch).await {
+        match lease.while_held(renew(&mut link, &address, &member, epoch)).await {
             Ok(()) => lease.renewed(start),
             Err(problem) if problem.may_pass() && lease.is_held() => {
                 link = None;

@@ -46,6 +46,23 @@ impl Dialect {
         }
     }
 
+    /// A column of text, as bytes.
+    pub(super) fn bytes_of(self, column: &str) -> String {
+        match self {
+            Dialect::MySql => format!("CAST({column} AS BINARY)"),
+            Dialect::Postgres => format!("convert_to({column}, 'UTF8')"),
+        }
+    }
+
+    /// Gives keys, in rows of a digest and a gtid, to those who come first.
+    pub(super) fn insert_keys(self, rows: &str) -> String {
+        let unless_there = match self {
+            Dialect::MySql => "ON DUPLICATE KEY UPDATE gtid = concord_keyed.gtid",
+            Dialect::Postgres => "ON CONFLICT DO NOTHING",
+        };
+        format!("INSERT INTO concord_keyed (digest, gtid) VALUES {rows} {unless_there}")
+    }
+
     /// The database's clock, in milliseconds since the Unix epoch. Not that of the statement's transaction's start.
     pub(super) fn now(self) -> &'static str {
         match self {

@@ -11,14 +11,17 @@
 //! commits nothing any more (`writer`), and its live transactions belong to the successor.
 
 mod batch;
+mod keys;
 mod lease;
 mod link;
+mod members;
 mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,11 +39,11 @@ use self::lease::Lease;
 use self::link::{Address, Link};
 use self::reader::Readers;
 #[cfg(test)]
-pub(super) use self::tests::SqlSubject;
+pub(super) use self::tests::{MariaDb, MySql, PostgreSql, SqlSubject};
 use self::writer::Writer;
 use super::queue::{Append, Purge, Queue};
 use super::row::Row;
-use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
+use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis};
 
 /// How long lazy entries wait for a forced one to be written with.
 const LAZY_DELAY: Duration = Duration::from_millis(50);
@@ -52,6 +55,8 @@ const COMPANY_DELAY: Duration = Duration::from_millis(5);
 pub struct Member {
     /// Of its own, and the same after a restart: whoever opens the store with this name takes over from whoever had it.
     pub name: String,
+    /// Where the others reach it: host and port.
+    pub address: String,
     /// It may be silent for so long; then others take over. At least a second.
     pub lease: Duration,
 }
@@ -73,7 +78,9 @@ pub struct SqlStore {
     readers: Arc<Readers>,
     #[cfg(test)]
     faults: Arc<Faults>,
-    _lease: Arc<Lease>,
+    lease: Arc<Lease>,
+    /// The epochs whose live transactions have been handed out: its own, and those that it has taken over.
+    adopted: Arc<Mutex<HashSet<Epoch>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Of its own, so that its connections are served while all others are busy. `None` once dropped.
     runtime: Option<Runtime>,
@@ -97,9 +104,7 @@ impl SqlStore {
             .map_err(|error| failed(Problem::Refused(format!("no threads: {error}"))))?;
         let start = Instant::now();
         let mut opened = runtime.block_on(schema::open(&address, &member)).map_err(failed)?;
-        let mut known = Known::default();
-        let live = runtime.block_on(reader::load_live(&mut opened.link, opened.epoch)).map_err(failed)?;
-        known.adopt(live.iter().map(|stored| stored.gtid));
+        let owned = runtime.block_on(members::owned(&mut opened.link, opened.epoch)).map_err(failed)?;
         let queue = Arc::new(Queue::new(LAZY_DELAY, COMPANY_DELAY));
         let (counts, faults) = (Arc::<Counts>::default(), Arc::<Faults>::default());
         let lease = Arc::new(Lease::new(start, member.lease));
@@ -122,7 +127,7 @@ impl SqlStore {
             idle_max_s,
             link: Some(opened.link),
             epoch: opened.epoch,
-            known,
+            known: Known::new(opened.epoch),
             seq: 0,
             commits: 0,
         };
@@ -138,7 +143,8 @@ impl SqlStore {
             readers,
             #[cfg(test)]
             faults,
-            _lease: lease,
+            lease,
+            adopted: Arc::new(Mutex::new(owned.into_iter().collect())),
             writer: Mutex::new(Some(writer)),
             runtime: Some(runtime),
         })
@@ -153,7 +159,9 @@ impl SqlStore {
         }
         let readers = Arc::clone(&self.readers);
         // In a task of its own: a connection whose query was given up half way is of no use any more.
-        let task = self.runtime.as_ref().map(|runtime| runtime.spawn(readers.run(read)));
+        let lease = Arc::clone(&self.lease);
+        let read = async move { lease.while_held(readers.run(read)).await };
+        let task = self.runtime.as_ref().map(|runtime| runtime.spawn(read));
         Box::pin(async move {
             match task {
                 Some(task) => match task.await {
@@ -192,7 +200,12 @@ impl Store for SqlStore {
 
     fn load_live(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
         let epoch = self.epoch;
-        self.read(move |link| Box::pin(reader::load_live(link, epoch)))
+        self.read(move |link| {
+            Box::pin(async move {
+                let owned = members::owned(link, epoch).await?;
+                reader::load_live(link, &owned).await
+            })
+        })
     }
 
     fn get(&self, gtid: Gtid) -> BoxFuture<'static, Result<Option<Stored>, StoreError>> {
@@ -211,8 +224,56 @@ impl Store for SqlStore {
         let key = Arc::new(key);
         self.read(move |link| {
             let key = Arc::clone(&key);
-            Box::pin(async move { reader::find_key(link, &key).await })
+            Box::pin(async move { keys::find(link, &key).await })
         })
+    }
+
+    fn claim_key(
+        &self,
+        key: String,
+        gtid: Gtid,
+        gone: Option<Gtid>,
+    ) -> BoxFuture<'static, Result<Gtid, StoreError>> {
+        let key = Arc::new(key);
+        self.read(move |link| {
+            let key = Arc::clone(&key);
+            Box::pin(async move { keys::claim(link, &key, gtid, gone).await })
+        })
+    }
+
+    fn reign(&self, epoch: Epoch) -> BoxFuture<'static, Result<Reign, StoreError>> {
+        let own = self.epoch;
+        if self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(&epoch) {
+            return Box::pin(async move { Ok(Reign { owner: Owner::Us, is_over: epoch != own }) });
+        }
+        self.read(move |link| Box::pin(members::reign(link, epoch, own)))
+    }
+
+    fn take_over(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        if let Some(error) = self.queue.failure() {
+            return Box::pin(async { Err(error) });
+        }
+        let (own, adopted) = (self.epoch, Arc::clone(&self.adopted));
+        self.read(move |link| {
+            let adopted = Arc::clone(&adopted);
+            Box::pin(async move {
+                members::take_over(link, own, None).await?;
+                // Also those that were taken over by a try whose answer was lost.
+                let mut new = members::owned(link, own).await?;
+                let lock = || adopted.lock().unwrap_or_else(PoisonError::into_inner);
+                new.retain(|epoch| !lock().contains(epoch));
+                if new.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let live = reader::load_live(link, &new).await?;
+                lock().extend(new);
+                Ok(live)
+            })
+        })
+    }
+
+    fn members(&self) -> BoxFuture<'static, Result<Vec<Epoch>, StoreError>> {
+        self.read(move |link| Box::pin(members::alive(link)))
     }
 
     fn purge(&self, before: UnixMillis, limit: usize) -> BoxFuture<'static, Result<usize, StoreError>> {
@@ -318,6 +379,8 @@ enum Problem {
     Stored(#[from] StoreError),
     #[error("another coordinator (epoch {0}) has taken over from this one, whose lease had run out")]
     Fenced(i64),
+    #[error("its database does not answer")]
+    Silent,
     #[error("schema version {found} is newer than {known}")]
     NewerSchema { found: i64, known: i64 },
 }
@@ -364,9 +427,9 @@ impl Problem {
     fn failed(self) -> StoreError {
         match self {
             Problem::Stored(error) => error,
-            Problem::Sql(error) => StoreError::Failed(
-                format!("its database cannot be used, and the lease is over: {error}").into(),
-            ),
+            problem @ (Problem::Sql(_) | Problem::Silent) => {
+                StoreError::Failed(format!("{problem}, and the lease has run out").into())
+            }
             problem => StoreError::Failed(problem.to_string().into()),
         }
     }

@@ -4,11 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_protocol::{Epoch, Gtid};
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use super::link::{Address, Link};
-use super::{Problem, digest, schema};
+use super::{Problem, digest};
 use crate::store::row::{self, StoredRow};
 use crate::store::{Filter, Stored};
+
+/// So many connections at a time.
+const LINKS_MAX: usize = 16;
 
 /// Connections that nobody reads with.
 #[derive(Debug)]
@@ -16,18 +20,21 @@ pub(super) struct Readers {
     address: Address,
     idle_max_s: u64,
     idle: Mutex<Vec<Link>>,
+    turns: Semaphore,
 }
 
 impl Readers {
     pub(super) fn new(address: Address, idle_max_s: u64) -> Self {
-        Readers { address, idle_max_s, idle: Mutex::default() }
+        Readers { address, idle_max_s, idle: Mutex::default(), turns: Semaphore::new(LINKS_MAX) }
     }
 
-    /// Runs a read; once more on a new connection where an old one has been closed by the server.
+    /// Runs a read, or what may be done twice; once more on a new connection where an old one has been closed by the server.
     pub(super) async fn run<T>(
         self: Arc<Self>,
         read: impl for<'l> Fn(&'l mut Link) -> BoxFuture<'l, Result<T, Problem>>,
     ) -> Result<T, Problem> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut link) = idle
             && let Ok(value) = read(&mut link).await
@@ -48,10 +55,9 @@ impl Readers {
 
 const ROW: &str = "epoch, seq, at_ms, crc, body";
 
-/// Every live transaction of this epoch, and of those that it has taken over.
-pub(super) async fn load_live(link: &mut Link, epoch: Epoch) -> Result<Vec<Stored>, Problem> {
-    let owned = schema::owned(link, epoch).await?;
-    let list = owned.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+/// Every live transaction that these epochs have issued.
+pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<Stored>, Problem> {
+    let list = issuers.iter().map(|epoch| epoch.0.to_string()).collect::<Vec<_>>().join(", ");
     let sql =
         format!("SELECT {ROW}, gtid FROM concord_record WHERE issuer IN ({list}) ORDER BY gtid, epoch, seq");
     let rows = link.query(sql, |row| Ok((row.bytes(5)?, stored(row)?))).await?;
@@ -108,13 +114,6 @@ pub(super) async fn list_ended(link: &mut Link, filter: &Filter) -> Result<Vec<S
         Ok(Stored { gtid, records: row::decode_all(gtid, &records)? })
     });
     stored.collect()
-}
-
-/// The transaction with this key; the first one, should there be several.
-pub(super) async fn find_key(link: &mut Link, key: &str) -> Result<Option<Gtid>, Problem> {
-    let digest = link.dialect().bytes(&digest(key));
-    let sql = format!("SELECT gtid FROM concord_keyed WHERE digest = {digest} ORDER BY gtid LIMIT 1");
-    link.query(sql, |row| row.bytes(0)).await?.pop().map(gtid_of).transpose()
 }
 
 /// A row of the log, from a result that begins with [`ROW`].

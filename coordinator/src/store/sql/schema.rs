@@ -1,11 +1,9 @@
 //! Tables, versions, and the beginning of an epoch.
 
-use std::sync::Arc;
-
 use concord_protocol::{ClusterId, Epoch};
 
 use super::link::{Address, Dialect, Link};
-use super::{Member, Problem};
+use super::{Member, Problem, members};
 
 /// The tables of each version, in the order in which they came. What has been made may be made again: in MySQL a
 /// migration that was cut short leaves a part of it.
@@ -105,15 +103,12 @@ async fn meta(link: &mut Link, name: &str) -> Result<Option<i64>, Problem> {
 
 async fn begin_epoch(link: &mut Link, member: &Member) -> Result<(ClusterId, Epoch), Problem> {
     let dialect = link.dialect();
-    let (now, name) = (dialect.now(), dialect.text(&member.name));
-    let lease_ms = member.lease.as_millis();
+    let (now, lease_ms) = (dialect.now(), member.lease.as_millis());
+    let (name, address) = (dialect.text(&member.name), dialect.text(&member.address));
     link.execute(format!(
         "BEGIN; UPDATE concord_meta SET value = value + 1 WHERE name = 'epoch'; \
-         INSERT INTO concord_coordinator (epoch, name, expires_at) \
-         SELECT value, {name}, {now} + {lease_ms} FROM concord_meta WHERE name = 'epoch'; \
-         UPDATE concord_coordinator SET successor = (SELECT value FROM concord_meta WHERE name = 'epoch') \
-         WHERE successor IS NULL AND epoch < (SELECT value FROM concord_meta WHERE name = 'epoch') \
-         AND (name = {name} OR expires_at < {now})"
+         INSERT INTO concord_coordinator (epoch, name, address, expires_at) \
+         SELECT value, {name}, {address}, {now} + {lease_ms} FROM concord_meta WHERE name = 'epoch'"
     ))
     .await?;
     let epoch = meta(link, "epoch").await?;
@@ -122,19 +117,7 @@ async fn begin_epoch(link: &mut Link, member: &Member) -> Result<(ClusterId, Epo
     let broken = |what: &str| Problem::Refused(format!("its table concord_meta has no {what}"));
     let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok()).ok_or_else(|| broken("epoch"))?;
     let cluster_id = cluster_id.map(i64::cast_unsigned).ok_or_else(|| broken("cluster_id"))?;
-    Ok((ClusterId(cluster_id), Epoch(epoch)))
-}
-
-/// The epochs that this one has taken over, and those that they had, and itself.
-pub(super) async fn owned(link: &mut Link, epoch: Epoch) -> Result<Arc<[i64]>, Problem> {
-    let sql = "SELECT epoch, successor FROM concord_coordinator ORDER BY epoch DESC".to_owned();
-    let lives = link.query(sql, |row| Ok((row.number(0)?, row.number_or_null(1)?))).await?;
-    // Successors are later ones, so they come first.
-    let mut owned = vec![i64::from(epoch.0)];
-    for (life, successor) in lives {
-        if successor.is_some_and(|successor| owned.contains(&successor)) {
-            owned.push(life);
-        }
-    }
-    Ok(owned.into())
+    let (cluster_id, epoch) = (ClusterId(cluster_id), Epoch(epoch));
+    members::take_over(link, epoch, Some(&member.name)).await?;
+    Ok((cluster_id, epoch))
 }

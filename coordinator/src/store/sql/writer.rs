@@ -84,7 +84,7 @@ impl Writer {
             // What was appended before is committed, and a commit is durable.
             return Ok(());
         }
-        let batch = Batch::of(appends, &self.known, self.epoch, self.seq);
+        let batch = Batch::of(appends, &self.known, self.seq);
         self.write_batch(&batch).await.map_err(|problem| self.queue.fail(problem.failed()))?;
         self.known.learn(batch);
         self.seq += rows as i64;
@@ -99,7 +99,8 @@ impl Writer {
     async fn write_batch(&mut self, batch: &Batch) -> Result<(), Problem> {
         self.faults.commit()?;
         loop {
-            match self.try_batch(batch).await {
+            let lease = Arc::clone(&self.lease);
+            match lease.while_held(self.try_batch(batch)).await {
                 Ok(()) => {
                     self.commits += 1;
                     return Ok(());

@@ -4,12 +4,14 @@ CREATE TABLE IF NOT EXISTS concord_meta (
     value BIGINT NOT NULL
 ) ENGINE = InnoDB;
 
--- One row for each life of a coordinator. `expires_at` by this database's clock, in milliseconds since the Unix epoch.
--- `successor` is the epoch that has taken over; from then on this one may write nothing. `commits` counts its commits: a
--- coordinator that has lost its connection sees by it whether the last one was made.
+-- One row for each life of a coordinator. Others reach it at `address`. `expires_at` by this database's clock, in
+-- milliseconds since the Unix epoch. `successor` is the epoch that has taken over, always one that has no successor itself;
+-- from then on this one may write nothing. `commits` counts its commits: a coordinator that has lost its connection sees by
+-- it whether the last one was made.
 CREATE TABLE IF NOT EXISTS concord_coordinator (
     epoch      BIGINT NOT NULL PRIMARY KEY,
     name       VARCHAR(255) NOT NULL,
+    address    VARCHAR(255) NOT NULL,
     expires_at BIGINT NOT NULL,
     successor  BIGINT,
     commits    BIGINT NOT NULL DEFAULT 0,
@@ -30,11 +32,12 @@ CREATE TABLE IF NOT EXISTS concord_record (
     KEY (issuer)
 ) ENGINE = InnoDB;
 
--- Digests are SHA-256: names and keys may be longer than what can be indexed.
+-- Which transaction has an idempotency key, written before it begins. Digests are SHA-256: names and keys may be longer
+-- than what can be indexed.
 CREATE TABLE IF NOT EXISTS concord_keyed (
     digest BINARY(32) NOT NULL,
     gtid   BINARY(16) NOT NULL,
-    PRIMARY KEY (digest, gtid),
+    PRIMARY KEY (digest),
     KEY (gtid)
 ) ENGINE = InnoDB;
 
