@@ -28,7 +28,7 @@ async fn any_coordinator_answers(shared: Shared) -> Result<()> {
         let ended = coordinator.api().commit(commit.clone()).await?.into_inner().transaction.unwrap();
         ensure!(ended.state() == TransactionState::Committed, "{ended:?}");
         let seen = coordinator.api().get(get.clone()).await?.into_inner().transaction.unwrap();
-        ensure!(seen.history.iter().any(|event| event.kind == "ended"), "{seen:?}");
+        ensure!(seen.history.iter().any(|event| event.kind == "decided"), "{seen:?}");
         let inquired = InquireRequest { gtids: vec![begun.gtid.clone()], ..InquireRequest::default() };
         let standing = coordinator.api().inquire(inquired).await?.into_inner();
         ensure!(standing.outcomes == [i32::from(concord_proto::v1::Outcome::Committed)], "{standing:?}");

@@ -2,13 +2,13 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) use anyhow::{Result, bail, ensure};
 use concord_proto::Coordinators;
 pub(super) use concord_proto::v1::coordinator_client::CoordinatorClient;
 pub(super) use concord_proto::v1::*;
-use concord_sandbox::{Flavor, Postgres, PostgresOptions};
+use concord_sandbox::{Flavor, PATIENCE, Postgres, PostgresOptions};
 pub(super) use concord_tests::{Coordinator, Fault, Outcome, Transfer, Verb, World, WorldOptions, until};
 use concord_tests::{CoordinatorOptions, Pair, Programs};
 use tonic::Code;
@@ -100,14 +100,17 @@ pub(super) async fn insist(
     request: ExecuteRequest,
 ) -> Result<(Transfer, Transaction)> {
     let name = request.name.clone();
-    let answer = until("a coordinator answers", async || match client.execute(request.clone()).await {
-        Ok(answer) => Ok(Some(answer.into_inner())),
-        Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
-            Ok(None)
+    let start = Instant::now();
+    let answer = loop {
+        match client.execute(request.clone()).await {
+            Ok(answer) => break answer.into_inner(),
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                ensure!(start.elapsed() < PATIENCE, "no coordinator answers: {status}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(status) => bail!("{status}"),
         }
-        Err(status) => bail!("{status}"),
-    })
-    .await?;
+    };
     let outcome = Outcome::of(&Ok(answer.clone()));
     Ok((Transfer { name, outcome }, answer.transaction.expect("Execute answers with the transaction")))
 }

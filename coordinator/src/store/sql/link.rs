@@ -4,6 +4,7 @@
 //! numbers, which need no quotes: nothing that comes from outside is ever part of a statement as it came.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use either::Either;
 use futures_util::TryStreamExt as _;
@@ -82,9 +83,16 @@ pub(super) enum Address {
 impl Address {
     /// From a URL: `mysql://…`, `postgres://…`.
     pub(super) fn parse(url: &str) -> Result<Self, sqlx::Error> {
+        // Statements are long and hold payloads: they are not for the log.
         match url.split_once(':') {
-            Some(("mysql" | "mariadb", _)) => Ok(Address::MySql(Box::new(url.parse()?))),
-            Some(("postgres" | "postgresql", _)) => Ok(Address::Postgres(Box::new(url.parse()?))),
+            Some(("mysql" | "mariadb", _)) => {
+                let options = url.parse::<MySqlConnectOptions>()?.disable_statement_logging();
+                Ok(Address::MySql(Box::new(options)))
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
+                Ok(Address::Postgres(Box::new(options)))
+            }
             _ => Err(sqlx::Error::Configuration("it begins with neither mysql: nor postgres:".into())),
         }
     }
@@ -99,10 +107,12 @@ impl Address {
     /// Connects. Whoever is silent for `idle_max_s` seconds inside a transaction is disconnected by the server, and what
     /// it has not committed is rolled back: else a coordinator that is paused or cut off could hold its locks for hours.
     pub(super) async fn connect(&self, idle_max_s: u64) -> Result<Link, sqlx::Error> {
-        let mut link = match self {
-            Address::MySql(options) => Link::MySql(options.connect().await?),
-            Address::Postgres(options) => Link::Postgres(options.connect().await?),
+        let connection = match self {
+            Address::MySql(options) => Connection::MySql(options.connect().await?),
+            Address::Postgres(options) => Connection::Postgres(options.connect().await?),
         };
+        let idle_max = Duration::from_secs(idle_max_s);
+        let mut link = Link { connection, idle_max, used: Instant::now() };
         let settings = match self.dialect() {
             Dialect::MySql => format!(
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
@@ -120,17 +130,30 @@ impl Address {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) enum Link {
+pub(super) struct Link {
+    connection: Connection,
+    /// After so long the server may have closed it.
+    idle_max: Duration,
+    used: Instant,
+}
+
+#[derive(Debug)]
+enum Connection {
     MySql(MySqlConnection),
     Postgres(PgConnection),
 }
 
 impl Link {
     pub(super) fn dialect(&self) -> Dialect {
-        match self {
-            Link::MySql(_) => Dialect::MySql,
-            Link::Postgres(_) => Dialect::Postgres,
+        match self.connection {
+            Connection::MySql(_) => Dialect::MySql,
+            Connection::Postgres(_) => Dialect::Postgres,
         }
+    }
+
+    /// Whether it was used a moment ago, so that the server has not closed it for its silence.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.used.elapsed() < self.idle_max / 2
     }
 
     /// Runs statements; answers how many rows each has changed.
@@ -147,10 +170,12 @@ impl Link {
                 Ok(changed)
             }};
         }
-        match self {
-            Link::MySql(connection) => on!(connection),
-            Link::Postgres(connection) => on!(connection),
-        }
+        let result = match &mut self.connection {
+            Connection::MySql(connection) => on!(connection),
+            Connection::Postgres(connection) => on!(connection),
+        };
+        self.used = Instant::now();
+        result
     }
 
     /// Runs a query; answers what `read` makes of its rows.
@@ -169,16 +194,18 @@ impl Link {
                 Ok(found)
             }};
         }
-        match self {
-            Link::MySql(connection) => on!(connection, Columns::MySql),
-            Link::Postgres(connection) => on!(connection, Columns::Postgres),
-        }
+        let result = match &mut self.connection {
+            Connection::MySql(connection) => on!(connection, Columns::MySql),
+            Connection::Postgres(connection) => on!(connection, Columns::Postgres),
+        };
+        self.used = Instant::now();
+        result
     }
 
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
-        match self {
-            Link::MySql(connection) => connection.close().await,
-            Link::Postgres(connection) => connection.close().await,
+        match self.connection {
+            Connection::MySql(connection) => connection.close().await,
+            Connection::Postgres(connection) => connection.close().await,
         }
     }
 }

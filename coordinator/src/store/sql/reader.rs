@@ -36,7 +36,7 @@ impl Readers {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut link) = idle
+        if let Some(mut link) = idle.filter(Link::is_fresh)
             && let Ok(value) = read(&mut link).await
         {
             self.keep(link);

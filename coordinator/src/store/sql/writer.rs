@@ -115,11 +115,15 @@ impl Writer {
         }
     }
 
+    async fn take_link(&mut self) -> Result<Link, Problem> {
+        match self.link.take().filter(Link::is_fresh) {
+            Some(link) => Ok(link),
+            None => Ok(self.address.connect(self.idle_max_s).await?),
+        }
+    }
+
     async fn try_batch(&mut self, batch: &Batch) -> Result<(), Problem> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => self.address.connect(self.idle_max_s).await?,
-        };
+        let mut link = self.take_link().await?;
         let (epoch, commits) = (self.epoch.0, self.commits);
         let changed = link
             .execute(format!(
@@ -187,10 +191,7 @@ impl Writer {
     }
 
     async fn try_purge(&mut self, before: i64, step: usize) -> Result<usize, Problem> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => self.address.connect(self.idle_max_s).await?,
-        };
+        let mut link = self.take_link().await?;
         let dialect = link.dialect();
         let sql = format!(
             "SELECT gtid FROM concord_ended WHERE ended_at < {before} ORDER BY ended_at, gtid LIMIT {step}"
@@ -214,10 +215,7 @@ impl Writer {
             return Err(error);
         }
         let released = async {
-            let mut link = match self.link.take() {
-                Some(link) => link,
-                None => self.address.connect(self.idle_max_s).await?,
-            };
+            let mut link = self.take_link().await?;
             let sql = "UPDATE concord_coordinator SET expires_at = 0 WHERE successor IS NULL AND epoch =";
             link.execute(format!("{sql} {}", self.epoch.0)).await?;
             link.close().await?;
