@@ -5,5 +5,6 @@
 mod cluster {
     mod routing;
     mod support;
+    mod sweeping;
     mod take_over;
 }

@@ -32,6 +32,8 @@ impl Key {
 pub(super) enum Field {
     /// A whole number.
     Integer { get: fn(&Config) -> u64, set: fn(&mut Config, u64), range: RangeInclusive<u64> },
+    /// A string with a password in it: `get` answers without, and errors do not show it.
+    Secret { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// A string.
     Text { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// Strings.
@@ -116,7 +118,7 @@ pub(super) static KEYS: &[Key] = &[
         doc: "A database for the log, in place of a directory: mysql://user:password@host:port/database (for MariaDB\n\
               too) or postgres://user:password@host:port/database. Several coordinators may share it (docs/cluster.md).\n\
               sqlite:DIRECTORY is another way to write data_dir.",
-        field: Field::Text {
+        field: Field::Secret {
             get: |config| config.store.url.as_ref().map(DatabaseUrl::to_string).unwrap_or_default(),
             set: set_store_url,
         },

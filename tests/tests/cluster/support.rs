@@ -10,7 +10,7 @@ pub(super) use concord_proto::v1::coordinator_client::CoordinatorClient;
 pub(super) use concord_proto::v1::*;
 use concord_sandbox::{Flavor, PATIENCE, Postgres, PostgresOptions};
 pub(super) use concord_tests::{Coordinator, Fault, Outcome, Transfer, Verb, World, WorldOptions, until};
-use concord_tests::{CoordinatorOptions, Pair, Programs};
+use concord_tests::{Pair, Programs};
 use tonic::Code;
 
 const PROGRAMS: Programs = concord_tests::programs!();
@@ -52,6 +52,10 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn set(shared: Shared) -> Result<Scene> {
+        Scene::set_with(shared, WorldOptions::default()).await
+    }
+
+    pub(super) async fn set_with(shared: Shared, options: WorldOptions) -> Result<Scene> {
         static STORES: AtomicU32 = AtomicU32::new(0);
         static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
             let start = || Postgres::start_blocking(PostgresOptions::default()).expect("a database server");
@@ -75,8 +79,8 @@ impl Scene {
             }
         };
         let coordinator =
-            CoordinatorOptions::new().set("store.url", url).set("cluster.lease_ms", LEASE.as_millis());
-        let options = WorldOptions { coordinator, peers: 2, ..WorldOptions::default() };
+            options.coordinator.set("store.url", url).set("cluster.lease_ms", LEASE.as_millis());
+        let options = WorldOptions { coordinator, peers: 2, ..options };
         let banks = pair.banks(10, 1_000).await?;
         Ok(Scene { world: World::start(PROGRAMS, banks, options).await?, _pair: pair })
     }

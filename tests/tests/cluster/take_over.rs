@@ -58,7 +58,8 @@ async fn a_key_of_a_dead_coordinator_runs_once(shared: Shared) -> Result<()> {
         let (calls, running) = (scene.world.two.calls(verb).await?, scene.world.spawn(request.clone()));
         scene.world.two.called(verb, calls).await?;
         scene.world.coordinator.kill9()?;
-        running.answer().await?;
+        let told = running.answer().await?.0.outcome;
+        ensure!(told == Outcome::Unknown, "{told:?}");
         scene.world.two.fault(verb, Fault::None).await?;
         let (transfer, transaction) = insist(scene.anywhere(), request).await?;
         ensure!(outcome.is_none_or(|outcome| transfer.outcome == outcome), "{transaction:?}");

@@ -94,9 +94,8 @@ impl Known {
 }
 
 impl Batch {
-    /// Of these appends, whose first row has the number `seq`.
-    pub(super) fn of(appends: &[Append], known: &Known, seq: i64) -> Batch {
-        let epoch = i64::from(known.epoch.0);
+    /// Of these appends, whose first row has the number `seq` of this term.
+    pub(super) fn of(appends: &[Append], known: &Known, term: i64, seq: i64) -> Batch {
         let (mut changes, mut places) = (Vec::<Change>::new(), HashMap::new());
         for (row, seq) in appends.iter().flat_map(|append| &append.rows).zip(seq..) {
             let gtid = row.gtid.to_bytes();
@@ -106,8 +105,8 @@ impl Batch {
                 changes.push(Change { gtid: row.gtid, was_live, is_new, rows: Vec::new() });
                 changes.len() - 1
             });
-            let crc = checksum(row.gtid, epoch, seq, row.at, &row.body).into();
-            let stored = StoredRow { epoch, seq, at: row.at, crc, body: row.body.clone() };
+            let crc = checksum(row.gtid, term, seq, row.at, &row.body).into();
+            let stored = StoredRow { epoch: term, seq, at: row.at, crc, body: row.body.clone() };
             changes[place].rows.push((stored, row.mark.clone()));
         }
         Batch { changes }
@@ -183,9 +182,9 @@ impl Sql {
 
     fn log(&mut self, change: &Change) {
         let (id, issuer) = (self.id(change), change.gtid.epoch().0);
-        for (StoredRow { epoch, seq, at, crc, body }, _) in &change.rows {
+        for (StoredRow { epoch: term, seq, at, crc, body }, _) in &change.rows {
             let body = self.dialect.bytes(body);
-            self.logged.push(format!("({id}, {epoch}, {seq}, {issuer}, {at}, {crc}, {body})"));
+            self.logged.push(format!("({id}, {term}, {seq}, {issuer}, {at}, {crc}, {body})"));
         }
         self.key(change);
     }
@@ -242,7 +241,7 @@ impl Sql {
         };
         add(
             &self.logged,
-            "INSERT INTO concord_record (gtid, epoch, seq, issuer, at_ms, crc, body) VALUES ",
+            "INSERT INTO concord_record (gtid, term, seq, issuer, at_ms, crc, body) VALUES ",
             "",
         );
         add(&self.gone, "DELETE FROM concord_record WHERE gtid IN (", ")");

@@ -7,7 +7,7 @@ use super::link::Link;
 use crate::store::{Owner, Reign};
 
 /// Takes over from all whose lease has run out, and from earlier lives of `name`. What they had taken over goes with them:
-/// a successor has none itself.
+/// a successor has none itself. Raises the own term.
 pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>) -> Result<(), Problem> {
     let (own, now) = (epoch.0, link.dialect().now());
     let namesakes = name.map(|name| format!("OR name = {} AND epoch < {own}", link.dialect().text(name)));
@@ -28,7 +28,16 @@ pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>)
         None => return Err(Problem::Refused("its row is gone".into())),
     }
     let sql = format!("SELECT epoch FROM concord_coordinator WHERE {due} ORDER BY epoch FOR UPDATE");
-    for life in link.query(sql, |row| row.number(0)).await? {
+    let lives = link.query(sql, |row| row.number(0)).await?;
+    if !lives.is_empty() {
+        // Now that their rows are ours: beyond every term of theirs.
+        link.execute(format!(
+            "UPDATE concord_meta SET value = value + 1 WHERE name = 'term'; UPDATE concord_coordinator \
+             SET term = (SELECT value FROM concord_meta WHERE name = 'term') WHERE epoch = {own}"
+        ))
+        .await?;
+    }
+    for life in lives {
         tracing::info!(epoch = life, "taking over from a coordinator that is gone");
         link.execute(format!(
             "UPDATE concord_coordinator SET successor = {own} WHERE epoch = {life} OR successor = {life}"
@@ -37,6 +46,13 @@ pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>)
     }
     link.execute("COMMIT".to_owned()).await?;
     Ok(())
+}
+
+/// With what the records of this epoch are to be marked from now on.
+pub(super) async fn term(link: &mut Link, epoch: Epoch) -> Result<i64, Problem> {
+    let sql = format!("SELECT term FROM concord_coordinator WHERE epoch = {}", epoch.0);
+    let term = link.query(sql, |row| row.number(0)).await?.pop();
+    term.ok_or_else(|| Problem::Refused("its row is gone".into()))
 }
 
 /// The epoch itself, and all that it has taken over.

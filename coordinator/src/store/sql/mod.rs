@@ -23,7 +23,7 @@ mod writer;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -79,6 +79,8 @@ pub struct SqlStore {
     #[cfg(test)]
     faults: Arc<Faults>,
     lease: Arc<Lease>,
+    /// With what records are marked.
+    term: Arc<AtomicI64>,
     /// The epochs whose live transactions have been handed out: its own, and those that it has taken over.
     adopted: Arc<Mutex<HashSet<Epoch>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -105,6 +107,8 @@ impl SqlStore {
         let start = Instant::now();
         let mut opened = runtime.block_on(schema::open(&address, &member)).map_err(failed)?;
         let owned = runtime.block_on(members::owned(&mut opened.link, opened.epoch)).map_err(failed)?;
+        let term = runtime.block_on(members::term(&mut opened.link, opened.epoch)).map_err(failed)?;
+        let term = Arc::new(AtomicI64::new(term));
         let queue = Arc::new(Queue::new(LAZY_DELAY, COMPANY_DELAY));
         let (counts, faults) = (Arc::<Counts>::default(), Arc::<Faults>::default());
         let lease = Arc::new(Lease::new(start, member.lease));
@@ -127,6 +131,7 @@ impl SqlStore {
             idle_max_s,
             link: Some(opened.link),
             epoch: opened.epoch,
+            term: Arc::clone(&term),
             known: Known::new(opened.epoch),
             seq: 0,
             commits: 0,
@@ -144,6 +149,7 @@ impl SqlStore {
             #[cfg(test)]
             faults,
             lease,
+            term,
             adopted: Arc::new(Mutex::new(owned.into_iter().collect())),
             writer: Mutex::new(Some(writer)),
             runtime: Some(runtime),
@@ -253,9 +259,10 @@ impl Store for SqlStore {
         if let Some(error) = self.queue.failure() {
             return Box::pin(async { Err(error) });
         }
-        let (own, adopted) = (self.epoch, Arc::clone(&self.adopted));
+        let own = self.epoch;
+        let (adopted, term) = (Arc::clone(&self.adopted), Arc::clone(&self.term));
         self.read(move |link| {
-            let adopted = Arc::clone(&adopted);
+            let (adopted, term) = (Arc::clone(&adopted), Arc::clone(&term));
             Box::pin(async move {
                 members::take_over(link, own, None).await?;
                 // Also those that were taken over by a try whose answer was lost.
@@ -265,6 +272,7 @@ impl Store for SqlStore {
                 if new.is_empty() {
                     return Ok(Vec::new());
                 }
+                term.store(members::term(link, own).await?, Ordering::SeqCst);
                 let live = reader::load_live(link, &new).await?;
                 lock().extend(new);
                 Ok(live)

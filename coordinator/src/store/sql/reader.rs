@@ -53,13 +53,13 @@ impl Readers {
     }
 }
 
-const ROW: &str = "epoch, seq, at_ms, crc, body";
+const ROW: &str = "term, seq, at_ms, crc, body";
 
 /// Every live transaction that these epochs have issued.
 pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<Stored>, Problem> {
     let list = issuers.iter().map(|epoch| epoch.0.to_string()).collect::<Vec<_>>().join(", ");
     let sql =
-        format!("SELECT {ROW}, gtid FROM concord_record WHERE issuer IN ({list}) ORDER BY gtid, epoch, seq");
+        format!("SELECT {ROW}, gtid FROM concord_record WHERE issuer IN ({list}) ORDER BY gtid, term, seq");
     let rows = link.query(sql, |row| Ok((row.bytes(5)?, stored(row)?))).await?;
     let mut live: Vec<Stored> = Vec::new();
     for (gtid, row) in rows {
@@ -76,7 +76,7 @@ pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<
 /// One transaction.
 pub(super) async fn get(link: &mut Link, gtid: Gtid) -> Result<Option<Stored>, Problem> {
     let id = link.dialect().bytes(&gtid.to_bytes());
-    let sql = format!("SELECT {ROW} FROM concord_record WHERE gtid = {id} ORDER BY epoch, seq");
+    let sql = format!("SELECT {ROW} FROM concord_record WHERE gtid = {id} ORDER BY term, seq");
     let rows = link.query(sql, stored).await?;
     // It may have ended since, never begun again: what is said here wins.
     let sql = format!("SELECT records FROM concord_ended WHERE gtid = {id}");

@@ -73,7 +73,8 @@ async fn migrate(link: &mut Link) -> Result<(), Problem> {
                      WHERE NOT EXISTS (SELECT 1 FROM concord_meta AS m WHERE m.name = '{name}')"
                 )
             };
-            let facts = [once("cluster_id", cluster_id), once("epoch", 0), once("version", 0)];
+            let facts =
+                [once("cluster_id", cluster_id), once("epoch", 0), once("term", 0), once("version", 0)];
             link.execute(facts.join("; ")).await?;
         }
         link.execute(format!("UPDATE concord_meta SET value = {version} WHERE name = 'version'")).await?;
@@ -107,8 +108,8 @@ async fn begin_epoch(link: &mut Link, member: &Member) -> Result<(ClusterId, Epo
     let (name, address) = (dialect.text(&member.name), dialect.text(&member.address));
     link.execute(format!(
         "BEGIN; UPDATE concord_meta SET value = value + 1 WHERE name = 'epoch'; \
-         INSERT INTO concord_coordinator (epoch, name, address, expires_at) \
-         SELECT value, {name}, {address}, {now} + {lease_ms} FROM concord_meta WHERE name = 'epoch'"
+         INSERT INTO concord_coordinator (epoch, term, name, address, expires_at) \
+         SELECT value, 0, {name}, {address}, {now} + {lease_ms} FROM concord_meta WHERE name = 'epoch'"
     ))
     .await?;
     let epoch = meta(link, "epoch").await?;

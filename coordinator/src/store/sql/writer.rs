@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use concord_proto::store::Record;
@@ -41,6 +41,8 @@ pub(super) struct Writer {
     pub(super) idle_max_s: u64,
     pub(super) link: Option<Link>,
     pub(super) epoch: Epoch,
+    /// Raised before anything that was taken over is handed out.
+    pub(super) term: Arc<AtomicI64>,
     pub(super) known: Known,
     /// Of the next record.
     pub(super) seq: i64,
@@ -84,7 +86,7 @@ impl Writer {
             // What was appended before is committed, and a commit is durable.
             return Ok(());
         }
-        let batch = Batch::of(appends, &self.known, self.seq);
+        let batch = Batch::of(appends, &self.known, self.term.load(Ordering::SeqCst), self.seq);
         self.write_batch(&batch).await.map_err(|problem| self.queue.fail(problem.failed()))?;
         self.known.learn(batch);
         self.seq += rows as i64;
@@ -245,7 +247,7 @@ async fn read(link: &mut Link, wanted: Wanted) -> Result<Found, Problem> {
     let mut found = Found::default();
     if !wanted.logged.is_empty() {
         let sql = format!(
-            "SELECT epoch, seq, at_ms, crc, body, gtid FROM concord_record WHERE gtid IN ({}) ORDER BY gtid, epoch, seq",
+            "SELECT term, seq, at_ms, crc, body, gtid FROM concord_record WHERE gtid IN ({}) ORDER BY gtid, term, seq",
             list(&wanted.logged)
         );
         let mut logged = HashMap::<[u8; 16], Rows>::new();
