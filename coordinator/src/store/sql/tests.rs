@@ -137,6 +137,7 @@ on_each! {
     who_has_been_taken_over_writes_nothing_more
     an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not
     what_is_taken_over_is_handed_out_once_and_ends
+    who_has_been_taken_over_takes_nothing_over
     of_many_that_take_over_one_does
     a_key_goes_to_who_comes_first
     a_lease_that_cannot_be_renewed_is_given_up_in_time
@@ -238,6 +239,26 @@ fn what_is_taken_over_is_handed_out_once_and_ends<K: Kind>() {
             stays.read(move |link| Box::pin(members::reign(link, issued, Epoch(99)))).await.unwrap().owner,
             owner
         );
+    });
+}
+
+/// Else what it takes would stay behind, with a successor that has one itself.
+fn who_has_been_taken_over_takes_nothing_over<K: Kind>() {
+    let url = database::<K>();
+    let gone = open_for(&url, "gone", Duration::from_secs(1));
+    let first = open(&url, "first");
+    let (issued, fenced) = (gone.epoch(), first.epoch());
+    run(async {
+        silence(&gone);
+        let second = open_for(&url, "first", Duration::from_secs(30));
+        while second.members().await.unwrap().contains(&issued) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let late = first.read(move |link| Box::pin(members::take_over(link, fenced, None))).await;
+        assert!(late.unwrap_err().to_string().contains("has taken over"));
+        assert_eq!(second.reign(issued).await.unwrap().owner, Owner::Other { address: "gone:7600".into() });
+        assert_eq!(second.take_over().await.unwrap(), []);
+        assert_eq!(second.reign(issued).await.unwrap(), Reign { owner: Owner::Us, is_over: true });
     });
 }
 
