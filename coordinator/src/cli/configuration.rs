@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, example};
 
@@ -27,7 +28,7 @@ pub(super) struct ConfigArgs {
     data_dir: Option<String>,
     /// Where the log is: sqlite:DIR, or a database that several coordinators may share: mysql://… (for MariaDB too),
     /// postgres://… (store.url)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     store: Option<String>,
     /// Whom the coordinator may call, e.g. 'https://*.svc.local:7101'; may be repeated, and stands in place of the
     /// configured list (participants.allow)

@@ -19,7 +19,9 @@
 //!    [`StoreError::Failed`] and nothing more is written: what a failed sync left on disk is unknown, and a
 //!    second sync may claim success for data that is gone. The coordinator stops, and says why.
 //! 7. **Cancelled futures.** Dropping the future of an append does not undo or delay it.
-//! 8. **One owner.** A second coordinator that opens the same store is refused ([`StoreError::InUse`]).
+//! 8. **One owner.** A second coordinator that opens the same store is refused ([`StoreError::InUse`]). Where it is
+//!    shared, the second one has transactions of its own; it is the one that is [taken over](Store::take_over) from whose
+//!    appends fail from then on.
 //! 9. **Epochs.** Opening raises the epoch durably before anything else can be done with the store.
 //! 10. **Versions.** A store written by a newer schema is refused ([`StoreError::NewerSchema`]); an older one
 //!     is migrated when it is opened.
