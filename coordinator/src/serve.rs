@@ -1,5 +1,6 @@
 //! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::Config;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
 use crate::resource::Resources;
-use crate::store::{SqliteStore, Store as _, StoreError, UnixMillis};
+use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
@@ -18,6 +19,8 @@ const PURGE_STEP: usize = 500;
 const PURGE_REST: u32 = 4;
 /// How often to look for something to purge.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often to look for coordinators that are gone, where leases are long.
+const TAKE_OVER_INTERVAL: Duration = Duration::from_secs(1);
 /// How long calls in progress may take once everything has drained.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
@@ -28,10 +31,13 @@ pub enum ServeError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why not.
         source: std::io::Error,
     },
+    /// Others would not know where to reach this coordinator.
+    #[error("it listens on {0}, which is no address that other coordinators can reach: set cluster.address")]
+    NoAddress(SocketAddr),
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,24 +86,30 @@ pub async fn run_in(
     surroundings: Arc<dyn Surroundings>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let address = config.server.listen;
-    // The store first: its lock is what keeps a second coordinator out.
-    let data_dir = config.store.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&data_dir)).await;
-    let store = opened.map_err(|error| ServeError::Server(error.into()))??;
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-    let listening = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+    let (store, listener) = match config.store.url {
+        // The store first: its lock is what keeps a second coordinator out.
+        None => (open_embedded(&config).await?, listen(&config).await?),
+        Some(_) => {
+            let listener = listen(&config).await?;
+            (open_shared(&config, listener.1).await?, listener)
+        }
+    };
+    let (listener, listening) = listener;
     let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config));
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
-    let (store, participants) = (Arc::new(store), Arc::new(participants));
+    let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
     let engine = Engine::start_in(store, calls, settings(&config), surroundings).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
-    let data_dir = config.store.data_dir.display();
-    tracing::info!(%listening, %data_dir, %cluster, %epoch, "coordinator ready");
+    let place = match &config.store.url {
+        None => config.store.data_dir.display().to_string(),
+        Some(url) => url.to_string(),
+    };
+    tracing::info!(%listening, store = place, %cluster, %epoch, "coordinator ready");
+    let lease = Duration::from_millis(config.cluster.lease_ms);
     let background = [
+        tokio::spawn(take_over_forever(Arc::clone(&engine), lease)),
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
@@ -156,6 +168,54 @@ async fn serve_until(
         Ok(result) => result.map_err(ServeError::Server),
         // Somebody keeps a stream open; it ends with the process.
         Err(_) => Ok(()),
+    }
+}
+
+/// Opens the store in a directory of this machine.
+async fn open_embedded(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
+    let data_dir = config.store.data_dir.clone();
+    open(move || Ok(Arc::new(SqliteStore::open(&data_dir)?))).await
+}
+
+/// Opens the store in a database, which other coordinators may have open too.
+async fn open_shared(config: &Config, listening: SocketAddr) -> Result<Arc<dyn Store>, ServeError> {
+    let Config { store, cluster, .. } = config;
+    let address = match cluster.address.as_str() {
+        "" if listening.ip().is_unspecified() => return Err(ServeError::NoAddress(listening)),
+        "" => listening.to_string(),
+        address => address.to_owned(),
+    };
+    let name = if cluster.name.is_empty() { address.clone() } else { cluster.name.clone() };
+    let member = Member { name, address, lease: Duration::from_millis(cluster.lease_ms) };
+    let url = store.url.as_ref().map(|url| url.with_password().to_owned()).unwrap_or_default();
+    open(move || Ok(Arc::new(SqlStore::open(&url, member)?))).await
+}
+
+async fn open(
+    open: impl FnOnce() -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
+) -> Result<Arc<dyn Store>, ServeError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    Ok(opened.map_err(|error| ServeError::Server(error.into()))??)
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let address = config.server.listen;
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listening = listener.local_addr().map_err(failed)?;
+    Ok((listener, listening))
+}
+
+/// Looks for coordinators whose lease has run out, for ever; not all coordinators at the same moment.
+async fn take_over_forever(engine: Arc<Engine>, lease: Duration) {
+    let every = (lease / 3).min(TAKE_OVER_INTERVAL);
+    loop {
+        tokio::time::sleep(every.mul_f64(0.5 + rand::random::<f64>())).await;
+        match engine.take_over().await {
+            Ok(0) => {}
+            Ok(transactions) => tracing::warn!(transactions, "took over from a coordinator that was gone"),
+            Err(error) => tracing::warn!(%error, "cannot look for coordinators that are gone"),
+        }
     }
 }
 

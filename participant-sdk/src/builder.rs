@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_proto::Coordinators;
 use concord_xa::{Database, Isolation, Options, XaError};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::handler::{Action, FromPayload, HandlerError, Reply};
 use crate::horizon::{Horizon, RETENTION};
@@ -17,9 +18,6 @@ use crate::service::ParticipantService;
 use crate::slots::Slots;
 use crate::tcc::{Handlers, OpenError, Pending, Tcc, TccHandler, pending};
 use crate::xa_branch::XaBranch;
-
-/// How often a silent coordinator is asked for a sign of life, and how long it has to give one.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Why a participant cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +117,8 @@ impl Builder {
         self
     }
 
-    /// The coordinator: `http://host:port`.
+    /// The coordinator: `http://host:port`. Of coordinators that share a store all, with commas between them: the
+    /// participant attaches to each.
     pub fn coordinator(mut self, url: impl Into<String>) -> Self {
         self.coordinator = url.into();
         self
@@ -239,8 +238,8 @@ impl Builder {
     /// [`StartError`], with what to change.
     pub async fn build(self) -> Result<ParticipantServer, StartError> {
         self.check().map_err(StartError::Setting)?;
-        let channel = self.channel()?;
-        let link = Arc::new(Link::new(channel, self.address));
+        let coordinators = self.coordinators()?;
+        let link = Arc::new(Link::new(coordinators, self.address));
         let horizon = Arc::new(Horizon::new(self.retention));
         let leniency = self.options.leniency.clone();
         let mut databases = self.tcc_on;
@@ -300,19 +299,12 @@ impl Builder {
         Ok(())
     }
 
-    fn channel(&self) -> Result<Channel, StartError> {
+    fn coordinators(&self) -> Result<Coordinators, StartError> {
         if let Some(channel) = &self.channel {
-            return Ok(channel.clone());
+            return Ok(channel.clone().into());
         }
-        let endpoint = Endpoint::from_shared(self.coordinator.clone())
-            .map_err(|error| StartError::Setting(format!("coordinator {:?}: {error}", self.coordinator)))?;
-        Ok(endpoint
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            // A coordinator that vanished without closing is noticed by its silence.
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect_lazy())
+        Coordinators::connect_lazy(&self.coordinator)
+            .map_err(|error| StartError::Setting(format!("coordinator {:?}: {error}", self.coordinator)))
     }
 }
 

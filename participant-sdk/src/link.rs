@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
+use concord_proto::Coordinators;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::{
     BranchKind, InquireRequest, Outcome, RegisterBranchRequest, ReportVoteRequest, Vote,
 };
 use concord_protocol::{BranchId, ClusterId, Gtid};
 use concord_xa::Xid;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 /// Gtids in one question to the coordinator.
 pub(crate) const INQUIRE_MAX: usize = 1_000;
@@ -20,8 +21,8 @@ pub(crate) const INQUIRE_MAX: usize = 1_000;
 /// The coordinator, and this participant as it knows it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    channel: Channel,
-    client: CoordinatorClient<Channel>,
+    coordinators: Coordinators,
+    client: CoordinatorClient<Coordinators>,
     /// Where this participant answers, as the coordinator knows it.
     address: String,
     /// Of the coordinator; 0 until it has told.
@@ -44,12 +45,31 @@ pub(crate) enum Registration {
 }
 
 impl Link {
-    pub(crate) fn new(channel: Channel, address: String) -> Self {
-        Link { client: CoordinatorClient::new(channel.clone()), channel, address, cluster: AtomicU64::new(0) }
+    pub(crate) fn new(coordinators: Coordinators, address: String) -> Self {
+        let client = CoordinatorClient::new(coordinators.clone());
+        Link { client, coordinators, address, cluster: AtomicU64::new(0) }
     }
 
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
+    /// To each coordinator.
+    pub(crate) fn channels(&self) -> &[Channel] {
+        self.coordinators.channels()
+    }
+
+    /// Calls one coordinator, and where it does not answer the others, one after the other. All calls here may be
+    /// repeated.
+    async fn call<T, F>(&self, call: impl Fn(CoordinatorClient<Coordinators>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        for _ in 1..self.channels().len() {
+            match call(self.client.clone()).await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tracing::debug!(%status, "a coordinator does not answer; asking the next one");
+                }
+                answer => return answer.map(Response::into_inner),
+            }
+        }
+        call(self.client.clone()).await.map(Response::into_inner)
     }
 
     /// Where this participant answers, as the coordinator knows it.
@@ -81,7 +101,12 @@ impl Link {
             branch_ids: branches.iter().map(|branch| branch.0).collect(),
         };
         crash_point!("participant/inquire/before");
-        let answer = self.client.clone().inquire(request).await?.into_inner();
+        let answer = self
+            .call(|mut client| {
+                let request = request.clone();
+                async move { client.inquire(request).await }
+            })
+            .await?;
         crash_point!("participant/inquire/after");
         self.cluster.store(answer.cluster_id, Ordering::Relaxed);
         // An answer of another length is an answer to something else.
@@ -114,7 +139,12 @@ impl Link {
             payload,
         };
         crash_point!("participant/register/before");
-        let answer = self.client.clone().register_branch(request).await?.into_inner();
+        let answer = self
+            .call(|mut client| {
+                let request = request.clone();
+                async move { client.register_branch(request).await }
+            })
+            .await?;
         crash_point!("participant/register/after");
         let xid = Xid { cluster: ClusterId(answer.cluster_id), gtid, branch: BranchId(answer.branch_id) };
         Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
@@ -128,7 +158,11 @@ impl Link {
             reason: crate::service::cut(why.to_owned()),
         };
         crash_point!("participant/report/before");
-        self.client.clone().report_vote(request).await?;
+        self.call(|mut client| {
+            let request = request.clone();
+            async move { client.report_vote(request).await }
+        })
+        .await?;
         crash_point!("participant/report/after");
         Ok(())
     }

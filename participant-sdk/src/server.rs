@@ -8,6 +8,7 @@ use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_protocol::Gtid;
 use concord_xa::{Database, ServerInfo};
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::transport::{Server, server::Router};
@@ -85,12 +86,15 @@ impl ParticipantServer {
         self.shutdown().await;
     }
 
-    /// Opens a stream to the coordinator and is called on it, many calls in one message, until `stop` is ready; then
+    /// Opens a stream to the coordinator, or to each of them, and is called on it, many calls in one message, until `stop` is ready; then
     /// takes no new calls, and finishes those under way. A stream that breaks is opened again. For those who add
     /// [`ParticipantServer::service`] to a server of their own, or to none.
     pub async fn attach_until(&self, stop: impl Future<Output = ()> + Send + 'static) {
-        let link = &self.participant.link;
-        attach(self.service.clone(), link.channel(), link.address().to_owned(), stop).await;
+        let (link, stop) = (&self.participant.link, stop.shared());
+        let streams = link.channels().iter().map(|channel| {
+            attach(self.service.clone(), channel.clone(), link.address().to_owned(), stop.clone())
+        });
+        join_all(streams).await;
     }
 
     /// The service and gRPC health, to which more services may be added.

@@ -1,7 +1,10 @@
 //! The gRPC interfaces of Concord, generated from `proto/concord/v1/*.proto`, and what every caller of them
 //! shares: metadata names and error details.
 
+mod coordinators;
 pub mod status;
+
+pub use coordinators::Coordinators;
 
 /// The public interface, version 1.
 #[allow(

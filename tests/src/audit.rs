@@ -120,15 +120,18 @@ impl World {
     /// # Errors
     /// With what does not end.
     pub async fn settled(&self) -> Result<()> {
-        self.coordinator.drained().await?;
-        let status = self.coordinator.status().await?;
-        ensure!(status.heuristic_branches == 0, "{} heuristic outcomes", status.heuristic_branches);
-        ensure!(status.refused_branches == 0, "{} branches refused phase two", status.refused_branches);
+        for coordinator in self.coordinators() {
+            coordinator.drained().await?;
+            let status = coordinator.status().await?;
+            ensure!(status.heuristic_branches == 0, "{} heuristic outcomes", status.heuristic_branches);
+            ensure!(status.refused_branches == 0, "{} branches refused phase two", status.refused_branches);
+        }
+        let cluster = self.coordinator.status().await?.cluster_id;
         for bank in self.banks() {
             let what = format!("XA RECOVER on {} is empty", bank.url());
             crate::until(&what, async || {
                 // A branch of a transaction that the coordinator has no record of is ended by its participant.
-                Ok((bank.in_doubt(status.cluster_id).await? == 0).then_some(()))
+                Ok((bank.in_doubt(cluster).await? == 0).then_some(()))
             })
             .await?;
             let reserved = bank.reserved().await?;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 use concord_proto::v1::{BranchKind, BranchRequest, ExecuteRequest, ExecuteResponse};
+use futures_util::future::try_join_all;
 use tempfile::TempDir;
 use tonic::Status;
 
@@ -22,6 +23,8 @@ pub struct WorldOptions {
     pub participant: ParticipantOptions,
     /// Whether the coordinator reaches the databases itself.
     pub sweeper: bool,
+    /// How many more coordinators there are, which share a store with the first.
+    pub peers: usize,
 }
 
 impl Default for WorldOptions {
@@ -30,6 +33,7 @@ impl Default for WorldOptions {
             coordinator: CoordinatorOptions::new(),
             participant: ParticipantOptions::default(),
             sweeper: false,
+            peers: 0,
         }
     }
 }
@@ -40,6 +44,8 @@ impl Default for WorldOptions {
 pub struct World {
     /// The coordinator.
     pub coordinator: Coordinator,
+    /// The others, where it is not alone.
+    pub peers: Vec<Coordinator>,
     /// The participant of the first bank.
     pub one: Participant,
     /// The participant of the second bank.
@@ -50,29 +56,40 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a coordinator and a participant for each bank: the first attaches to the coordinator, the second listens.
+    /// Starts coordinators and a participant for each bank: the first attaches to them, the second listens.
     ///
     /// # Errors
     /// When one does not start.
     pub async fn start(programs: Programs, banks: [Bank; 2], options: WorldOptions) -> Result<World> {
         let directory = TempDir::with_prefix("concord-tests-")?;
         let path = directory.path();
-        let mut coordinator = Coordinator::new("coordinator", programs, path, options.coordinator)?;
+        let mut coordinator = Coordinator::new("coordinator", programs, path, options.coordinator.clone())?;
+        let peer =
+            |number| Coordinator::new(&format!("peer-{number}"), programs, path, options.coordinator.clone());
+        let mut peers = (1..=options.peers).map(peer).collect::<Result<Vec<_>>>()?;
+        let urls: Vec<_> = std::iter::once(&coordinator).chain(&peers).map(Coordinator::url).collect();
+        let urls = urls.join(",");
         let participant = async |name: &str, bank: &Bank, attached: bool| {
-            let (database, url) = (bank.url(), coordinator.url());
             let options = ParticipantOptions { attached, ..options.participant.clone() };
-            Participant::start(name, programs, path, &database, &url, &options).await
+            Participant::start(name, programs, path, &bank.url(), &urls, &options).await
         };
         let (one, two) =
             tokio::try_join!(participant("one", &banks[0], true), participant("two", &banks[1], false))?;
         if options.sweeper {
             for (name, bank, participant) in [("one", &banks[0], &one), ("two", &banks[1], &two)] {
-                let told = std::mem::take(coordinator.options_mut());
-                *coordinator.options_mut() = told.resource(name, &bank.url(), &[participant.url()]);
+                for coordinator in std::iter::once(&mut coordinator).chain(&mut peers) {
+                    let told = std::mem::take(coordinator.options_mut());
+                    *coordinator.options_mut() = told.resource(name, &bank.url(), &[participant.url()]);
+                }
             }
         }
-        coordinator.restart().await?;
-        Ok(World { coordinator, one, two, banks, names: AtomicU32::new(1), _directory: directory })
+        try_join_all(std::iter::once(&mut coordinator).chain(&mut peers).map(Coordinator::restart)).await?;
+        Ok(World { coordinator, peers, one, two, banks, names: AtomicU32::new(1), _directory: directory })
+    }
+
+    /// All coordinators.
+    pub fn coordinators(&self) -> impl Iterator<Item = &Coordinator> {
+        std::iter::once(&self.coordinator).chain(&self.peers)
     }
 
     /// The banks of the two participants.

@@ -44,7 +44,7 @@ impl Scene {
             recovery_safety_ms: NEVER_MS,
             ..ParticipantOptions::default()
         };
-        let options = WorldOptions { coordinator, participant, sweeper: true };
+        let options = WorldOptions { coordinator, participant, sweeper: true, ..WorldOptions::default() };
         Ok(Scene { world: World::start(PROGRAMS, banks, options).await?, _pair: pair })
     }
 
@@ -276,8 +276,12 @@ async fn says_what_is_wrong_with_a_resource(flavor: Flavor) -> Result<()> {
     let absent = "mysql://watcher:s3cret-abs3nt@127.0.0.1:1/bank";
     let coordinator = eager().resource("wrong", &wrong, &[]).resource("absent", absent, &[]);
     let participant = ParticipantOptions::default();
-    let world =
-        World::start(PROGRAMS, banks, WorldOptions { coordinator, participant, sweeper: true }).await?;
+    let world = World::start(
+        PROGRAMS,
+        banks,
+        WorldOptions { coordinator, participant, sweeper: true, ..WorldOptions::default() },
+    )
+    .await?;
     let scene = Scene { world, _pair: pair };
     let resources = until("every resource has been tried", async || {
         let all = scene.resources().await?;

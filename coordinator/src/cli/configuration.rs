@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, example};
 
@@ -25,6 +26,10 @@ pub(super) struct ConfigArgs {
     /// Directory of the log (store.data_dir)
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Where the log is: sqlite:DIR, or a database that several coordinators may share: mysql://… (for MariaDB too),
+    /// postgres://… (store.url)
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    store: Option<String>,
     /// Whom the coordinator may call, e.g. 'https://*.svc.local:7101'; may be repeated, and stands in place of the
     /// configured list (participants.allow)
     #[arg(long, value_name = "PATTERN")]
@@ -71,6 +76,7 @@ impl ConfigArgs {
         let named = [
             one("--listen", "server.listen", &self.listen),
             one("--data-dir", "store.data_dir", &self.data_dir),
+            one("--store", "store.url", &self.store),
             allow,
             one("--log-format", "log.format", &self.log_format),
             one("--log-filter", "log.filter", &self.log_filter),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{AllowList, Config, LogFormat};
+use super::{AllowList, Config, DatabaseUrl, LogFormat};
 
 /// One key of the configuration.
 pub(super) struct Key {
@@ -32,6 +32,8 @@ impl Key {
 pub(super) enum Field {
     /// A whole number.
     Integer { get: fn(&Config) -> u64, set: fn(&mut Config, u64), range: RangeInclusive<u64> },
+    /// A string with a password in it: `get` answers without, and errors do not show it.
+    Secret { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// A string.
     Text { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// Strings.
@@ -88,6 +90,10 @@ const DAY: u64 = 24 * HOUR;
 
 /// Most patterns of `participants.allow`.
 const PATTERNS_MAX: usize = 1000;
+/// Longest value of `cluster.name`, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// Longest value of `cluster.address`, in bytes.
+const ADDRESS_BYTES_MAX: usize = 255;
 /// Longest value of `log.filter`, in bytes.
 const FILTER_BYTES_MAX: usize = 1024;
 
@@ -106,11 +112,41 @@ pub(super) static KEYS: &[Key] = &[
         doc: "Directory of the log, created when missing. A relative path starts at the working directory.",
         field: Field::Text { get: |config| config.store.data_dir.display().to_string(), set: set_data_dir },
     },
+    Key {
+        section: "store",
+        name: "url",
+        doc: "A database for the log, in place of a directory: mysql://user:password@host:port/database (for MariaDB\n\
+              too) or postgres://user:password@host:port/database. Several coordinators may share it (docs/cluster.md).\n\
+              sqlite:DIRECTORY is another way to write data_dir.",
+        field: Field::Secret {
+            get: |config| config.store.url.as_ref().map(DatabaseUrl::to_string).unwrap_or_default(),
+            set: set_store_url,
+        },
+    },
     integer!(
         store.retention_ms,
         MINUTE..=3650 * DAY,
         "Milliseconds for which an ended transaction stays in the history.\nFrom 60000 (a minute) to 315360000000 \
          (ten years)."
+    ),
+    Key {
+        section: "cluster",
+        name: "name",
+        doc: "This coordinator's name among those that share the store: its own, and the same after a restart.\n\
+              Empty: its address. At most 128 bytes.",
+        field: Field::Text { get: |config| config.cluster.name.clone(), set: set_cluster_name },
+    },
+    Key {
+        section: "cluster",
+        name: "address",
+        doc: "Where the others reach this coordinator: host and port. Empty: where it listens. At most 255 bytes.",
+        field: Field::Text { get: |config| config.cluster.address.clone(), set: set_cluster_address },
+    },
+    integer!(
+        cluster.lease_ms,
+        1_000..=600_000,
+        "Milliseconds that a coordinator may be silent, in the database's eyes, before others take over what it has\n\
+         begun. From 1000 to 600000."
     ),
     integer!(
         limits.payload_bytes_max,
@@ -269,6 +305,37 @@ fn set_data_dir(config: &mut Config, text: &str) -> Result<(), String> {
         return Err("must be the path of a directory".to_owned());
     }
     config.store.data_dir = PathBuf::from(text);
+    Ok(())
+}
+
+fn set_store_url(config: &mut Config, text: &str) -> Result<(), String> {
+    if let Some(directory) = text.strip_prefix("sqlite:") {
+        config.store.url = None;
+        return set_data_dir(config, directory);
+    }
+    config.store.url = match text {
+        "" => None,
+        url => Some(DatabaseUrl::parse_shared(url).map_err(|error| error.to_string())?),
+    };
+    Ok(())
+}
+
+fn set_cluster_name(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.len() > NAME_BYTES_MAX {
+        return Err(format!("must be at most {NAME_BYTES_MAX} bytes long"));
+    }
+    config.cluster.name = text.to_owned();
+    Ok(())
+}
+
+fn set_cluster_address(config: &mut Config, text: &str) -> Result<(), String> {
+    let plain = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if !text.is_empty() && (!plain || text.len() > ADDRESS_BYTES_MAX) {
+        return Err("must be a host and a port, such as \"coordinator-1.local:7600\"".to_owned());
+    }
+    config.cluster.address = text.to_owned();
     Ok(())
 }
 

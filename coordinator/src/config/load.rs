@@ -145,8 +145,10 @@ impl Draft {
             }
             Err(why) => {
                 let what = match raw.shown() {
-                    Some(shown) => format!("{path} = {shown}: {why}"),
-                    None => format!("{path}: {why}"),
+                    Some(shown) if !matches!(key.field, Field::Secret { .. }) => {
+                        format!("{path} = {shown}: {why}")
+                    }
+                    _ => format!("{path}: {why}"),
                 };
                 self.problem(origin, what);
             }
@@ -309,8 +311,12 @@ fn assign(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), String> {
             set(config, number);
             Ok(())
         }
-        (Field::Text { set, .. }, Raw::Text(text) | Raw::Written(text)) => set(config, text),
-        (Field::Text { .. }, other) => Err(format!("must be a string, not {}", other.kind())),
+        (Field::Text { set, .. } | Field::Secret { set, .. }, Raw::Text(text) | Raw::Written(text)) => {
+            set(config, text)
+        }
+        (Field::Text { .. } | Field::Secret { .. }, other) => {
+            Err(format!("must be a string, not {}", other.kind()))
+        }
         (Field::List { set, .. }, Raw::List(list)) => set(config, list),
         (Field::List { set, .. }, Raw::Written(text)) => set(config, &environment::split_list(text)),
         (Field::List { .. }, other) => Err(format!("must be a list of strings, not {}", other.kind())),

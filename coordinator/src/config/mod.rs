@@ -45,6 +45,8 @@ pub struct Config {
     pub server: Server,
     /// Where the log is kept, and for how long.
     pub store: Store,
+    /// How coordinators that share a store know each other.
+    pub cluster: Cluster,
     /// What is refused at the door.
     pub limits: Limits,
     /// How long a transaction may stay undecided.
@@ -85,13 +87,33 @@ impl Default for Server {
 pub struct Store {
     /// Directory of the store; created when missing. Relative to the working directory.
     pub data_dir: PathBuf,
+    /// A database that holds the store instead, and may be shared with other coordinators.
+    pub url: Option<DatabaseUrl>,
     /// Milliseconds that an ended transaction stays in the history. From 60,000 to 10 years.
     pub retention_ms: u64,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Store { data_dir: PathBuf::from("./concord-data"), retention_ms: 7 * DAY_MS }
+        Store { data_dir: PathBuf::from("./concord-data"), url: None, retention_ms: 7 * DAY_MS }
+    }
+}
+
+/// `[cluster]`: of no account where the store is not shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// This coordinator's name, which it has again after a restart and no other has. Empty: its address. At most 128
+    /// bytes.
+    pub name: String,
+    /// Where other coordinators reach this one: host and port. Empty: where it listens. At most 255 bytes.
+    pub address: String,
+    /// Milliseconds that a coordinator may be silent before others take over. From 1,000 to 600,000.
+    pub lease_ms: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Cluster { name: String::new(), address: String::new(), lease_ms: 10_000 }
     }
 }
 

@@ -18,18 +18,31 @@ pub struct Resource {
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(url::Url);
 
-/// The port of MySQL and MariaDB.
-const PORT_DEFAULT: u16 = 3306;
-
 impl DatabaseUrl {
-    /// Reads a URL.
+    /// Reads the URL of a MySQL or MariaDB database.
     ///
     /// # Errors
     /// What is missing or wrong; the text never holds the URL, for the sake of the password in it.
     pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        Self::of_schemes(text, &["mysql"], DatabaseUrlError::Scheme)
+    }
+
+    /// Reads the URL of a database that coordinators can share: MySQL, MariaDB or PostgreSQL.
+    ///
+    /// # Errors
+    /// As [`DatabaseUrl::parse`].
+    pub fn parse_shared(text: &str) -> Result<Self, DatabaseUrlError> {
+        let url = Self::of_schemes(text, &["mysql", "postgres"], DatabaseUrlError::SharedScheme)?;
+        match url.0.path().trim_matches('/') {
+            "" => Err(DatabaseUrlError::Missing("database")),
+            _ => Ok(url),
+        }
+    }
+
+    fn of_schemes(text: &str, schemes: &[&str], other: DatabaseUrlError) -> Result<Self, DatabaseUrlError> {
         let url = url::Url::parse(text).map_err(|error| DatabaseUrlError::Syntax(error.to_string()))?;
-        if url.scheme() != "mysql" {
-            return Err(DatabaseUrlError::Scheme);
+        if !schemes.contains(&url.scheme()) {
+            return Err(other);
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(DatabaseUrlError::Missing("host"));
@@ -51,7 +64,7 @@ impl DatabaseUrl {
     /// Host, port and database, as in `db1.example:3306/bank`; neither user nor password.
     pub fn address(&self) -> String {
         let host = self.0.host_str().unwrap_or_default();
-        let port = self.0.port().unwrap_or(PORT_DEFAULT);
+        let port = self.0.port().unwrap_or(if self.0.scheme() == "postgres" { 5432 } else { 3306 });
         let database = self.0.path().trim_end_matches('/');
         format!("{host}:{port}{database}")
     }
@@ -61,7 +74,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.0.clone();
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return f.write_str("mysql://***");
+            return write!(f, "{}://***", self.0.scheme());
         }
         f.write_str(url.as_str())
     }
@@ -82,6 +95,9 @@ pub enum DatabaseUrlError {
     /// Another kind of database, or a mistake.
     #[error("its scheme must be mysql (for MariaDB too)")]
     Scheme,
+    /// The same, of a store.
+    #[error("its scheme must be sqlite, mysql (for MariaDB too) or postgres")]
+    SharedScheme,
     /// A part that is needed.
     #[error("it names no {0}; the form is mysql://user:password@host:port/database")]
     Missing(&'static str),

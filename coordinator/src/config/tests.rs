@@ -71,7 +71,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[[resources]]\nname = 'x'",
-        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, limits, \
+        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, cluster, limits, \
          transaction, calls, phase_two, breaker, participants, sweeper, shutdown, log",
     );
     refused_once(
@@ -417,4 +417,40 @@ fn line() -> impl Strategy<Value = String> {
         Just("'mysql://u:p@h:1/d'".to_owned()),
     ];
     prop_oneof![1 => header, 3 => (name, value).prop_map(|(name, value)| format!("{name} = {value}"))]
+}
+
+#[test]
+fn a_store_is_a_directory_or_a_database() {
+    let store = |url: &str| Config::from_toml(&format!("[store]\nurl = {url:?}"), "concord.toml");
+    let config = store("sqlite:/var/lib/concord").unwrap();
+    assert_eq!((config.store.url, config.store.data_dir), (None, PathBuf::from("/var/lib/concord")));
+    assert_eq!(store("").unwrap(), Config::default());
+    for url in ["mysql://c:s3cret@db1:3307/concord", "postgres://c:s3cret@db1/concord"] {
+        let loaded =
+            Config::load(&Sources { flags: vec![flag("--store", "store.url", url)], ..Sources::default() });
+        let loaded = loaded.unwrap();
+        assert_eq!(loaded.config.store.url.as_ref().unwrap().with_password(), url);
+        let shown = loaded.to_toml();
+        assert!(shown.contains(&url.replace("s3cret", "***")), "{shown}");
+    }
+    for (url, problem) in [
+        ("redis://c:s3cret@db1/concord", "its scheme must be sqlite, mysql (for MariaDB too) or postgres"),
+        ("mysql://c:s3cret@db1", "it names no database"),
+        ("sqlite:", "must be the path of a directory"),
+    ] {
+        let error = store(url).unwrap_err().to_string();
+        assert!(error.contains(problem) && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+fn others_reach_a_coordinator_at_a_host_and_a_port() {
+    let address = |text: &str| Config::from_toml(&format!("[cluster]\naddress = {text:?}"), "concord.toml");
+    for good in ["", "coordinator-1.local:7600", "[::1]:7600", "10.0.0.1:1"] {
+        assert_eq!(address(good).unwrap().cluster.address, good);
+    }
+    for bad in ["coordinator-1", ":7600", "host:0", "host:port", "http://host:7600", "a b:7600"] {
+        let error = address(bad).unwrap_err().to_string();
+        assert!(error.contains("must be a host and a port"), "{error}");
+    }
 }

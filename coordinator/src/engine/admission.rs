@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use concord_protocol::{Event, Millis, Options, Transaction};
+use concord_protocol::{Event, Gtid, Millis, Options, Transaction};
 use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +12,14 @@ use super::live::Live;
 use super::snapshot::{BranchSpec, Grade, Header, Kind, Snapshot};
 use super::timers::TimerKey;
 use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
+
+/// What comes of a request to begin.
+pub(super) enum FirstOrNew {
+    /// The same request has begun this before.
+    First(Box<Snapshot>),
+    /// It begins this.
+    New(Gtid),
+}
 
 impl Engine {
     /// Builds the header of a new transaction.
@@ -45,31 +53,47 @@ impl Engine {
         })
     }
 
-    /// The transaction that the same key began before. The caller holds the key.
-    pub(super) async fn find_first(&self, header: &Header) -> Result<Option<Snapshot>, EngineError> {
+    /// Gives a new transaction its gtid; or answers with the one that the same key began before. The caller holds the
+    /// key.
+    ///
+    /// # Errors
+    /// [`EngineError::Elsewhere`] when another coordinator has that one.
+    pub(super) async fn first_or_new(&self, header: &Header) -> Result<FirstOrNew, EngineError> {
+        let new = self.issuer.issue(self.driver.clock.wall());
         let key = &header.idempotency_key;
         if key.is_empty() || seeded_bug!("key-forgotten") {
-            return Ok(None);
+            return Ok(FirstOrNew::New(new));
         }
-        let first = match self.driver.registry.by_key(key) {
-            Some(live) => live.snapshot(),
-            None => match self.driver.store.find_key(key.clone()).await? {
-                Some(gtid) => match self.find(gtid).await? {
-                    Found::Live(live) => live.snapshot(),
-                    Found::Ended(snapshot) => snapshot,
-                },
-                None => return Ok(None),
-            },
+        let mut gone = None;
+        let first = loop {
+            if let Some(live) = self.driver.registry.by_key(key) {
+                break live.snapshot();
+            }
+            let first = self.driver.store.claim_key(key.clone(), new, gone).await?;
+            if first == new {
+                return Ok(FirstOrNew::New(new));
+            }
+            match self.find(first).await {
+                Ok(Found::Live(live)) => break live.snapshot(),
+                Ok(Found::Ended(snapshot)) => break snapshot,
+                // It has never begun, and never will: ours because we hold the key, others' because they are gone.
+                Err(EngineError::RolledBack { .. }) => gone = Some(first),
+                Err(EngineError::UnknownGtid(_)) if first.epoch() == self.epoch() => gone = Some(first),
+                // Another coordinator may be about to begin it.
+                Err(EngineError::UnknownGtid(_)) => return Err(EngineError::Elsewhere(first)),
+                Err(error) => return Err(error),
+            }
         };
         if first.header.content_hash != header.content_hash {
             return Err(EngineError::KeyReused { key: key.clone(), gtid: first.gtid });
         }
-        Ok(Some(first))
+        Ok(FirstOrNew::First(Box::new(first)))
     }
 
     /// Makes a new transaction live; a coordinator-driven one starts at once.
     pub(super) fn admit(
         &self,
+        gtid: Gtid,
         header: Header,
         branches: Vec<BranchRequest>,
     ) -> Result<Arc<Live>, EngineError> {
@@ -99,12 +123,7 @@ impl Engine {
             driver.registry.share_names(&mut spec);
             (spec, branch.payload)
         });
-        let live = Arc::new(Live::new(
-            self.issuer.issue(driver.clock.wall()),
-            header,
-            transaction,
-            branches.collect(),
-        ));
+        let live = Arc::new(Live::new(gtid, header, transaction, branches.collect()));
         let limit = driver.settings.live_transactions_max;
         if !driver.registry.insert(Arc::clone(&live), limit) {
             return Err(EngineError::TooManyLive(limit));

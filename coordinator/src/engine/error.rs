@@ -56,6 +56,9 @@ pub enum EngineError {
     /// The coordinator is stopping.
     #[error("the coordinator is shutting down; try another or try again")]
     ShuttingDown,
+    /// Another coordinator has it in hand.
+    #[error("transaction {0} is in the hands of another coordinator; ask that one, or ask again")]
+    Elsewhere(Gtid),
     /// The store failed. Whether the transaction committed will be known after the restart.
     #[error("{0}; the outcome will be known when the coordinator has been restarted")]
     Store(#[from] StoreError),

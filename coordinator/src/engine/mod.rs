@@ -25,6 +25,8 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -51,7 +53,7 @@ use self::failure::Failure;
 use self::live::Live;
 use self::registry::Registry;
 use self::timers::Timers;
-use crate::store::{Store, StoreError, UnixMillis};
+use crate::store::{Owner, Store, StoreError, Stored, UnixMillis};
 
 /// What a participant is told about a branch that it found in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +167,28 @@ impl Engine {
             false => self.driver.store.load_live().await?,
         };
         crash_point!("coordinator/recovery/loaded");
+        self.resume(stored)
+    }
+
+    /// Takes over from coordinators that are gone, and goes on with their transactions where the log says. Answers how
+    /// many there are. Nobody calls it twice at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] when the store could not be asked; it may be called again.
+    pub async fn take_over(&self) -> Result<usize, StoreError> {
+        let stored = self.driver.store.take_over().await;
+        let taken = stored.and_then(|stored| {
+            let count = stored.len();
+            self.resume(stored).map(|()| count)
+        });
+        if let Err(error @ (StoreError::Failed(_) | StoreError::Corrupt { .. })) = &taken {
+            self.driver.fail(error.clone());
+        }
+        taken
+    }
+
+    /// Goes on with live transactions of coordinators that are gone.
+    fn resume(&self, stored: Vec<Stored>) -> Result<(), StoreError> {
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
         for one in stored {
@@ -187,6 +211,37 @@ impl Engine {
         }
         crash_point!("coordinator/recovery/done");
         Ok(())
+    }
+
+    /// Who answers for a transaction; `None`: this coordinator.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when the store cannot be read.
+    pub async fn owner_elsewhere(&self, gtid: Gtid) -> Result<Option<String>, EngineError> {
+        if gtid.epoch() == self.epoch() || self.driver.registry.get(gtid).is_some() {
+            return Ok(None);
+        }
+        Ok(match self.driver.store.reign(gtid.epoch()).await?.owner {
+            Owner::Us => None,
+            Owner::Other { address } => Some(address),
+        })
+    }
+
+    /// Whether it is for this coordinator to look after what is shared and has this name: of those that are alive, one
+    /// has the highest hash (rendezvous hashing). For a while after one has come or gone it may be two, or none.
+    pub async fn looks_after(&self, name: &str) -> bool {
+        let weight = |epoch: Epoch| {
+            let mut hasher = DefaultHasher::new();
+            (name, epoch).hash(&mut hasher);
+            (hasher.finish(), epoch)
+        };
+        match self.driver.store.members().await {
+            Ok(members) => members.into_iter().all(|member| weight(member) <= weight(self.epoch())),
+            Err(error) => {
+                tracing::warn!(%error, "cannot find out which coordinators there are");
+                false
+            }
+        }
     }
 
     /// What became of a transaction. Presumed abort: what is unknown, and of an epoch that has ended, was rolled
@@ -227,6 +282,8 @@ impl Engine {
             // It leaves memory once its end is on record: before that a restart would deliver it again.
             return Ok(standing(state.told, known, false));
         }
+        // Asked first: what it does not write before it is over, it never will.
+        let is_over = self.is_over(gtid.epoch()).await?;
         if let Some(stored) = self.driver.store.get(gtid).await? {
             let snapshot = record::snapshot(&stored)?;
             let known = snapshot.branches.iter().find(|one| Some(one.id) == branch).map(|one| one.state);
@@ -235,11 +292,11 @@ impl Engine {
         if seeded_bug!("unknown-is-committed") {
             return Ok(Standing { verdict: Verdict::Committed, ended: true });
         }
-        if gtid.epoch() < self.epoch() {
+        if is_over {
             return Ok(Standing { verdict: Verdict::RolledBack, ended: true });
         }
-        // Of our own epoch it would be known; of a later one, the store was set back to an older state. Any
-        // doubt wins: leave it alone.
+        // Of our own epoch it would be known; of another coordinator's, it may yet be decided; of a later one, the store
+        // was set back to an older state. Any doubt wins: leave it alone.
         tracing::warn!(%gtid, epoch = %self.epoch(), "asked about a transaction that this coordinator cannot know");
         Ok(Standing { verdict: Verdict::Undecided, ended: false })
     }
@@ -319,14 +376,27 @@ impl Engine {
         self.driver.store.purge(UnixMillis(before), limit).await
     }
 
+    /// Whether no coordinator of this epoch can write any more.
+    async fn is_over(&self, epoch: Epoch) -> Result<bool, StoreError> {
+        match epoch == self.epoch() {
+            true => Ok(false),
+            false => Ok(self.driver.store.reign(epoch).await?.is_over),
+        }
+    }
+
     async fn find(&self, gtid: Gtid) -> Result<Found, EngineError> {
         if let Some(live) = self.driver.registry.get(gtid) {
             return Ok(Found::Live(live));
         }
+        let is_over = self.is_over(gtid.epoch()).await?;
         if let Some(stored) = self.driver.store.get(gtid).await? {
-            return Ok(Found::Ended(record::snapshot(&stored)?));
+            let snapshot = record::snapshot(&stored)?;
+            return match snapshot.state.is_terminal() {
+                true => Ok(Found::Ended(snapshot)),
+                false => Err(EngineError::Elsewhere(gtid)),
+            };
         }
-        Err(match gtid.epoch() < self.epoch() {
+        Err(match is_over {
             // Presumed abort; and for ever, for nobody can decide it any more.
             true => EngineError::RolledBack {
                 gtid,

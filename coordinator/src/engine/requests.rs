@@ -7,6 +7,7 @@ use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Refusal, Vote};
 use concord_seeded_bugs::seeded_bug;
 use tokio::time::Instant;
 
+use super::admission::FirstOrNew;
 use super::live::{BranchExtra, Live, LiveState};
 use super::snapshot::{BranchSpec, Grade, Kind, Snapshot};
 use super::{Engine, EngineError, Found, invalid};
@@ -78,12 +79,16 @@ impl Engine {
     pub async fn begin(&self, request: BeginRequest) -> Result<Admitted<Gtid>, EngineError> {
         let header = self.header(request, Grade::EarlyVote, &[])?;
         let _held = self.driver.registry.hold_key(&header.idempotency_key).await;
-        if let Some(first) = self.find_first(&header).await? {
-            return Ok(Admitted { id: first.gtid, remaining_ms: self.remaining_ms(first.gtid) });
+        match self.first_or_new(&header).await? {
+            FirstOrNew::First(first) => {
+                Ok(Admitted { id: first.gtid, remaining_ms: self.remaining_ms(first.gtid) })
+            }
+            FirstOrNew::New(gtid) => {
+                let remaining_ms = header.timeout_ms;
+                self.admit(gtid, header, Vec::new())?;
+                Ok(Admitted { id: gtid, remaining_ms })
+            }
         }
-        let remaining_ms = header.timeout_ms;
-        let live = self.admit(header, Vec::new())?;
-        Ok(Admitted { id: live.gtid, remaining_ms })
     }
 
     /// Runs a whole transaction. It goes on if the caller stops waiting.
@@ -101,12 +106,12 @@ impl Engine {
         self.check_branches(&branches)?;
         let header = self.header(request, grade, &branches)?;
         let held = self.driver.registry.hold_key(&header.idempotency_key).await;
-        let live = match self.find_first(&header).await? {
-            Some(first) => match self.driver.registry.get(first.gtid) {
+        let live = match self.first_or_new(&header).await? {
+            FirstOrNew::First(first) => match self.driver.registry.get(first.gtid) {
                 Some(live) => live,
-                None => return Ok(first),
+                None => return Ok(*first),
             },
-            None => self.admit(header, branches)?,
+            FirstOrNew::New(gtid) => self.admit(gtid, header, branches)?,
         };
         drop(held);
         self.outcome(&live, wait, until).await

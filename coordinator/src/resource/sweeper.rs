@@ -55,7 +55,11 @@ pub struct Sweeper {
 impl Resource {
     /// One look at the database, and whatever follows from it.
     pub(super) async fn sweep(&self, engine: &Engine, safety_interval: Duration) {
-        let Ok((database, listed)) = self.recover().await else { return };
+        let Ok((database, mut listed)) = self.recover().await else { return };
+        if !engine.looks_after(&self.config.name).await {
+            // What another coordinator looks after; what this one has decided itself it still gets ended.
+            listed.clear();
+        }
         self.sweeper.sweep(engine, &database, &listed, safety_interval).await;
     }
 }

@@ -19,12 +19,18 @@
 //!    [`StoreError::Failed`] and nothing more is written: what a failed sync left on disk is unknown, and a
 //!    second sync may claim success for data that is gone. The coordinator stops, and says why.
 //! 7. **Cancelled futures.** Dropping the future of an append does not undo or delay it.
-//! 8. **One owner.** A second coordinator that opens the same store is refused ([`StoreError::InUse`]).
+//! 8. **One owner.** A second coordinator that opens the same store is refused ([`StoreError::InUse`]). Where it is
+//!    shared, the second one has transactions of its own; it is the one that is [taken over](Store::take_over) from whose
+//!    appends fail from then on.
 //! 9. **Epochs.** Opening raises the epoch durably before anything else can be done with the store.
 //! 10. **Versions.** A store written by a newer schema is refused ([`StoreError::NewerSchema`]); an older one
 //!     is migrated when it is opened.
 
 mod memory;
+mod queue;
+mod recent;
+mod row;
+mod sql;
 mod sqlite;
 
 #[cfg(test)]
@@ -38,6 +44,7 @@ use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::future::BoxFuture;
 
 pub use memory::MemoryStore;
+pub use sql::{Member, SqlStore};
 pub use sqlite::SqliteStore;
 
 /// Wall-clock time: milliseconds since the Unix epoch. For history and for time-outs across restarts only.
@@ -105,7 +112,31 @@ pub struct Counters {
     pub commits: u64,
 }
 
+/// Who answers for the transactions of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This coordinator: the epoch is its own, or it has taken it over, or no transaction of it can be live.
+    Us,
+    /// Another one.
+    Other {
+        /// Where others reach it.
+        address: String,
+    },
+}
+
+/// What a store knows of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reign {
+    /// Who answers for its transactions.
+    pub owner: Owner,
+    /// Its coordinator can write nothing any more: what the store does not know of it will never be.
+    pub is_over: bool,
+}
+
 /// What the coordinator must not forget. See the [module](self) for the contract.
+///
+/// A store that several coordinators share ([`SqlStore`]) has more to say; what it says of epochs, keys and members has
+/// defaults for one that a single coordinator has for itself.
 pub trait Store: Send + Sync + 'static {
     /// The identity drawn when the store was created.
     fn cluster_id(&self) -> ClusterId;
@@ -135,6 +166,38 @@ pub trait Store: Send + Sync + 'static {
 
     /// The transaction that was begun with this idempotency key.
     fn find_key(&self, key: String) -> BoxFuture<'static, Result<Option<Gtid>, StoreError>>;
+
+    /// Whose is this key? Answers with the transaction that has it; `gtid`, which is about to begin with it, if none has,
+    /// or only `gone`, which never came to be. Other coordinators that ask from now on are told the same, whatever becomes
+    /// of this one. Nobody else in this coordinator may ask for the same key meanwhile.
+    fn claim_key(
+        &self,
+        key: String,
+        gtid: Gtid,
+        gone: Option<Gtid>,
+    ) -> BoxFuture<'static, Result<Gtid, StoreError>> {
+        let found = self.find_key(key);
+        Box::pin(async move { Ok(found.await?.filter(|found| Some(*found) != gone).unwrap_or(gtid)) })
+    }
+
+    /// What is known of an epoch.
+    fn reign(&self, epoch: Epoch) -> BoxFuture<'static, Result<Reign, StoreError>> {
+        let reign = Reign { owner: Owner::Us, is_over: epoch < self.epoch() };
+        Box::pin(async move { Ok(reign) })
+    }
+
+    /// Takes over from coordinators whose lease has run out; answers with their live transactions, as
+    /// [`Store::load_live`] does. Nobody calls it twice at a time. When it fails with [`StoreError::Failed`], this
+    /// coordinator's own lease is lost.
+    fn take_over(&self) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// The epochs of all coordinators that are alive, as far as their leases say.
+    fn members(&self) -> BoxFuture<'static, Result<Vec<Epoch>, StoreError>> {
+        let own = self.epoch();
+        Box::pin(async move { Ok(vec![own]) })
+    }
 
     /// Deletes at most `limit` transactions that ended before `before`; answers how many.
     fn purge(&self, before: UnixMillis, limit: usize) -> BoxFuture<'static, Result<usize, StoreError>>;

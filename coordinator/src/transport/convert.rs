@@ -128,6 +128,7 @@ pub(crate) fn status(error: EngineError) -> Status {
         EngineError::NotAllowed(_) => (Code::PermissionDenied, "PARTICIPANT_NOT_ALLOWED"),
         EngineError::TooManyLive(_) => (Code::ResourceExhausted, "TOO_MANY_LIVE_TRANSACTIONS"),
         EngineError::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
+        EngineError::Elsewhere(_) => (Code::Unavailable, "ANOTHER_COORDINATOR"),
         EngineError::Store(_) => (Code::Unavailable, "STORE_FAILED"),
     };
     with_reason(code, reason, error.to_string())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::coordinator_server::Coordinator;
 use concord_proto::v1::{self, BranchKind, TransactionState};
 use concord_protocol::{BranchId, Gtid, Vote};
@@ -14,8 +15,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
+use super::peers::Peers;
 use crate::engine::{
-    BeginRequest, BranchRequest, Engine, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
+    BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
 };
 
 /// Limits of strings, in bytes, as the .proto comments give them.
@@ -43,15 +45,35 @@ pub struct PageSizes {
 
 pub(crate) struct CoordinatorService {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) pages: PageSizes,
 }
+
+/// Has a call answered by the coordinator that has the transaction, if that is another one.
+macro_rules! pass_on {
+    ($self:ident, $gtid:expr, $request:ident, $client:ident.$method:ident) => {{
+        let call = |channel, request| async move {
+            $client::new(channel).max_decoding_message_size(usize::MAX).$method(request).await
+        };
+        if let Some(answer) = $self.peers.pass_on(&$self.engine, $gtid, &$request, call).await? {
+            return Ok(answer);
+        }
+    }};
+}
+pub(super) use pass_on;
 
 #[tonic::async_trait]
 impl Coordinator for CoordinatorService {
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
         crash_point!("coordinator/received/Begin");
-        let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.into_inner();
-        let begun = self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await.map_err(status)?;
+        let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.get_ref().clone();
+        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await {
+            Err(error @ EngineError::Elsewhere(gtid)) => {
+                pass_on!(self, &gtid.to_string(), request, CoordinatorClient.begin);
+                return Err(status(error));
+            }
+            begun => begun.map_err(status)?,
+        };
         crash_point!("coordinator/answer/Begin");
         Ok(Response::new(v1::BeginResponse { gtid: begun.id.to_string(), timeout_ms: begun.remaining_ms }))
     }
@@ -61,6 +83,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RegisterBranchRequest>,
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         crash_point!("coordinator/received/RegisterBranch");
+        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
         let (action, payload) = match kind {
@@ -94,6 +117,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::ReportVoteRequest>,
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
         crash_point!("coordinator/received/ReportVote");
+        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
         let request = request.into_inner();
         let vote = match request.vote() {
             v1::Vote::Yes => Vote::Yes,
@@ -113,6 +137,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::CommitResponse>, Status> {
         crash_point!("coordinator/received/Commit");
+        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
         let until = settle_by(request.metadata());
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
@@ -126,6 +151,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
+        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
         let until = settle_by(request.metadata());
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
@@ -141,11 +167,18 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::ExecuteResponse>, Status> {
         crash_point!("coordinator/received/Execute");
         let until = settle_by(request.metadata());
-        let request = request.into_inner();
-        let (wait, grade) = (wait(request.wait()), grade(request.grade()));
-        let begin = begin(request.name, request.timeout_ms, request.idempotency_key)?;
-        let branches: Result<Vec<_>, Status> = request.branches.into_iter().map(branch_request).collect();
-        let snapshot = self.engine.execute(begin, grade, branches?, wait, until).await.map_err(status)?;
+        let v1::ExecuteRequest { name, timeout_ms, idempotency_key, branches, .. } =
+            request.get_ref().clone();
+        let (wait, grade) = (wait(request.get_ref().wait()), grade(request.get_ref().grade()));
+        let begin = begin(name, timeout_ms, idempotency_key)?;
+        let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();
+        let snapshot = match self.engine.execute(begin, grade, branches?, wait, until).await {
+            Err(error @ EngineError::Elsewhere(gtid)) => {
+                pass_on!(self, &gtid.to_string(), request, CoordinatorClient.execute);
+                return Err(status(error));
+            }
+            snapshot => snapshot.map_err(status)?,
+        };
         let replies = snapshot.branches.iter().map(|branch| branch.reply.clone()).collect();
         crash_point!("coordinator/answer/Execute");
         Ok(Response::new(v1::ExecuteResponse {
@@ -155,6 +188,7 @@ impl Coordinator for CoordinatorService {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.get);
         let gtid = gtid(&request.into_inner().gtid)?;
         let (snapshot, history) = self.engine.get(gtid).await.map_err(status)?;
         Ok(Response::new(v1::GetResponse { transaction: Some(transaction(snapshot, history)) }))
@@ -173,7 +207,12 @@ impl Coordinator for CoordinatorService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let gtid = gtid(&request.into_inner().gtid)?;
+        let id = &request.get_ref().gtid;
+        let call = |channel, request| async move { CoordinatorClient::new(channel).watch(request).await };
+        if let Some(answer) = self.peers.pass_on(&self.engine, id, &request, call).await? {
+            return Ok(answer.map(|changes| Box::pin(changes) as Self::WatchStream));
+        }
+        let gtid = gtid(id)?;
         let changes = self.engine.watch(gtid).await.map_err(status)?;
         let answers =
             changes.map(|one| Ok(v1::WatchResponse { transaction: Some(transaction(one, Vec::new())) }));

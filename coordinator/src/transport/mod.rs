@@ -8,6 +8,7 @@ mod convert;
 mod coordinator;
 mod operator;
 mod outbound;
+mod peers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use outbound::{GrpcParticipants, OutboundSettings};
 use self::attachment::AttachmentService;
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
+use self::peers::Peers;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::resource::Resources;
@@ -47,8 +49,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 #[doc(hidden)]
 pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl Operator) {
     let resources = Arc::new(Resources::new(&Config::default(), engine.cluster_id()));
-    let operator = OperatorService { engine: Arc::clone(&engine), resources, started_at: UnixMillis(0) };
-    (CoordinatorService { engine, pages }, operator)
+    let peers = Arc::<Peers>::default();
+    let operator = OperatorService {
+        engine: Arc::clone(&engine),
+        peers: Arc::clone(&peers),
+        resources,
+        started_at: UnixMillis(0),
+    };
+    (CoordinatorService { engine, peers, pages }, operator)
 }
 
 /// What the gRPC server needs.
@@ -85,8 +93,9 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Services { engine, participants, resources, pages, payload_bytes_max, started_at } = services;
-    let coordinator = CoordinatorService { engine: Arc::clone(&engine), pages };
-    let operator = OperatorService { engine, resources, started_at };
+    let peers = Arc::<Peers>::default();
+    let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
+    let operator = OperatorService { engine, peers, resources, started_at };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use concord_proto::v1;
+use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::v1::operator_server::Operator;
 use concord_protocol::BranchId;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
-use super::coordinator::bytes_max;
+use super::coordinator::{bytes_max, pass_on};
+use super::peers::Peers;
 use crate::engine::{Engine, Order, Verdict};
 use crate::resource::{InDoubtView, ResourceView, Resources};
 use crate::store::UnixMillis;
 
 pub(crate) struct OperatorService {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) started_at: UnixMillis,
 }
@@ -22,6 +25,7 @@ pub(crate) struct OperatorService {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.retry);
         let v1::RetryRequest { gtid: id, operator } = request.into_inner();
         let order = order(operator, String::new())?;
         let snapshot = self.engine.retry(gtid(&id)?, order).await.map_err(status)?;
@@ -29,6 +33,7 @@ impl Operator for OperatorService {
     }
 
     async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
+        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.park);
         let v1::ParkRequest { gtid: id, operator, reason } = request.into_inner();
         let order = order(operator, reason)?;
         let snapshot = self.engine.park(gtid(&id)?, order).await.map_err(status)?;
@@ -39,6 +44,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
+        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.resolve);
         let request = request.into_inner();
         let outcome = convert::outcome_from_wire(request.outcome())
             .ok_or_else(|| invalid("outcome", "must be COMMITTED or ROLLED_BACK"))?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Environment, Flavor, Version,
+    Environment, Product, Version,
     error::{IoContext, Result},
     progress::Progress,
 };
@@ -25,7 +25,8 @@ const STAMP: &str = "verified.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub(crate) format: u32,
-    pub(crate) flavor: Flavor,
+    #[serde(rename = "flavor")]
+    pub(crate) product: Product,
     pub(crate) version: Version,
     /// The server's package, such as `mysql-server-core`.
     pub(crate) package: String,
@@ -42,7 +43,7 @@ impl Manifest {
     /// Lists what lies under `root`.
     pub(crate) fn of(
         root: &Path,
-        flavor: Flavor,
+        product: Product,
         version: Version,
         package: String,
         packages: Vec<(String, String)>,
@@ -51,7 +52,7 @@ impl Manifest {
         let program_sha256 = sha256_of(program)?;
         let program = program.strip_prefix(root).unwrap_or(program).to_path_buf();
         let files = list_files(root)?;
-        Ok(Manifest { format: FORMAT, flavor, version, package, packages, program, program_sha256, files })
+        Ok(Manifest { format: FORMAT, product, version, package, packages, program, program_sha256, files })
     }
 
     pub(crate) fn write(&self, entry: &Path) -> Result<()> {
@@ -120,19 +121,19 @@ fn servers_dir(env: &Environment) -> PathBuf {
 }
 
 /// The entry's directory for a package file such as `mysql-server-core_9.7.4-2_amd64.deb`.
-pub(crate) fn entry_dir(env: &Environment, flavor: Flavor, package_file: &str) -> PathBuf {
+pub(crate) fn entry_dir(env: &Environment, product: Product, package_file: &str) -> PathBuf {
     let name: String = package_file
         .trim_end_matches(".deb")
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || ".+~-_".contains(c) { c } else { '-' })
         .collect();
-    servers_dir(env).join(format!("{}-{name}", flavor.id()))
+    servers_dir(env).join(format!("{}-{name}", product.id()))
 }
 
-/// The newest intact server of this flavour, with its root directory. Entries that are damaged are reported in
+/// The newest intact server of this product, with its root directory. Entries that are damaged are reported in
 /// `rejected` and left for [`discard_damaged`].
-pub(crate) fn find(env: &Environment, flavor: Flavor, rejected: &mut Vec<String>) -> Option<PathBuf> {
-    let mut entries = manifests(env, flavor);
+pub(crate) fn find(env: &Environment, product: Product, rejected: &mut Vec<String>) -> Option<PathBuf> {
+    let mut entries = manifests(env, product);
     entries.sort_by_key(|(_, manifest)| manifest.version);
     while let Some((entry, manifest)) = entries.pop() {
         match manifest.verify(&entry) {
@@ -143,9 +144,9 @@ pub(crate) fn find(env: &Environment, flavor: Flavor, rejected: &mut Vec<String>
     None
 }
 
-/// Removes damaged entries; call with the flavour's lock held.
-pub(crate) fn discard_damaged(env: &Environment, flavor: Flavor) {
-    for (entry, manifest) in manifests(env, flavor) {
+/// Removes damaged entries; call with the product's lock held.
+pub(crate) fn discard_damaged(env: &Environment, product: Product) {
+    for (entry, manifest) in manifests(env, product) {
         if let Err(reason) = manifest.verify(&entry) {
             tracing::warn!(entry = %entry.display(), reason, "discarding a damaged server in the cache");
             fs::remove_dir_all(&entry).ok();
@@ -153,11 +154,11 @@ pub(crate) fn discard_damaged(env: &Environment, flavor: Flavor) {
     }
 }
 
-fn manifests(env: &Environment, flavor: Flavor) -> Vec<(PathBuf, Manifest)> {
+fn manifests(env: &Environment, product: Product) -> Vec<(PathBuf, Manifest)> {
     let entries = fs::read_dir(servers_dir(env)).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Some((entry.path(), Manifest::read(&entry.path())?)))
-        .filter(|(_, manifest)| manifest.flavor == flavor)
+        .filter(|(_, manifest)| manifest.product == product)
         .collect()
 }
 

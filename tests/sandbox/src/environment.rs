@@ -17,6 +17,8 @@ pub struct Environment {
     pub mysqld: Option<PathBuf>,
     /// `CONCORD_MARIADBD`: the path of a MariaDB server program.
     pub mariadbd: Option<PathBuf>,
+    /// `CONCORD_SANDBOX_POSTGRES`: the path of a PostgreSQL server program, with its `initdb` beside it.
+    pub postgres: Option<PathBuf>,
     /// Directories searched for programs: `PATH`, then the usual places of servers.
     pub program_dirs: Vec<PathBuf>,
     /// Unpacked servers and initialised data directories, kept between runs.
@@ -52,7 +54,7 @@ impl Environment {
         let cache_dir = path("CONCORD_SANDBOX_CACHE").unwrap_or_else(|| default_cache_dir(set, &run_dir));
         let mut program_dirs: Vec<PathBuf> =
             set("PATH").map(|dirs| env::split_paths(&dirs).collect()).unwrap_or_default();
-        for dir in SERVER_DIRS.map(PathBuf::from) {
+        for dir in SERVER_DIRS.map(PathBuf::from).into_iter().chain(postgres_dirs()) {
             if !program_dirs.contains(&dir) {
                 program_dirs.push(dir);
             }
@@ -62,6 +64,7 @@ impl Environment {
             external_url: env::var("CONCORD_TEST_MYSQL_URL").ok().filter(|url| !url.is_empty()),
             mysqld: path("CONCORD_MYSQLD"),
             mariadbd: path("CONCORD_MARIADBD"),
+            postgres: path("CONCORD_SANDBOX_POSTGRES"),
             program_dirs,
             cache_dir,
             run_dir,
@@ -74,6 +77,25 @@ impl Environment {
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         self.program_dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file())
     }
+}
+
+/// Debian and others keep the programs of each PostgreSQL version apart. The newest comes first.
+fn postgres_dirs() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (base, prefix) in [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+    ] {
+        for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u32>().ok());
+            found.extend(version.map(|version| (version, entry.path().join("bin"))));
+        }
+    }
+    found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    found.into_iter().map(|(_, dir)| dir).collect()
 }
 
 /// `TMPDIR` if the user chose one; else `/var/tmp`, because `/tmp` is memory on many systems and a sync there

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::Flavor;
+use crate::Product;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,10 +12,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// Nothing in the search order gave a server. Install one, or point to one, as the message says.
-    #[error("no {flavor} server found, and none could be fetched ({tried}). {}", install_hint(*.flavor))]
+    #[error("no {product} server found, and none could be fetched ({tried}). {}", install_hint(*.product))]
     NoServer {
         /// What was asked for.
-        flavor: Flavor,
+        product: Product,
         /// What was tried and why it did not do, separated by semicolons.
         tried: String,
     },
@@ -55,11 +55,11 @@ pub enum Error {
 
     /// The server ended, or gave no answer in time. The tail of its log says why.
     #[error(
-        "the {flavor} server on port {port} is not ready after {waited:.1?}: {reason}; the end of its log:\n{log_tail}"
+        "the {product} server on port {port} is not ready after {waited:.1?}: {reason}; the end of its log:\n{log_tail}"
     )]
     NotReady {
         /// Which product.
-        flavor: Flavor,
+        product: Product,
         /// Its loopback port.
         port: u16,
         /// How long we waited.
@@ -90,6 +90,10 @@ pub enum Error {
     #[error("the server refused a statement: {0}")]
     Database(#[from] mysql_async::Error),
 
+    /// A statement to a PostgreSQL server failed.
+    #[error("the server refused a statement: {}", with_cause(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+
     /// A system call failed; the message says on what.
     #[error("{what}: {source}")]
     Io {
@@ -116,19 +120,32 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-fn install_hint(flavor: Flavor) -> &'static str {
-    match flavor {
-        Flavor::MySql => {
+/// The client's own text is only "db error"; what the server said is its cause.
+fn with_cause(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn install_hint(product: Product) -> &'static str {
+    match product {
+        Product::MySql => {
             "Install MySQL 8.0.29 or newer (Debian: 'apt install mysql-server-core' from the suite sid; \
              Ubuntu: 'apt install mysql-server'; Fedora: 'dnf install mysql-server'; \
              macOS: 'brew install mysql'), or set CONCORD_MYSQLD to the path of a mysqld, \
              or CONCORD_TEST_MYSQL_URL to the URL of a running server"
         }
-        Flavor::MariaDb => {
+        Product::MariaDb => {
             "Install MariaDB 10.5 or newer (Debian, Ubuntu: 'apt install mariadb-server'; \
              Fedora: 'dnf install mariadb-server'; macOS: 'brew install mariadb'), \
              or set CONCORD_MARIADBD to the path of a mariadbd, \
              or CONCORD_TEST_MYSQL_URL to the URL of a running server"
+        }
+        Product::Postgres => {
+            "Install PostgreSQL 13 or newer (Debian, Ubuntu: 'apt install postgresql'; \
+             Fedora: 'dnf install postgresql-server'; macOS: 'brew install postgresql'), \
+             or set CONCORD_SANDBOX_POSTGRES to the path of a postgres program, with its initdb beside it"
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Product;
+
 /// The two database products that Concord's XA branches run on. Their XA differs in ways that matter, so tests
 /// run on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,19 +32,13 @@ impl Flavor {
 
     /// The lower-case name used in file names, on the command line and in JSON.
     pub fn id(self) -> &'static str {
-        match self {
-            Flavor::MySql => "mysql",
-            Flavor::MariaDb => "mariadb",
-        }
+        Product::from(self).id()
     }
 }
 
 impl fmt::Display for Flavor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Flavor::MySql => "MySQL",
-            Flavor::MariaDb => "MariaDB",
-        })
+        Product::from(*self).fmt(f)
     }
 }
 

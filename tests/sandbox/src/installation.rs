@@ -2,14 +2,17 @@
 
 use std::{
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Flavor, Version};
+use crate::{
+    Flavor, Version,
+    libraries::{self, Libraries},
+    obtain::Program,
+};
 
 /// Where a server program was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,18 +42,15 @@ pub struct Installation {
     /// The unpacked dynamic loader that the program is run through; `None` for an installed program, which
     /// suits the system's own libraries.
     pub loader: Option<PathBuf>,
-    /// Directories of the unpacked libraries.
+    /// The unpacked libraries, with that loader.
     #[serde(skip)]
-    library_dirs: Vec<PathBuf>,
+    libraries: Option<Libraries>,
     /// The directory with error messages, character sets and MariaDB's bootstrap SQL.
     #[serde(skip)]
     pub(crate) share_dir: Option<PathBuf>,
     #[serde(skip)]
     plugin_dir: Option<PathBuf>,
 }
-
-/// How deep below an unpacked root libraries are looked for: `usr/lib/mysql/private` is three.
-const LIBRARY_DEPTH_MAX: u32 = 4;
 
 impl Installation {
     /// An installed program. The error says in a few words why it will not do.
@@ -63,7 +63,7 @@ impl Installation {
             source,
             program: program.to_path_buf(),
             loader: None,
-            library_dirs: Vec::new(),
+            libraries: None,
             share_dir,
             plugin_dir: None,
         };
@@ -79,17 +79,14 @@ impl Installation {
         };
         let program = names.iter().map(|name| root.join(name)).find(|path| path.is_file());
         let program = program.ok_or_else(|| format!("there is no {} in the packages", names[0]))?;
-        let mut found = Libraries::default();
-        for dir in ["lib", "lib64", "usr/lib", "usr/lib64"] {
-            found.search(&root.join(dir), 0);
-        }
+        let libraries = Libraries::below(root)?;
         let unknown = Installation {
             flavor,
             version: Version { major: 0, minor: 0, patch: 0 },
             source,
             program,
-            loader: Some(found.loader.ok_or("there is no dynamic loader in the packages")?),
-            library_dirs: found.dirs,
+            loader: Some(libraries.loader.clone()),
+            libraries: Some(libraries),
             share_dir: share_dirs(&root.join("usr")).into_iter().find(|dir| dir.is_dir()),
             plugin_dir: ["usr/lib/mysql/plugin", "usr/lib/mariadb/plugin"]
                 .into_iter()
@@ -136,25 +133,8 @@ impl Installation {
     }
 
     fn bare_command(&self) -> Command {
-        let mut command = match &self.loader {
-            Some(loader) => {
-                let mut command = Command::new(loader);
-                // The dirs come from a directory walk and hold no colon unless the cache's path does.
-                let mut libraries = OsString::new();
-                for (n, dir) in self.library_dirs.iter().enumerate() {
-                    if n > 0 {
-                        libraries.push(":");
-                    }
-                    libraries.push(dir);
-                }
-                command.arg("--library-path").arg(libraries).arg(&self.program);
-                // The host's configuration is for another OpenSSL.
-                command.env("OPENSSL_CONF", "/dev/null");
-                command
-            }
-            None => Command::new(&self.program),
-        };
-        command.env_remove("LD_PRELOAD").env_remove("LD_LIBRARY_PATH").arg("--no-defaults");
+        let mut command = libraries::command(self.libraries.as_ref(), &self.program);
+        command.arg("--no-defaults");
         command
     }
 }
@@ -165,37 +145,16 @@ pub(crate) fn with_path(option: &str, path: &Path) -> OsString {
     text
 }
 
+impl Program for Installation {
+    fn path(&self) -> &Path {
+        &self.program
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+}
+
 fn share_dirs(base: &Path) -> [PathBuf; 3] {
     [base.join("share/mysql"), base.join("share/mariadb"), base.join("share")]
-}
-
-#[derive(Default)]
-struct Libraries {
-    dirs: Vec<PathBuf>,
-    loader: Option<PathBuf>,
-}
-
-impl Libraries {
-    /// Collects directories with shared libraries (not plugins) and the loader itself, which is a regular file:
-    /// the link in `lib64` is absolute and would lead out of the root.
-    fn search(&mut self, dir: &Path, depth: u32) {
-        let Ok(entries) = fs::read_dir(dir) else { return };
-        let mut has_library = false;
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() && depth < LIBRARY_DEPTH_MAX && name != "plugin" {
-                self.search(&path, depth + 1);
-            } else if name.contains(".so.") || name.ends_with(".so") {
-                has_library = true;
-                if kind.is_file() && name.starts_with("ld-linux") {
-                    self.loader = Some(path);
-                }
-            }
-        }
-        if has_library {
-            self.dirs.push(dir.to_path_buf());
-        }
-    }
 }

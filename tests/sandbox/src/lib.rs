@@ -22,6 +22,9 @@
 //!
 //! The async functions must be called inside a tokio runtime; each has a `_blocking` twin for a plain `main`.
 //!
+//! [`Postgres::start`] does the same for PostgreSQL, which has no XA branches: it is for what a coordinator keeps
+//! for itself.
+//!
 //! # Where the server program comes from
 //!
 //! In this order; the first that fits the wanted [`Flavor`] wins:
@@ -37,6 +40,10 @@
 //! 5. A private unpack of the distribution's own packages through apt, into that cache. It needs no root and
 //!    does not change the system. `CONCORD_SANDBOX_OFFLINE=1` forbids it.
 //!
+//! PostgreSQL is looked for in the same order, without 1: `CONCORD_SANDBOX_POSTGRES` names its program, and
+//! its usual directories are searched, too. It refuses to run as root; if this process is root, it runs as
+//! `nobody`, through `setpriv` of util-linux.
+//!
 //! # What is left behind
 //!
 //! The cache, and nothing else. Run directories live under `TMPDIR` if that is set, else `/var/tmp`, which is a
@@ -51,9 +58,14 @@ mod error;
 mod flavor;
 mod installation;
 mod launch;
+mod libraries;
 mod locate;
+mod obtain;
 mod port;
+mod postgres;
 mod probe;
+mod processes;
+mod product;
 mod progress;
 mod rundir;
 mod server;
@@ -65,6 +77,10 @@ pub use error::{Error, Result};
 pub use flavor::{Flavor, Version};
 pub use installation::{Installation, Source};
 pub use locate::{External, Located, fetch, locate, locate_cached};
+pub use postgres::{
+    Postgres, PostgresInstallation, PostgresOptions, fetch_postgres, locate_postgres, locate_postgres_cached,
+};
+pub use product::Product;
 pub use rundir::{Swept, sweep};
 pub use server::{Server, ServerOptions};
 pub use service::{Address, PATIENCE, Service, parent_gone, until};

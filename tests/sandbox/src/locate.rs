@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Environment, Error, Flavor, Installation, Result, Source, Version, apt, cache, probe, template};
+use crate::{Environment, Error, Flavor, Installation, Result, Source, Version, obtain, probe, template};
 
 /// A server that runs already and belongs to somebody else.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -74,9 +74,12 @@ pub fn locate_cached(env: &Environment, flavor: Flavor) -> Result<Located> {
     }
     let found = installed(env, flavor, &mut rejected).into_iter().next();
     found
-        .or_else(|| cached(env, flavor, Source::Cache, &mut rejected))
+        .or_else(|| {
+            let open = |root: &Path, source| unpacked(root, flavor, source);
+            obtain::cached(env, flavor.into(), Source::Cache, &mut rejected, &open)
+        })
         .map(Located::Installed)
-        .ok_or_else(|| no_server(flavor, rejected))
+        .ok_or_else(|| obtain::no_server(flavor.into(), rejected))
 }
 
 /// Makes sure that the cache holds a server of this flavour, whatever else the machine has. Blocking.
@@ -87,6 +90,10 @@ pub fn fetch(env: &Environment, flavor: Flavor) -> Result<Installation> {
     let installation = cached_or_fetched(env, flavor, Vec::new())?;
     template::ensure(env, &installation)?;
     Ok(installation)
+}
+
+fn cached_or_fetched(env: &Environment, flavor: Flavor, rejected: Vec<String>) -> Result<Installation> {
+    obtain::cached_or_fetched(env, flavor.into(), rejected, &|root, source| unpacked(root, flavor, source))
 }
 
 /// Once per process is enough: running `--version` and checking the cache take as long as starting a server.
@@ -168,7 +175,10 @@ fn installed(env: &Environment, flavor: Flavor, rejected: &mut Vec<String>) -> V
 }
 
 fn usable(path: &Path, flavor: Flavor, source: Source) -> Result<Installation, String> {
-    let installation = Installation::installed(path, source)?;
+    suitable(Installation::installed(path, source)?, flavor)
+}
+
+fn suitable(installation: Installation, flavor: Flavor) -> Result<Installation, String> {
     if installation.flavor != flavor {
         return Err(format!("it is {} {}", installation.flavor, installation.version));
     }
@@ -184,45 +194,7 @@ fn require_supported(flavor: Flavor, version: Version) -> Result<(), String> {
     Ok(())
 }
 
-fn cached(
-    env: &Environment,
-    flavor: Flavor,
-    source: Source,
-    rejected: &mut Vec<String>,
-) -> Option<Installation> {
-    let root = cache::find(env, flavor, rejected)?;
-    match Installation::unpacked(&root, flavor, source) {
-        Ok(installation) => Some(installation),
-        Err(reason) => {
-            rejected.push(format!("{}: {reason}", root.display()));
-            None
-        }
-    }
-}
-
-fn cached_or_fetched(env: &Environment, flavor: Flavor, mut rejected: Vec<String>) -> Result<Installation> {
-    // Looked at without the lock: it is the common case, and entries appear whole.
-    if let Some(found) = cached(env, flavor, Source::Cache, &mut rejected) {
-        return Ok(found);
-    }
-    let _lock = cache::lock(env, flavor.id(), &format!("fetches {flavor}"))?;
-    cache::discard_damaged(env, flavor);
-    // While we waited for the lock, its holder may have fetched.
-    let mut ignored = Vec::new();
-    if let Some(found) = cached(env, flavor, Source::Cache, &mut ignored) {
-        return Ok(found);
-    }
-    rejected.push("the cache has none".into());
-    match apt::fetch(env, flavor) {
-        Ok(()) => {}
-        Err(reason) => {
-            rejected.push(reason);
-            return Err(no_server(flavor, rejected));
-        }
-    }
-    cached(env, flavor, Source::Fetched, &mut rejected).ok_or_else(|| no_server(flavor, rejected))
-}
-
-fn no_server(flavor: Flavor, tried: Vec<String>) -> Error {
-    Error::NoServer { flavor, tried: tried.join("; ") }
+/// The program in an unpacked root directory, if it is one that will do.
+fn unpacked(root: &Path, flavor: Flavor, source: Source) -> Result<Installation, String> {
+    suitable(Installation::unpacked(root, flavor, source)?, flavor)
 }

@@ -14,7 +14,7 @@
 //! be mistaken for another process that was given the same number later.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, DirBuilder, File},
     io::{self, Write},
     os::unix::{
@@ -118,15 +118,20 @@ fn sweep_lock(env: &Environment) -> Result<File> {
     Ok(lock)
 }
 
-/// Kills the process and waits until it is gone, if it is a server on this run directory's data.
+/// Ends the process and waits until it is gone, if it is a server on this run directory's data.
 fn kill_if_ours(pid: u32, dir: &Path) -> bool {
-    let data = data_dir_arg(dir);
-    if !runs_with(pid, &data) {
-        return false;
-    }
-    signal_group(pid, Signal::KILL);
+    // PostgreSQL's first process ends its others at once when it gets this signal, and takes its shared memory along.
+    let ways = [(data_dir_arg(dir), Signal::KILL), (postgres_data_arg(dir), Signal::QUIT)];
+    let Some((data, signal)) = ways.into_iter().find(|(data, _)| runs_with(pid, data)) else { return false };
+    signal_group(pid, signal);
+    // A frozen process takes its signals when it goes on.
+    signal_group(pid, Signal::CONT);
     let deadline = Instant::now() + GONE_WITHIN;
-    while runs_with(pid, &data) && Instant::now() < deadline {
+    while runs_with(pid, &data) {
+        if Instant::now() > deadline {
+            signal_group(pid, Signal::KILL);
+            break;
+        }
         thread::sleep(Duration::from_millis(10));
     }
     true
@@ -158,6 +163,10 @@ pub(crate) fn signal_group(pid: u32, signal: Signal) {
 
 fn data_dir_arg(dir: &Path) -> OsString {
     with_path("--datadir=", &dir.join("data"))
+}
+
+fn postgres_data_arg(dir: &Path) -> OsString {
+    with_path("-D", &dir.join("data"))
 }
 
 /// The run directory of one server of ours. Dropping it removes it, unless the data is to be kept.
@@ -199,6 +208,11 @@ impl RunDir {
         data_dir_arg(&self.path)
     }
 
+    /// As `postgres` takes it.
+    pub(crate) fn postgres_data_arg(&self) -> OsString {
+        postgres_data_arg(&self.path)
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("server.log")
     }
@@ -212,13 +226,14 @@ impl RunDir {
         fs::remove_file(self.path.join("server")).ok();
     }
 
-    /// Starts a watcher for this server process.
-    pub(crate) fn watch(&self, pid: u32) -> Watcher {
-        let arguments = [OsString::from(pid.to_string()), self.data_dir_arg(), self.path.clone().into()];
+    /// Starts a watcher for this server process, which is known by one of its arguments and ended by a signal.
+    pub(crate) fn watch(&self, pid: u32, data_arg: &OsStr, signal: Signal) -> Watcher {
+        let arguments = [OsString::from(pid.to_string()), data_arg.into(), self.path.clone().into()];
         let child = Command::new("sh")
             .args(["-c", WATCHER, "concord-sandbox-watcher"])
             .args(arguments)
             .arg(if self.keep { "keep" } else { "remove" })
+            .arg(signal.as_raw().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -243,8 +258,8 @@ impl Drop for RunDir {
 }
 
 /// Waits on a pipe whose other end only the owner holds. A line means that the server has ended as it should;
-/// the end of the pipe without a line means that the owner died. Arguments: pid, its `--datadir=…` argument, the
-/// run directory, `keep` or `remove`.
+/// the end of the pipe without a line means that the owner died. Arguments: pid, the argument that names its data
+/// directory, the run directory, `keep` or `remove`, the number of the signal that ends it.
 const WATCHER: &str = r#"
 trap '' HUP INT TERM
 read -r line && exit 0
@@ -252,9 +267,10 @@ ours() {
     if [ -d /proc/self ]; then tr '\000' '\n' <"/proc/$1/cmdline" | grep -qxF -- "$2"
     else ps -ww -o command= -p "$1" | grep -qF -- "$2"; fi
 }
-if ours "$1" "$2"; then kill -9 "$1"; fi
+if ours "$1" "$2"; then kill -"$5" "$1"; kill -CONT "$1"; fi
 tries=0
 while ours "$1" "$2" && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.1; done
+if ours "$1" "$2"; then kill -9 "$1"; fi
 if [ "$4" = remove ]; then rm -rf -- "$3"; fi
 "#;
 

@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// Ports tried before giving up on a start.
-const PORT_ATTEMPTS_MAX: u32 = 8;
+pub(crate) const PORT_ATTEMPTS_MAX: u32 = 8;
 /// Tries to get a server's own port back when it restarts; another program may be holding it for a moment.
-const REBIND_ATTEMPTS_MAX: u32 = 20;
-const REBIND_PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const REBIND_ATTEMPTS_MAX: u32 = 20;
+pub(crate) const REBIND_PAUSE: Duration = Duration::from_millis(250);
 /// How long the threads of a process may take to stop, one of them in a long write at worst.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-const POLL_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// What kind of server to start. The defaults are durable: every acknowledged commit and prepare is on disk.
 #[derive(Clone, Debug)]
@@ -427,7 +427,7 @@ impl Private {
     }
 }
 
-enum Failure {
+pub(crate) enum Failure {
     /// Another program bound the port between our look and the server's.
     PortTaken(Error),
     Other(Error),
@@ -451,10 +451,11 @@ fn launch_and_wait(
     let log_start = fs::metadata(&log).map_or(0, |meta| meta.len());
     let child = launch::spawn(installation, options, run, port)?;
     let pid = child.id();
-    let mut running = Running { child, paused: false, _watcher: run.watch(pid) };
+    let mut running =
+        Running { child, paused: false, _watcher: run.watch(pid, &run.data_dir_arg(), Signal::KILL) };
     run.write_server_pid(pid)?;
     let not_ready = |reason: String| Error::NotReady {
-        flavor: installation.flavor,
+        product: installation.flavor.into(),
         port,
         waited: started.elapsed(),
         reason,
@@ -523,7 +524,7 @@ fn has_stopped(pid: u32) -> bool {
     matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_)))
 }
 
-fn exit_status(child: &mut Child) -> Result<Option<ExitStatus>> {
+pub(crate) fn exit_status(child: &mut Child) -> Result<Option<ExitStatus>> {
     child.try_wait().context(|| "look at the server process".into())
 }
 
@@ -544,7 +545,9 @@ fn with_database(url: &str, database: &str) -> String {
 
 /// Runs blocking work beside the async runtime. The work is finished even if the caller goes away; a server that
 /// nobody waits for any more is dropped, and so ended.
-async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

@@ -4,18 +4,19 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Environment, Error, Flavor, Installation,
+    Environment, Error, Flavor, Installation, Product,
     cache::{self, hex, list_files, move_into_place, write_json},
     error::{IoContext, Result},
     installation::with_path,
     launch,
+    obtain::Program,
     progress::Progress,
 };
 
@@ -50,17 +51,38 @@ struct Listing {
 
 /// The template for this server program, made now if need be.
 pub(crate) fn ensure(env: &Environment, installation: &Installation) -> Result<PathBuf> {
-    let key = key(installation)?;
-    let place = env.cache_dir.join("templates").join(&key);
-    if is_intact(&place) {
-        return Ok(place);
-    }
     let Installation { flavor, version, .. } = installation;
-    let _lock = cache::lock(env, &key, &format!("prepares {flavor} {version}"))?;
+    let made_with = [launch::redo_log(installation), MYSQL_ACCOUNTS.to_string()];
+    let key = key(Product::from(*flavor), installation, &made_with)?;
+    ensure_made(env, &key, &format!("{flavor} {version}"), |work, data| {
+        match flavor {
+            Flavor::MySql => initialise_mysql(installation, work, data)?,
+            Flavor::MariaDb => initialise_mariadb(installation, work, data)?,
+        }
+        // The server's identity: each copy makes its own.
+        for name in ["auto.cnf", "ib_buffer_pool"] {
+            fs::remove_file(data.join(name)).ok();
+        }
+        Ok(())
+    })
+}
+
+/// The template with this key. If there is none, `make` makes its data directory, with a directory to work in.
+pub(crate) fn ensure_made(
+    env: &Environment,
+    key: &str,
+    name: &str,
+    make: impl FnOnce(&Path, &Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let place = env.cache_dir.join("templates").join(key);
     if is_intact(&place) {
         return Ok(place);
     }
-    let _progress = Progress::new(format!("preparing a data directory for {flavor} {version}"));
+    let _lock = cache::lock(env, key, &format!("prepares {name}"))?;
+    if is_intact(&place) {
+        return Ok(place);
+    }
+    let _progress = Progress::new(format!("preparing a data directory for {name}"));
     let work = tempfile::Builder::new()
         .prefix("template-")
         .tempdir_in(&env.cache_dir)
@@ -68,14 +90,7 @@ pub(crate) fn ensure(env: &Environment, installation: &Installation) -> Result<P
     let template = work.path().join("template");
     fs::create_dir(&template).context(|| format!("create {}", template.display()))?;
     let data = template.join("data");
-    match flavor {
-        Flavor::MySql => initialise_mysql(installation, work.path(), &data)?,
-        Flavor::MariaDb => initialise_mariadb(installation, work.path(), &data)?,
-    }
-    // The server's identity: each copy makes its own.
-    for name in ["auto.cnf", "ib_buffer_pool"] {
-        fs::remove_file(data.join(name)).ok();
-    }
+    make(work.path(), &data)?;
     write_json(&template.join(LISTING), &Listing { files: list_files(&data)? })?;
     move_into_place(&template, &place)?;
     Ok(place)
@@ -101,23 +116,18 @@ fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Unique per flavour, version, program file, and the way in which we make templates.
-fn key(installation: &Installation) -> Result<String> {
-    let program = &installation.program;
-    let size = fs::metadata(program).context(|| format!("stat {}", program.display()))?.len();
+/// Unique per product, version, program file, and the way in which we make templates.
+pub(crate) fn key(product: Product, program: &impl Program, made_with: &[String]) -> Result<String> {
+    let (path, version) = (program.path(), program.version());
+    let size = fs::metadata(path).context(|| format!("stat {}", path.display()))?.len();
     let mut hash = Sha256::new();
-    for part in [
-        FORMAT.to_string(),
-        program.display().to_string(),
-        size.to_string(),
-        launch::redo_log(installation),
-        MYSQL_ACCOUNTS.to_string(),
-    ] {
+    let own = [FORMAT.to_string(), path.display().to_string(), size.to_string()];
+    for part in own.iter().chain(made_with) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
     let hash = hex(&hash.finalize());
-    Ok(format!("{}-{}-{}", installation.flavor.id(), installation.version, &hash[..12]))
+    Ok(format!("{}-{}-{}", product.id(), product.release(version), &hash[..12]))
 }
 
 fn is_intact(place: &Path) -> bool {
@@ -142,7 +152,7 @@ fn initialise_mysql(installation: &Installation, work: &Path, data: &Path) -> Re
         .arg(with_path("--init-file=", &accounts))
         .arg(with_path("--datadir=", data))
         .stdin(Stdio::null());
-    run(command, installation, work, |_| Ok(()))
+    run(command, &installation.program, work, |_| Ok(()))
 }
 
 /// The same SQL as `mariadb-install-db`, without the script: it starts the program by itself, and so cannot go
@@ -177,16 +187,16 @@ fn initialise_mariadb(installation: &Installation, work: &Path, data: &Path) -> 
         .arg(launch::redo_log(installation))
         .arg(with_path("--datadir=", data))
         .stdin(Stdio::piped());
-    run(command, installation, work, |stdin| stdin.write_all(sql.as_bytes()))
+    run(command, &installation.program, work, |stdin| stdin.write_all(sql.as_bytes()))
 }
 
-fn run(
-    mut command: std::process::Command,
-    installation: &Installation,
+/// Runs what makes a data directory; on a failure the error has the end of its output.
+pub(crate) fn run(
+    mut command: Command,
+    program: &Path,
     work: &Path,
     feed: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    let program = &installation.program;
     let log = work.join(LOG);
     let (out, err) = launch::log_handles(&log)?;
     let mut child =
@@ -201,5 +211,5 @@ fn run(
         // A broken pipe is what an early end looks like from here; the status says more.
         _ => status.to_string(),
     };
-    Err(Error::Initialise { program: program.clone(), reason, log_tail: launch::log_tail(&log, 0) })
+    Err(Error::Initialise { program: program.to_path_buf(), reason, log_tail: launch::log_tail(&log, 0) })
 }

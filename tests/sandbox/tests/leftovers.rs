@@ -25,9 +25,9 @@ fn environment(dir: &Path) -> Environment {
     Environment { run_dir: dir.to_path_buf(), ..Environment::from_process() }
 }
 
-fn up(dir: &Path, args: &[&str]) -> Owner {
+fn up(dir: &Path, db: &str, args: &[&str]) -> Owner {
     let mut process = Command::new(env!("CARGO_BIN_EXE_sandbox"))
-        .args(["up", "--json", "--db", "mariadb"])
+        .args(["up", "--json", "--db", db])
         .args(args)
         .env("CONCORD_SANDBOX_DIR", dir)
         .stdout(Stdio::piped())
@@ -50,6 +50,37 @@ fn command_line(pid: u32) -> String {
 
 fn is_running(pid: u32) -> bool {
     !command_line(pid).is_empty()
+}
+
+/// What a server has in the system besides its files.
+struct Traces {
+    processes: Vec<u32>,
+    /// Lines of the system's list of shared memory begin with a key, which is different for each directory.
+    shared_memory: Option<String>,
+}
+
+impl Traces {
+    fn of(owner: &Owner, db: &str) -> Traces {
+        let pid = owner.server_pid;
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let children = children.split_whitespace().map(|child| child.parse().unwrap());
+        let processes = std::iter::once(pid).chain(children).collect();
+        let file = fs::read_to_string(owner.run.join("data/postmaster.pid")).unwrap_or_default();
+        let shared_memory =
+            file.lines().nth(6).map(|line| line.split_whitespace().next().unwrap().to_owned());
+        let traces = Traces { processes, shared_memory };
+        let expected = if db == "postgres" { traces.processes.len() + 1 } else { 1 };
+        assert_eq!(traces.left().len(), expected, "{:?}", traces.left());
+        traces
+    }
+
+    fn left(&self) -> Vec<String> {
+        let processes = self.processes.iter().filter(|pid| is_running(**pid)).map(u32::to_string);
+        let list = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+        let keys = list.lines().filter_map(|line| line.split_whitespace().next());
+        let ours = keys.filter(|key| Some(*key) == self.shared_memory.as_deref()).map(str::to_owned);
+        processes.chain(ours).collect()
+    }
 }
 
 fn watchers_of(run: &Path) -> Vec<u32> {
@@ -75,20 +106,30 @@ fn kill(pid: u32, signal: &str) {
     assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap().success());
 }
 
-#[test]
-fn an_owner_that_is_killed_takes_its_server_along() {
+fn a_killed_owner_takes_its_server_along(db: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut owner = up(dir.path(), &[]);
+    let mut owner = up(dir.path(), db, &[]);
+    let traces = Traces::of(&owner, db);
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    wait_until("the end of the server", || !is_running(owner.server_pid));
     wait_until("the removal of its data", || !owner.run.exists());
+    wait_until("the end of the server", || traces.left().is_empty());
+}
+
+#[test]
+fn an_owner_that_is_killed_takes_its_server_along() {
+    a_killed_owner_takes_its_server_along("mariadb");
+}
+
+#[test]
+fn an_owner_that_is_killed_takes_all_processes_of_its_postgres_along() {
+    a_killed_owner_takes_its_server_along("postgres");
 }
 
 #[test]
 fn data_that_is_to_be_kept_outlives_a_killed_owner() {
     let dir = tempfile::tempdir().unwrap();
-    let mut owner = up(dir.path(), &["--keep-data"]);
+    let mut owner = up(dir.path(), "mariadb", &["--keep-data"]);
     let watchers = watchers_of(&owner.run);
     assert_eq!(watchers.len(), 1);
     owner.process.kill().unwrap();
@@ -102,7 +143,7 @@ fn data_that_is_to_be_kept_outlives_a_killed_owner() {
 #[test]
 fn ctrl_c_ends_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let mut owner = up(dir.path(), &[]);
+    let mut owner = up(dir.path(), "mariadb", &[]);
     let watchers = watchers_of(&owner.run);
     assert_eq!(watchers.len(), 1);
     kill(owner.process.id(), "INT");
@@ -112,10 +153,10 @@ fn ctrl_c_ends_everything() {
     assert!(!owner.run.exists());
 }
 
-#[test]
-fn what_the_watcher_missed_the_next_start_sweeps() {
+fn the_next_start_sweeps(db: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut owner = up(dir.path(), &[]);
+    let mut owner = up(dir.path(), db, &[]);
+    let traces = Traces::of(&owner, db);
     // While its owner lives, a server is safe from the sweeps of others.
     let env = environment(dir.path());
     assert_eq!(sweep(&env).unwrap(), []);
@@ -130,9 +171,19 @@ fn what_the_watcher_missed_the_next_start_sweeps() {
     assert!(is_running(owner.server_pid), "something else ended it: this test shows nothing");
 
     let server = Server::start_in(&env, ServerOptions::new(Flavor::MariaDb)).unwrap();
-    assert!(!is_running(owner.server_pid), "the leftover server is still there");
+    assert_eq!(traces.left(), Vec::<String>::new(), "the leftover server is still there");
     assert!(!owner.run.exists());
     assert!(server.pid().is_some());
+}
+
+#[test]
+fn what_the_watcher_missed_the_next_start_sweeps() {
+    the_next_start_sweeps("mariadb");
+}
+
+#[test]
+fn what_the_watcher_missed_of_a_postgres_the_next_start_sweeps() {
+    the_next_start_sweeps("postgres");
 }
 
 #[test]

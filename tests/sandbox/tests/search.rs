@@ -17,6 +17,7 @@ fn empty(dir: &Path) -> Environment {
         external_url: None,
         mysqld: None,
         mariadbd: None,
+        postgres: None,
         program_dirs: vec![dir.join("bin")],
         cache_dir: dir.join("cache"),
         run_dir: dir.join("run"),

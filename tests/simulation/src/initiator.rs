@@ -141,7 +141,11 @@ impl Initiator {
             | EngineError::StillUndecided(_)
             | EngineError::UnknownGtid(_)
             | EngineError::Refused { .. } => Heard::Unknown,
-            EngineError::KeyReused { .. } | EngineError::Invalid { .. } | EngineError::NotAllowed(_) => {
+            // There is only one.
+            EngineError::Elsewhere(_)
+            | EngineError::KeyReused { .. }
+            | EngineError::Invalid { .. }
+            | EngineError::NotAllowed(_) => {
                 self.world.violation("answer", format!("transaction {}: {error}", self.plan.number));
                 Heard::Unknown
             }

@@ -12,12 +12,14 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use concord_participant::{
     Gtid, HandlerError, Json, MySql, Options, Participant as Sdk, ParticipantServer, ParticipantService,
-    TccBranch, XaBranch,
+    TccBranch, XaBranch, attach,
 };
+use concord_proto::Coordinators;
 use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::participant_server::{Participant, ParticipantServer as Generated};
 use concord_proto::v1::*;
 use concord_tests::{Entry, Fault, Verb};
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -367,8 +369,12 @@ async fn main() -> Result<()> {
             router.serve_with_incoming_shutdown(incoming, stop).await?;
         }
         None => {
-            let channel = tonic::transport::Endpoint::from_shared(args.coordinator)?.connect_lazy();
-            concord_participant::attach(guarded, channel, args.address, stop).await;
+            let (coordinators, stop) = (Coordinators::connect_lazy(&args.coordinator)?, stop.shared());
+            let streams = coordinators
+                .channels()
+                .iter()
+                .map(|channel| attach(guarded.clone(), channel.clone(), args.address.clone(), stop.clone()));
+            futures_util::future::join_all(streams).await;
         }
     }
     server.shutdown().await;

@@ -10,6 +10,7 @@ mod rules;
 use concord_proto::store::{Begun, BranchSpec, Decided, Ended, Record, Registered, record::Kind};
 use concord_protocol::{Epoch, Gtid};
 
+use super::sql::{self, SqlSubject};
 use super::sqlite::SqliteSubject;
 use super::{Durability, Entry, Filter, MemoryStore, Store, StoreError, Stored, UnixMillis};
 
@@ -25,6 +26,15 @@ pub(super) enum Crash {
 /// A kind of store under test, and the medium it writes to.
 pub(super) trait Subject: Sized {
     type Store: Store;
+
+    /// Commits of lazy appends only are not synced.
+    const LAZY_IS_FREE: bool = true;
+
+    /// A key goes to the transaction that comes first, not to the oldest one; no engine begins two with one key.
+    const KEYS_ARE_CLAIMED: bool = false;
+
+    /// So many random histories.
+    const HISTORIES: u32 = 64;
 
     /// An empty medium, and the store on it.
     fn create() -> (Self, Self::Store);
@@ -117,7 +127,7 @@ fn all() -> Filter {
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     let limit = std::time::Duration::from_secs(120);
     tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap()
         .block_on(async { tokio::time::timeout(limit, test).await.expect("the test hangs") })
@@ -180,4 +190,10 @@ macro_rules! conformance_of {
     };
 }
 
-conformance_of! { memory: (), sqlite: SqliteSubject }
+conformance_of! {
+    memory: (),
+    sqlite: SqliteSubject,
+    mysql: SqlSubject<sql::MySql>,
+    mariadb: SqlSubject<sql::MariaDb>,
+    postgres: SqlSubject<sql::PostgreSql>,
+}

@@ -68,7 +68,8 @@ pub(super) async fn rule_3_lazy_appends_cost_no_sync<S: Subject>() {
         store.append(vec![begun(n, "", ""), decided(n, false)], Durability::Lazy).await.unwrap();
     }
     let counters = store.counters();
-    assert_eq!((counters.syncs, counters.records), (0, 10));
+    assert_eq!(counters.records, 10);
+    assert!(!S::LAZY_IS_FREE || counters.syncs == 0, "{counters:?}");
     assert!(counters.commits >= 1);
 }
 
@@ -86,6 +87,7 @@ pub(super) async fn rule_3_lazy_appends_are_lost_only_as_a_suffix<S: Subject>() 
         assert_eq!(found, expected, "{how:?}");
         assert!(found.len() >= 8, "{how:?}: a forced one is lost");
         match how {
+            _ if !S::LAZY_IS_FREE => assert_eq!(found.len(), 20),
             Crash::Power(0) => assert_eq!(found.len(), 8, "nothing more was synced"),
             Crash::Power(_) => assert!(found.len() < 20, "{how:?}: the crash lost nothing"),
             Crash::Kill => assert_eq!(found.len(), 20),
@@ -105,7 +107,8 @@ pub(super) async fn rule_4_an_append_is_there_as_a_whole_or_not_at_all<S: Subjec
         assert!(found == 1 || found == 61, "{found} of 61 after losing all but {part}/255");
         lost += usize::from(found == 1);
     }
-    assert!((1..18).contains(&lost), "the crashes must lose it sometimes, and not always: {lost} of 18");
+    let some = if S::LAZY_IS_FREE { 1..18 } else { 0..1 };
+    assert!(some.contains(&lost), "the crashes must lose it sometimes, and not always: {lost} of 18");
 }
 
 pub(super) async fn rule_5_appends_that_wait_share_one_sync<S: Subject>() {
@@ -126,7 +129,8 @@ pub(super) async fn rule_5_one_forced_append_is_one_sync<S: Subject>() {
         store.append(vec![begun(n, "", ""), decided(n, true)], Durability::Forced).await.unwrap();
         store.append(vec![ended(n, n, true)], Durability::Lazy).await.unwrap();
     }
-    assert_eq!(store.counters().syncs, 10);
+    let syncs = store.counters().syncs;
+    assert!(syncs == 10 || !S::LAZY_IS_FREE && (10..=20).contains(&syncs), "{syncs}");
 }
 
 pub(super) async fn rule_6_failure_is_final<S: Subject>() {

@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::queue::Queue;
 use super::schema::{self, Checkpoint};
 use super::writer::Failure;
+use crate::store::queue::Queue;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {

@@ -20,10 +20,7 @@ mod checkpoints;
 mod directory;
 #[cfg(test)]
 mod faults;
-mod queue;
 mod reader;
-mod recent;
-mod row;
 mod schema;
 mod seal;
 mod syncer;
@@ -45,13 +42,13 @@ use tokio::sync::oneshot;
 
 use self::checkpoints::Checkpoints;
 use self::directory::Directory;
-use self::queue::{Append, Purge, Queue};
 use self::reader::Readers;
-use self::row::Row;
 use self::syncer::{Disk, Syncer};
 #[cfg(test)]
 pub(super) use self::tests::SqliteSubject;
 use self::writer::{Parts, Writer};
+use super::queue::{Append, Purge, Queue};
+use super::row::Row;
 use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
 
 /// The embedded store: one SQLite file in a data directory.
@@ -117,8 +114,11 @@ impl SqliteStore {
         let readers = Arc::new(
             Readers::start(connections).map_err(|error| failed(format!("no thread for reading: {error}")))?,
         );
-        let (queue, counts, faults) =
-            (Arc::new(Queue::new(&options)), Arc::<Counts>::default(), Arc::<Faults>::default());
+        let (queue, counts, faults) = (
+            Arc::new(Queue::new(options.lazy_delay, options.company_delay)),
+            Arc::<Counts>::default(),
+            Arc::<Faults>::default(),
+        );
         #[cfg(test)]
         faults.synced(&file);
         let disk =

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::oneshot;
 
 use super::explain;
-use super::row::StoredRow;
 use super::seal::Sum;
+use crate::store::row::StoredRow;
 use crate::store::{Filter, StoreError, Stored, UnixMillis};
 
 /// Reads that wait at most; more are refused.

@@ -14,9 +14,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::directory::{Directory, length};
 use super::explain;
-use super::row::StoredRow;
 use super::seal::{self, Seal, Watermark};
 use crate::store::StoreError;
+use crate::store::row::StoredRow;
 
 /// Stands in the header of every store file, so that a foreign SQLite file is not taken for one: "Cncd".
 const APPLICATION_ID: i32 = 0x436e_6364;

@@ -20,10 +20,10 @@ use concord_seeded_bugs::seeded_bug;
 use tokio::sync::oneshot;
 
 use super::directory::wal_file;
-use super::queue::Queue;
 use super::seal::Watermark;
 use super::writer::Failure;
 use super::{Counts, Faults};
+use crate::store::queue::Queue;
 use crate::store::{Counters, StoreError};
 
 /// How somebody who waits is answered.

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::directory::{length, wal_file};
 use super::*;
 use crate::store::conformance::{Crash, Subject, begun, decided, ended, gtid, registered, run};
+use crate::store::row::checksum;
 
 /// A data directory, for the suite.
 pub(in crate::store) struct SqliteSubject(TempDir);
@@ -269,7 +270,7 @@ fn older_sample(version: usize) -> (TempDir, PathBuf) {
     let mut before_end = seal::Sum::default();
     for (seq, entry) in (0..).zip(entries) {
         let row = Row::from(entry);
-        let crc = row::checksum(row.gtid, 1, seq, row.at, &row.body);
+        let crc = checksum(row.gtid, 1, seq, row.at, &row.body);
         if row.gtid == gtid(3) && seq == 3 {
             before_end.add(crc);
         }

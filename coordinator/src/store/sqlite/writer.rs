@@ -19,14 +19,14 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionB
 
 use super::checkpoints::Checkpoints;
 use super::directory::Directory;
-use super::queue::{Append, Purge, Queue, Work};
 use super::reader::Readers;
-use super::recent::{self, Recent, Rows};
-use super::row::{Mark, Row, StoredRow, checksum, to_sql};
 use super::schema::{self, Checkpoint};
 use super::seal::{Seal, Sum};
 use super::syncer::{Done, Syncer, Waiting};
 use super::{CHECK_THE_DISK, Counts, explain};
+use crate::store::queue::{Append, Purge, Queue, Work};
+use crate::store::recent::{self, Recent, Rows};
+use crate::store::row::{Mark, Row, StoredRow, checksum, to_sql};
 use crate::store::{Counters, StoreError};
 
 /// One step of a purge deletes at most this many transactions; appends go between two steps.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Flavor;
+use crate::Product;
 
 /// One stanza of sources.list(5): packages of some suites on some mirrors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,12 +63,12 @@ pub(crate) fn read_dir(apt_dir: &Path) -> Vec<Stanza> {
     stanzas
 }
 
-/// The sources to take this flavour from: MariaDB from the machine's own release; MySQL from Debian's `sid`,
-/// because no stable Debian release has it, and elsewhere from the machine's own release.
-pub(crate) fn for_flavor(stanzas: &[Stanza], distribution: &Distribution, flavor: Flavor) -> Vec<Stanza> {
+/// The sources to take this product from: the machine's own release; but MySQL on Debian from `sid`, because no
+/// stable Debian release has it.
+pub(crate) fn for_product(stanzas: &[Stanza], distribution: &Distribution, product: Product) -> Vec<Stanza> {
     let own: Vec<&Stanza> = stanzas.iter().filter(|stanza| stanza.is_of(distribution)).collect();
     let own = if own.is_empty() { stanzas.iter().collect() } else { own };
-    if flavor == Flavor::MySql && distribution.id == "debian" {
+    if product == Product::MySql && distribution.id == "debian" {
         return own
             .iter()
             .find(|stanza| stanza.is_main_archive())
@@ -274,7 +274,7 @@ Components: main
 
     #[test]
     fn mysql_on_debian_comes_from_sid_on_the_same_mirror_with_the_same_key() {
-        let chosen = for_flavor(&parse_deb822(DEB822), &debian(), Flavor::MySql);
+        let chosen = for_product(&parse_deb822(DEB822), &debian(), Product::MySql);
         assert_eq!(chosen.len(), 1, "{chosen:#?}");
         assert_eq!(
             chosen[0].to_deb822(),
@@ -285,7 +285,7 @@ Components: main
 
     #[test]
     fn mariadb_comes_from_the_machines_release_with_security_and_without_strangers() {
-        let chosen = for_flavor(&parse_deb822(DEB822), &debian(), Flavor::MariaDb);
+        let chosen = for_product(&parse_deb822(DEB822), &debian(), Product::MariaDb);
         let suites: Vec<_> = chosen.iter().flat_map(|stanza| &stanza.suites).collect();
         assert_eq!(suites, ["bookworm", "bookworm-updates", "bookworm-security"]);
     }
@@ -295,7 +295,7 @@ Components: main
         let ubuntu = Distribution::parse("NAME=\"Ubuntu\"\nVERSION_CODENAME=noble\nID=ubuntu\n");
         let stanzas =
             parse_one_line("deb http://m.example/ubuntu noble-security main\ndeb http://n.example x main");
-        let chosen = for_flavor(&stanzas, &ubuntu, Flavor::MySql);
+        let chosen = for_product(&stanzas, &ubuntu, Product::MySql);
         assert_eq!(chosen, stanzas[..1]);
     }
 
@@ -303,7 +303,7 @@ Components: main
     fn a_machine_without_sources_offers_nothing() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read_dir(dir.path()).is_empty());
-        assert!(for_flavor(&[], &debian(), Flavor::MySql).is_empty());
+        assert!(for_product(&[], &debian(), Product::MySql).is_empty());
     }
 
     #[test]

@@ -9,53 +9,54 @@ use std::{
 };
 
 use crate::{
-    Environment, Flavor, Installation, Source,
+    Environment, Product, Source,
     apt::sources::{self, Distribution, Stanza},
     cache::{self, Manifest},
+    obtain::{Open, Program},
     progress::Progress,
 };
 
 /// Lines of a failed program's output that go into the error.
 const TAIL_LINES_MAX: usize = 6;
 
-/// Puts a server of this flavour into the cache. Call with the flavour's lock held. The error is a phrase for
+/// Puts a server of this product into the cache. Call with the product's lock held. The error is a phrase for
 /// the list of what was tried.
-pub(crate) fn fetch(env: &Environment, flavor: Flavor) -> Result<(), String> {
+pub(crate) fn fetch<P: Program>(
+    env: &Environment,
+    product: Product,
+    open: Open<'_, P>,
+) -> Result<(), String> {
     let apt_dir = env.apt_dir.as_deref().ok_or("fetching is switched off by CONCORD_SANDBOX_OFFLINE")?;
     let tool = |name: &str| {
         env.program(name).ok_or_else(|| format!("cannot fetch it: there is no {name} on this machine"))
     };
     let (apt_get, apt_cache, dpkg_deb) = (tool("apt-get")?, tool("apt-cache")?, tool("dpkg-deb")?);
     let stanzas = sources::read_dir(apt_dir);
-    let stanzas = sources::for_flavor(&stanzas, &Distribution::read(&env.os_release), flavor);
+    let stanzas = sources::for_product(&stanzas, &Distribution::read(&env.os_release), product);
     if stanzas.is_empty() {
-        return Err(format!("cannot fetch it: no package sources for {flavor} under {}", apt_dir.display()));
+        return Err(format!("cannot fetch it: no package sources for {product} under {}", apt_dir.display()));
     }
     let work = tempfile::Builder::new()
         .prefix("fetch-")
         .tempdir_in(&env.cache_dir)
         .map_err(|e| format!("cannot write to {}: {e}", env.cache_dir.display()))?;
     let apt = Apt { apt_get, apt_cache, dpkg_deb, dir: work.path().to_path_buf() };
-    let progress = Progress::new(format!("reading the package lists to fetch {flavor}"));
+    let progress = Progress::new(format!("reading the package lists to fetch {product}"));
     apt.configure(&stanzas).map_err(|e| format!("cannot prepare {}: {e}", apt.dir.display()))?;
     apt.run(apt.get(&["update"]), "apt-get update")?;
-    let package = apt.server_package(flavor)?;
-    apt.download(&package, flavor, &progress)?;
-    progress.set(format!("unpacking {flavor}"));
+    let package = apt.server_package(product)?;
+    apt.download(&package, product, &progress)?;
+    progress.set(format!("unpacking {product}"));
     let packages = apt.unpack()?;
     let root = apt.dir.join("entry/root");
     prune(&root).map_err(|e| format!("cannot prune {}: {e}", root.display()))?;
-    let installation = Installation::unpacked(&root, flavor, Source::Fetched)
-        .map_err(|e| format!("the unpacked {package} does not run: {e}"))?;
-    if installation.flavor != flavor || installation.version < flavor.oldest_supported() {
-        let (flavor, version) = (installation.flavor, installation.version);
-        return Err(format!("the package {package} is {flavor} {version}, which will not do"));
-    }
+    let program = open(&root, Source::Fetched)
+        .map_err(|reason| format!("the unpacked {package} will not do: {reason}"))?;
     let prefix = format!("{package}_");
     let file = packages.iter().find(|(name, _)| name.starts_with(&prefix)).map_or(&package, |(name, _)| name);
-    let place = cache::entry_dir(env, flavor, file);
+    let place = cache::entry_dir(env, product, file);
     let entry = apt.dir.join("entry");
-    Manifest::of(&root, flavor, installation.version, package, packages, &installation.program)
+    Manifest::of(&root, product, program.version(), package, packages, program.path())
         .and_then(|manifest| manifest.write(&entry))
         .and_then(|()| cache::move_into_place(&entry, &place))
         .map_err(|e| e.to_string())
@@ -133,15 +134,20 @@ Acquire::https::Timeout "30";
     }
 
     /// The package with the bare server: `mysql-server-core`, or with a version in its name as on Ubuntu, then
-    /// the newest.
-    fn server_package(&self, flavor: Flavor) -> Result<String, String> {
-        let stem = format!("{}-server-core", flavor.id());
-        let output = self.run(self.command(&self.apt_cache, &["pkgnames", &stem]), "apt-cache")?;
-        newest_package(&String::from_utf8_lossy(&output.stdout), &stem)
+    /// the newest; PostgreSQL's always have one.
+    fn server_package(&self, product: Product) -> Result<String, String> {
+        // PostgreSQL's bare name is a package that holds nothing, and is not among the names asked for.
+        let (stem, asked) = match product {
+            Product::MySql => ("mysql-server-core", "mysql-server-core"),
+            Product::MariaDb => ("mariadb-server-core", "mariadb-server-core"),
+            Product::Postgres => ("postgresql", "postgresql-"),
+        };
+        let output = self.run(self.command(&self.apt_cache, &["pkgnames", asked]), "apt-cache")?;
+        newest_package(&String::from_utf8_lossy(&output.stdout), stem)
             .ok_or_else(|| format!("the package sources of this machine have no {stem}"))
     }
 
-    fn download(&self, package: &str, flavor: Flavor, progress: &Progress) -> Result<(), String> {
+    fn download(&self, package: &str, product: Product, progress: &Progress) -> Result<(), String> {
         let install = ["install", "-y", "--no-install-recommends"];
         let listed = self.run(self.get(&[&install[..], &["--print-uris", package]].concat()), "apt-get")?;
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
@@ -152,7 +158,7 @@ Acquire::https::Timeout "30";
             let download = scope.spawn(|| self.run(command, "apt-get"));
             while !download.is_finished() {
                 let here = megabytes(size_below(&archives)).min(total);
-                progress.set(format!("downloading {flavor}: {here} of {total} MB"));
+                progress.set(format!("downloading {product}: {here} of {total} MB"));
                 thread::sleep(Duration::from_millis(100));
             }
             match download.join() {
@@ -214,19 +220,34 @@ fn prune(root: &Path) -> std::io::Result<()> {
         }
     }
     keep_only(&root.join("usr"), |name| name.starts_with("lib") || ["sbin", "bin", "share"].contains(&name))?;
-    keep_only(&root.join("usr/share"), |name| ["mysql", "mariadb"].contains(&name))?;
+    keep_only(&root.join("usr/share"), |name| ["mysql", "mariadb", "postgresql"].contains(&name))?;
     let server = |name: &str| ["mysqld", "mariadbd"].contains(&name);
     keep_only(&root.join("usr/bin"), server)?;
     keep_only(&root.join("usr/sbin"), server)?;
+    prune_postgres(&root.join("usr/lib/postgresql"))?;
     for lib in ["lib", "usr/lib"] {
         prune_libraries(&root.join(lib), 0)?;
     }
     Ok(())
 }
 
+/// Clients, and what compiles queries: the sandbox switches that off, and its compiler is half of the packages.
+fn prune_postgres(dir: &Path) -> std::io::Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for version in fs::read_dir(dir)? {
+        let version = version?.path();
+        keep_only(&version.join("bin"), |name| ["postgres", "initdb"].contains(&name))?;
+        keep_only(&version.join("lib"), |name| name != "bitcode" && !name.starts_with("llvmjit"))?;
+    }
+    Ok(())
+}
+
 fn prune_libraries(dir: &Path, depth: u32) -> std::io::Result<()> {
     keep_only(dir, |name| {
-        !["perl", "gconv", "sasl2", "krb5", "security"].iter().any(|junk| name.starts_with(junk))
+        let junk = ["perl", "libperl", "gconv", "sasl2", "krb5", "security", "libLLVM", "llvm", "libz3"];
+        !junk.iter().any(|junk| name.starts_with(junk))
     })?;
     if depth == 0 && dir.is_dir() {
         for entry in fs::read_dir(dir)? {

@@ -1,15 +1,21 @@
-//! `sandbox`: private MySQL and MariaDB servers from the command line.
+//! `sandbox`: private MySQL, MariaDB and PostgreSQL servers from the command line.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use concord_sandbox::{Environment, Flavor, Located, Server, ServerOptions, fetch, locate_cached, sweep};
+use concord_sandbox::{
+    Environment, Flavor, Located, Postgres, PostgresOptions, Product, Server, ServerOptions, Source, fetch,
+    fetch_postgres, locate_cached, locate_postgres_cached, sweep,
+};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
 
-/// Private MySQL and MariaDB servers for demos, tests and benches.
+/// Private MySQL, MariaDB and PostgreSQL servers for demos, tests and benches.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -35,15 +41,15 @@ enum Command {
     Sweep,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Up {
-    /// mysql or mariadb.
+    /// mysql, mariadb or postgres.
     #[arg(long, default_value = "mysql")]
-    db: Flavor,
+    db: Product,
     /// How many servers.
     #[arg(short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     n: u16,
-    /// Run without a binary log.
+    /// Run without a binary log; not with postgres, which always has its own kind of log.
     #[arg(long)]
     no_binlog: bool,
     /// Leave the data directories behind.
@@ -62,15 +68,55 @@ struct Up {
 
 #[derive(Args)]
 struct Which {
-    /// mysql or mariadb; both if not given.
+    /// mysql, mariadb or postgres; all if not given.
     #[arg(long)]
-    db: Option<Flavor>,
+    db: Option<Product>,
 }
 
 impl Which {
-    fn flavors(&self) -> Vec<Flavor> {
-        self.db.map_or_else(|| Flavor::ALL.to_vec(), |flavor| vec![flavor])
+    fn products(&self) -> Vec<Product> {
+        self.db.map_or_else(|| Product::ALL.to_vec(), |product| vec![product])
     }
+}
+
+/// A server of either kind, to be held until the end.
+enum Started {
+    Xa(Server),
+    Postgres(Postgres),
+}
+
+impl Started {
+    fn report(&self, database: &str) -> Report {
+        match self {
+            Started::Xa(server) => Report {
+                flavor: server.flavor().into(),
+                version: server.version().to_string(),
+                url: server.url(database),
+                port: server.port(),
+                pid: server.pid(),
+                data_dir: server.data_dir(),
+            },
+            Started::Postgres(server) => Report {
+                flavor: Product::Postgres,
+                version: Product::Postgres.release(server.version()),
+                url: server.url(database),
+                port: server.port(),
+                pid: server.pid(),
+                data_dir: Some(server.data_dir()),
+            },
+        }
+    }
+}
+
+/// What is printed of a started server.
+#[derive(Serialize)]
+struct Report {
+    flavor: Product,
+    version: String,
+    url: String,
+    port: u16,
+    pid: Option<u32>,
+    data_dir: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -94,23 +140,17 @@ async fn up(up: Up) -> Result<()> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
+    let mut reports: Vec<Report> = Vec::new();
     for server in &servers {
-        let url = server.url(up.database.as_deref().unwrap_or_default());
+        reports.push(server.report(up.database.as_deref().unwrap_or_default()));
+    }
+    reports.sort_by_key(|report| report.port);
+    for report in reports {
         if up.json {
-            println!(
-                "{}",
-                json!({
-                    "flavor": server.flavor(),
-                    "version": server.version(),
-                    "url": url,
-                    "port": server.port(),
-                    "pid": server.pid(),
-                    "data_dir": server.data_dir(),
-                })
-            );
+            println!("{}", serde_json::to_string(&report)?);
         } else {
-            let pid = server.pid().map(|pid| format!(", pid {pid}")).unwrap_or_default();
-            println!("{url}   {} {}{pid}", server.flavor(), server.version());
+            let pid = report.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+            println!("{}   {} {}{pid}", report.url, report.flavor, report.version);
         }
     }
     eprintln!("Ctrl-C ends {}.", if servers.len() == 1 { "it" } else { "them" });
@@ -121,33 +161,50 @@ async fn up(up: Up) -> Result<()> {
     Ok(())
 }
 
-async fn start_all(up: &Up) -> Result<Vec<Server>> {
-    let mut options = ServerOptions::new(up.db).binlog(!up.no_binlog).keep_data(up.keep_data);
-    options.args.clone_from(&up.arg);
+async fn start_all(up: &Up) -> Result<Vec<Started>> {
     let mut starting = JoinSet::new();
     for _ in 0..up.n {
-        let (options, database) = (options.clone(), up.database.clone());
-        starting.spawn(async move {
-            let server = Server::start(options).await?;
-            if let Some(database) = database {
-                server.create_database(&database).await?;
-            }
-            Ok::<_, concord_sandbox::Error>(server)
-        });
+        match up.db.flavor() {
+            Some(flavor) => starting.spawn(start(flavor, up.clone())),
+            None => starting.spawn(start_postgres(up.clone())),
+        };
     }
     let mut servers = Vec::new();
     while let Some(started) = starting.join_next().await {
         servers.push(started??);
     }
-    servers.sort_by_key(Server::port);
     Ok(servers)
+}
+
+async fn start(flavor: Flavor, up: Up) -> Result<Started> {
+    let mut options = ServerOptions::new(flavor).binlog(!up.no_binlog).keep_data(up.keep_data);
+    options.args = up.arg;
+    let server = Server::start(options).await?;
+    if let Some(database) = up.database {
+        server.create_database(&database).await?;
+    }
+    Ok(Started::Xa(server))
+}
+
+async fn start_postgres(up: Up) -> Result<Started> {
+    anyhow::ensure!(!up.no_binlog, "--no-binlog is for mysql and mariadb: PostgreSQL has no binary log");
+    let mut options = PostgresOptions::default().keep_data(up.keep_data);
+    options.args = up.arg;
+    let server = Postgres::start(options).await?;
+    if let Some(database) = up.database {
+        server.create_database(&database).await?;
+    }
+    Ok(Started::Postgres(server))
 }
 
 fn fetch_all(which: &Which) -> Result<()> {
     let env = Environment::from_process();
-    for flavor in which.flavors() {
-        let installation = fetch(&env, flavor)?;
-        println!("{flavor} {} is in {}", installation.version, env.cache_dir.display());
+    for product in which.products() {
+        let version = match product.flavor() {
+            Some(flavor) => fetch(&env, flavor)?.version,
+            None => fetch_postgres(&env)?.version,
+        };
+        println!("{product} {} is in {}", product.release(version), env.cache_dir.display());
     }
     Ok(())
 }
@@ -155,24 +212,18 @@ fn fetch_all(which: &Which) -> Result<()> {
 fn print_where(which: &Which, as_json: bool) -> Result<()> {
     let env = Environment::from_process();
     let mut rows = Vec::new();
-    for flavor in which.flavors() {
-        let located = locate_cached(&env, flavor);
+    for product in which.products() {
+        let found = look(&env, product);
         if as_json {
-            rows.push(row(flavor, &located));
+            rows.push(row(product, found));
             continue;
         }
-        match located {
-            Ok(Located::External(external)) => {
-                println!("{flavor} {}: the server named by CONCORD_TEST_MYSQL_URL", external.version);
-            }
-            Ok(Located::Installed(found)) => {
-                let source = format!("{:?}", found.source).to_lowercase();
-                println!("{flavor} {}: {} ({source})", found.version, found.program.display());
-            }
+        match found {
+            Ok(found) => println!("{product} {}", found.line),
             Err(error) if env.apt_dir.is_some() => {
-                println!("{flavor}: would be fetched through apt, if this machine has it ({error})");
+                println!("{product}: would be fetched through apt, if this machine has it ({error})");
             }
-            Err(error) => println!("{flavor}: {error}"),
+            Err(error) => println!("{product}: {error}"),
         }
     }
     if as_json {
@@ -182,11 +233,37 @@ fn print_where(which: &Which, as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// A server that would be used, for people and for programs.
+struct Found {
+    line: String,
+    json: Value,
+}
+
+fn look(env: &Environment, product: Product) -> concord_sandbox::Result<Found> {
+    let from = |version, program: &Path, source: Source| {
+        let source = format!("{source:?}").to_lowercase();
+        format!("{}: {} ({source})", product.release(version), program.display())
+    };
+    let Some(flavor) = product.flavor() else {
+        let found = locate_postgres_cached(env)?;
+        let line = from(found.version, &found.program, found.source);
+        return Ok(Found { line, json: json!({ "installed": found }) });
+    };
+    let located = locate_cached(env, flavor)?;
+    let line = match &located {
+        Located::External(external) => {
+            format!("{}: the server named by CONCORD_TEST_MYSQL_URL", external.version)
+        }
+        Located::Installed(found) => from(found.version, &found.program, found.source),
+    };
+    Ok(Found { line, json: json!(located) })
+}
+
 /// `found` is null where there is nothing yet, and `reason` says why.
-fn row(flavor: Flavor, located: &concord_sandbox::Result<Located>) -> Value {
-    match located {
-        Ok(found) => json!({ "flavor": flavor, "found": found, "reason": null }),
-        Err(error) => json!({ "flavor": flavor, "found": null, "reason": error.to_string() }),
+fn row(product: Product, found: concord_sandbox::Result<Found>) -> Value {
+    match found {
+        Ok(found) => json!({ "flavor": product, "found": found.json, "reason": null }),
+        Err(error) => json!({ "flavor": product, "found": null, "reason": error.to_string() }),
     }
 }
 

@@ -14,16 +14,16 @@ const BYTES_MAX: usize = 4096;
 
 /// All records of a transaction, as they stand in a row of the table `ended`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rows {
+pub(in crate::store) struct Rows {
     /// As it began, the last time that it did; empty for one that did not.
-    pub(super) name: String,
+    pub(in crate::store) name: String,
     /// An encoded `concord.store.v1.Records`.
-    pub(super) encoded: Vec<u8>,
+    pub(in crate::store) encoded: Vec<u8>,
 }
 
 impl Rows {
     /// One more.
-    pub(super) fn push(&mut self, row: StoredRow, mark: &Mark) {
+    pub(in crate::store) fn push(&mut self, row: StoredRow, mark: &Mark) {
         if let Mark::Begun { name, .. } = mark {
             self.name.clone_from(name);
         }
@@ -32,13 +32,13 @@ impl Rows {
 }
 
 /// A list of one. Encoded lists, one behind the other, are the encoding of all that is in them.
-pub(super) fn encode(row: StoredRow) -> Vec<u8> {
+pub(in crate::store) fn encode(row: StoredRow) -> Vec<u8> {
     Records { rows: vec![RecordRow::from(row)] }.encode_to_vec()
 }
 
 /// Of the transactions that began last.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(in crate::store) struct Recent {
     rows: HashMap<[u8; 16], Rows>,
     /// As they began. Some of them may have ended.
     begun: VecDeque<[u8; 16]>,
@@ -46,7 +46,7 @@ pub(super) struct Recent {
 
 impl Recent {
     /// A record has been written to the log; `is_first` if its transaction had none.
-    pub(super) fn add(&mut self, gtid: [u8; 16], row: StoredRow, mark: &Mark, is_first: bool) {
+    pub(in crate::store) fn add(&mut self, gtid: [u8; 16], row: StoredRow, mark: &Mark, is_first: bool) {
         if is_first {
             self.begun.push_back(gtid);
             self.rows.insert(gtid, Rows::default());
@@ -64,7 +64,12 @@ impl Recent {
     }
 
     /// All that a transaction has, unless it is forgotten.
-    pub(super) fn take(&mut self, gtid: [u8; 16]) -> Option<Rows> {
+    pub(in crate::store) fn get(&self, gtid: [u8; 16]) -> Option<&Rows> {
+        self.rows.get(&gtid)
+    }
+
+    /// The same, and forgets it.
+    pub(in crate::store) fn take(&mut self, gtid: [u8; 16]) -> Option<Rows> {
         self.rows.remove(&gtid)
     }
 }

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Options;
 use super::row::Row;
-use crate::store::{StoreError, UnixMillis};
+use super::{StoreError, UnixMillis};
 
 /// One commit takes at most this much; a larger single append is committed alone. A bound keeps the latency of
 /// those that come next, and SQLite's page cache, within limits.
@@ -28,16 +27,20 @@ const EXPECTED_MIN: usize = 16;
 
 /// Entries to be written together.
 #[derive(Debug)]
-pub(super) struct Append {
-    pub(super) rows: Vec<Row>,
-    pub(super) forced: bool,
-    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+pub(in crate::store) struct Append {
+    pub(in crate::store) rows: Vec<Row>,
+    pub(in crate::store) forced: bool,
+    pub(in crate::store) done: oneshot::Sender<Result<(), StoreError>>,
     queued_at: Instant,
     bytes: usize,
 }
 
 impl Append {
-    pub(super) fn new(rows: Vec<Row>, forced: bool, done: oneshot::Sender<Result<(), StoreError>>) -> Self {
+    pub(in crate::store) fn new(
+        rows: Vec<Row>,
+        forced: bool,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    ) -> Self {
         let bytes = rows.iter().map(|row| row.body.len() + size_of::<Row>()).sum();
         Append { rows, forced, done, queued_at: Instant::now(), bytes }
     }
@@ -45,17 +48,17 @@ impl Append {
 
 /// Ended transactions to be deleted.
 #[derive(Debug)]
-pub(super) struct Purge {
-    pub(super) before: UnixMillis,
-    pub(super) limit: usize,
+pub(in crate::store) struct Purge {
+    pub(in crate::store) before: UnixMillis,
+    pub(in crate::store) limit: usize,
     /// Deleted already.
-    pub(super) deleted: usize,
-    pub(super) done: oneshot::Sender<Result<usize, StoreError>>,
+    pub(in crate::store) deleted: usize,
+    pub(in crate::store) done: oneshot::Sender<Result<usize, StoreError>>,
 }
 
 /// What the writer does next.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(in crate::store) enum Work {
     /// Commit these in one SQL transaction.
     Commit(Vec<Append>),
     /// Delete one step's worth.
@@ -73,7 +76,7 @@ enum Job {
 
 /// The queue between those who append and the writer: first in, first out.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::store) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
     lazy_delay: Duration,
@@ -102,18 +105,20 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(options: &Options) -> Self {
+    /// Lazy entries wait so long for a forced one to be written with, and that at most so long for others that are
+    /// expected.
+    pub(in crate::store) fn new(lazy_delay: Duration, company_delay: Duration) -> Self {
         Queue {
             state: Mutex::default(),
             arrived: Condvar::new(),
-            lazy_delay: options.lazy_delay,
-            company_delay: options.company_delay,
+            lazy_delay,
+            company_delay,
             expected: AtomicUsize::new(0),
         }
     }
 
     /// Tells how many forced appends are likely to come soon.
-    pub(super) fn expect(&self, forced_soon: usize) {
+    pub(in crate::store) fn expect(&self, forced_soon: usize) {
         self.expected.store(forced_soon, Ordering::Relaxed);
     }
 
@@ -127,7 +132,7 @@ impl Queue {
     }
 
     /// Queues entries.
-    pub(super) fn append(&self, append: Append) {
+    pub(in crate::store) fn append(&self, append: Append) {
         let mut state = self.lock();
         if let Some(error) = &state.over {
             let _ = append.done.send(Err(error.clone()));
@@ -151,7 +156,7 @@ impl Queue {
     }
 
     /// Queues a purge.
-    pub(super) fn purge(&self, purge: Purge) {
+    pub(in crate::store) fn purge(&self, purge: Purge) {
         let mut state = self.lock();
         if let Some(error) = &state.over {
             let _ = purge.done.send(Err(error.clone()));
@@ -164,7 +169,7 @@ impl Queue {
     }
 
     /// Lets the writer finish what is queued, and end. Whatever comes later is refused.
-    pub(super) fn close(&self, done: oneshot::Sender<Result<(), StoreError>>) {
+    pub(in crate::store) fn close(&self, done: oneshot::Sender<Result<(), StoreError>>) {
         let mut state = self.lock();
         match &state.over {
             Some(StoreError::Closed) => {
@@ -188,7 +193,7 @@ impl Queue {
     }
 
     /// Refuses everything that waits, and everything that will come. Answers with what: the first failure.
-    pub(super) fn fail(&self, error: StoreError) -> StoreError {
+    pub(in crate::store) fn fail(&self, error: StoreError) -> StoreError {
         let mut state = self.lock();
         let error = match &state.over {
             Some(before @ StoreError::Failed(_)) => before.clone(),
@@ -214,23 +219,23 @@ impl Queue {
     }
 
     /// What has failed, if anything has.
-    pub(super) fn failure(&self) -> Option<StoreError> {
+    pub(in crate::store) fn failure(&self) -> Option<StoreError> {
         self.over().filter(|error| !matches!(error, StoreError::Closed))
     }
 
     /// Whether nothing waits for the writer.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::store) fn is_empty(&self) -> bool {
         self.lock().jobs.is_empty()
     }
 
     /// Why nothing more is taken, if so.
-    pub(super) fn over(&self) -> Option<StoreError> {
+    pub(in crate::store) fn over(&self) -> Option<StoreError> {
         self.lock().over.clone()
     }
 
     /// Waits until there is something to do. Forced appends are taken with everything that is queued before and
     /// behind them, at once unless many more are expected; lazy ones alone wait for company, a little.
-    pub(super) fn take(&self) -> Work {
+    pub(in crate::store) fn take(&self) -> Work {
         let mut state = self.lock();
         loop {
             let wait = state.wait(self);
@@ -247,7 +252,7 @@ impl Queue {
 
     /// Stops the writer before its next commit. When this returns, it does nothing.
     #[cfg(test)]
-    pub(super) fn hold(&self) {
+    pub(in crate::store) fn hold(&self) {
         self.lock().held = true;
         self.arrived.notify_one();
         while !self.lock().idle {
@@ -257,7 +262,7 @@ impl Queue {
 
     /// Lets it go on.
     #[cfg(test)]
-    pub(super) fn release(&self) {
+    pub(in crate::store) fn release(&self) {
         self.lock().held = false;
         self.arrived.notify_one();
     }
@@ -347,7 +352,7 @@ mod tests {
 
     fn queue(company_delay: Duration) -> Queue {
         let never = Duration::from_secs(3_600);
-        Queue::new(&Options { lazy_delay: never, company_delay, ..Options::default() })
+        Queue::new(never, company_delay)
     }
 
     fn append(queue: &Queue) {

@@ -1,23 +1,23 @@
 //! Records as rows: encoding, checksum, and what the projection needs to know of each.
 
-use concord_proto::store::{Record, RecordRow, record::Kind};
+use concord_proto::store::{Record, RecordRow, Records, record::Kind};
 use concord_protocol::Gtid;
 use prost::Message as _;
 
-use crate::store::{Entry, StoreError, UnixMillis};
+use super::{Entry, StoreError, UnixMillis};
 
 /// An entry, ready to be written. Made by the thread that appends, so that the only writer does less.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) gtid: Gtid,
-    pub(super) at: i64,
-    pub(super) body: Vec<u8>,
-    pub(super) mark: Mark,
+pub(in crate::store) struct Row {
+    pub(in crate::store) gtid: Gtid,
+    pub(in crate::store) at: i64,
+    pub(in crate::store) body: Vec<u8>,
+    pub(in crate::store) mark: Mark,
 }
 
 /// What a record changes in the projection.
-#[derive(Debug)]
-pub(super) enum Mark {
+#[derive(Debug, Clone)]
+pub(in crate::store) enum Mark {
     /// The transaction has this name (or none: empty) and this idempotency key.
     Begun { name: String, key: Option<String> },
     /// The transaction is live no more.
@@ -34,7 +34,7 @@ impl From<Entry> for Row {
 }
 
 impl Mark {
-    pub(super) fn of(record: &Record) -> Mark {
+    pub(in crate::store) fn of(record: &Record) -> Mark {
         match &record.kind {
             Some(Kind::Begun(begun)) => {
                 let key = Some(&begun.idempotency_key).filter(|key| !key.is_empty());
@@ -47,27 +47,27 @@ impl Mark {
 }
 
 /// SQLite's integers are signed. A time beyond them is no time that a clock can show.
-pub(super) fn to_sql(at: UnixMillis) -> i64 {
+pub(in crate::store) fn to_sql(at: UnixMillis) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
 /// A row of the table `record`, without its gtid.
 #[derive(Debug, Clone)]
-pub(super) struct StoredRow {
-    pub(super) epoch: i64,
-    pub(super) seq: i64,
-    pub(super) at: i64,
-    pub(super) crc: i64,
-    pub(super) body: Vec<u8>,
+pub(in crate::store) struct StoredRow {
+    pub(in crate::store) epoch: i64,
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) at: i64,
+    pub(in crate::store) crc: i64,
+    pub(in crate::store) body: Vec<u8>,
 }
 
 impl StoredRow {
     /// Those of one transaction that are in the log, oldest first.
-    pub(super) const OF_ONE: &str =
+    pub(in crate::store) const OF_ONE: &str =
         "SELECT epoch, seq, at_ms, crc, body FROM record WHERE gtid = ?1 ORDER BY epoch, seq";
 
     /// From a result with the columns `epoch`, `seq`, `at_ms`, `crc` and `body`, of which the first is at `first`.
-    pub(super) fn read(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Self> {
+    pub(in crate::store) fn read(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Self> {
         Ok(StoredRow {
             epoch: row.get(first)?,
             seq: row.get(first + 1)?,
@@ -78,7 +78,7 @@ impl StoredRow {
     }
 
     /// Its checksum. To be believed once the record has been read back.
-    pub(super) fn checksum(&self) -> u32 {
+    pub(in crate::store) fn checksum(&self) -> u32 {
         u32::try_from(self.crc).unwrap_or_default()
     }
 
@@ -86,7 +86,7 @@ impl StoredRow {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when the row is not what was written.
-    pub(super) fn decode(&self, gtid: Gtid) -> Result<(UnixMillis, Record), StoreError> {
+    pub(in crate::store) fn decode(&self, gtid: Gtid) -> Result<(UnixMillis, Record), StoreError> {
         let corrupt = |reason: String| StoreError::Corrupt { gtid, reason: reason.into() };
         let crc = checksum(gtid, self.epoch, self.seq, self.at, &self.body);
         if i64::from(crc) != self.crc {
@@ -122,8 +122,23 @@ impl From<RecordRow> for StoredRow {
     }
 }
 
+/// Reads back all records of an ended transaction, from an encoded `concord.store.v1.Records`.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when one is not what was written.
+pub(in crate::store) fn decode_all(
+    gtid: Gtid,
+    encoded: &[u8],
+) -> Result<Vec<(UnixMillis, Record)>, StoreError> {
+    let rows = Records::decode(encoded).map_err(|error| StoreError::Corrupt {
+        gtid,
+        reason: format!("its records cannot be told apart: {error}").into(),
+    })?;
+    rows.rows.into_iter().map(|row| StoredRow::from(row).decode(gtid)).collect()
+}
+
 /// The checksum of a record's row, over everything that gives it its meaning and its place.
-pub(super) fn checksum(gtid: Gtid, epoch: i64, seq: i64, at: i64, body: &[u8]) -> u32 {
+pub(in crate::store) fn checksum(gtid: Gtid, epoch: i64, seq: i64, at: i64, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&gtid.to_bytes());
     hasher.update(&epoch.to_be_bytes());

@@ -1,0 +1,392 @@
+//! The suite's subjects, and what only this store can be asked: take-over, fencing, broken connections.
+
+use std::marker::PhantomData;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU32;
+
+use concord_sandbox::{Flavor, Postgres, PostgresOptions, Server, ServerOptions};
+
+use super::*;
+use crate::store::conformance::{Crash, Subject, begun, decided, ended, gtid, run};
+
+/// A kind of database server. All tests of a process share one, on which each has a database of its own.
+pub(in crate::store) trait Kind: 'static {
+    /// Makes a database; answers its URL.
+    fn create(name: String) -> String;
+}
+
+#[derive(Debug)]
+pub(in crate::store) enum MySql {}
+#[derive(Debug)]
+pub(in crate::store) enum MariaDb {}
+#[derive(Debug)]
+pub(in crate::store) enum PostgreSql {}
+
+fn start(flavor: Flavor) -> Server {
+    Server::start_blocking(ServerOptions::new(flavor)).expect("the server starts")
+}
+
+fn create(server: &Server, name: &str) -> String {
+    run(async { server.create_database(name).await.expect("a database is made") });
+    server.url(name)
+}
+
+impl Kind for MySql {
+    fn create(name: String) -> String {
+        static SERVER: LazyLock<Server> = LazyLock::new(|| start(Flavor::MySql));
+        create(&SERVER, &name)
+    }
+}
+
+impl Kind for MariaDb {
+    fn create(name: String) -> String {
+        static SERVER: LazyLock<Server> = LazyLock::new(|| start(Flavor::MariaDb));
+        create(&SERVER, &name)
+    }
+}
+
+impl Kind for PostgreSql {
+    fn create(name: String) -> String {
+        static SERVER: LazyLock<Postgres> = LazyLock::new(|| {
+            Postgres::start_blocking(PostgresOptions::default()).expect("the server starts")
+        });
+        run(async { SERVER.create_database(&name).await.expect("a database is made") });
+        SERVER.url(&name)
+    }
+}
+
+/// Where blocking is allowed.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().expect("it does not panic"))
+}
+
+/// A database of its own; answers its URL.
+fn database<K: Kind>() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("store_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    apart(|| K::create(name))
+}
+
+fn open(url: &str, name: &str) -> SqlStore {
+    open_for(url, name, Duration::from_secs(10))
+}
+
+fn open_for(url: &str, name: &str, lease: Duration) -> SqlStore {
+    let member = Member { name: name.into(), address: format!("{name}:7600"), lease };
+    apart(|| SqlStore::open(url, member)).expect("the store opens")
+}
+
+/// A database on one kind of server.
+pub(in crate::store) struct SqlSubject<K>(String, PhantomData<K>);
+
+impl<K: Kind> Subject for SqlSubject<K> {
+    type Store = SqlStore;
+
+    /// The database syncs every commit.
+    const LAZY_IS_FREE: bool = false;
+    const KEYS_ARE_CLAIMED: bool = true;
+    /// Every crash of each opens connections.
+    const HISTORIES: u32 = 8;
+
+    fn create() -> (Self, SqlStore) {
+        let url = database::<K>();
+        let store = open(&url, "one");
+        (SqlSubject(url, PhantomData), store)
+    }
+
+    /// The next life takes over, and what the earlier one still has to write is refused. That a database server keeps what
+    /// it has committed is its own affair.
+    fn crash(self, store: SqlStore, _: Crash) -> (Self, SqlStore) {
+        let next = self.reopen(store);
+        (self, next)
+    }
+
+    fn reopen(&self, store: SqlStore) -> SqlStore {
+        let next = open(&self.0, "one");
+        drop(store);
+        next
+    }
+
+    fn hold(store: &SqlStore) {
+        store.queue.hold();
+    }
+
+    fn release(store: &SqlStore) {
+        store.queue.release();
+    }
+
+    fn fail_next_sync(store: &SqlStore) {
+        store.faults.fail_commit.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A test for each kind of server.
+macro_rules! on_each {
+    (mod $module:ident $kind:ident $($test:ident)*) => {
+        mod $module {
+            $(#[test] fn $test() { super::$test::<super::$kind>() })*
+        }
+    };
+    ($($test:ident)*) => {
+        on_each! { mod mysql MySql $($test)* }
+        on_each! { mod mariadb MariaDb $($test)* }
+        on_each! { mod postgres PostgreSql $($test)* }
+    };
+}
+on_each! {
+    who_has_been_taken_over_writes_nothing_more
+    an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not
+    what_is_taken_over_is_handed_out_once_and_ends
+    who_has_been_taken_over_takes_nothing_over
+    of_many_that_take_over_one_does
+    a_key_goes_to_who_comes_first
+    a_lease_that_cannot_be_renewed_is_given_up_in_time
+    a_connection_that_breaks_is_made_again
+    a_commit_is_made_once_however_often_it_is_tried
+}
+
+fn who_has_been_taken_over_writes_nothing_more<K: Kind>() {
+    let url = database::<K>();
+    let first = open(&url, "one");
+    run(async {
+        first.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
+        let second = open(&url, "one");
+        let late = first.append(vec![decided(1, true)], Durability::Forced).await;
+        let error = late.unwrap_err().to_string();
+        assert!(error.contains("has taken over"), "{error}");
+        let live = second.load_live().await.unwrap();
+        assert_eq!(live.len(), 1);
+        assert_eq!(live[0].records.len(), 1, "nothing was decided");
+        second.append(vec![decided(1, false), ended(1, 1, false)], Durability::Forced).await.unwrap();
+        assert_eq!(second.load_live().await.unwrap(), []);
+        assert_eq!(second.get(gtid(1)).await.unwrap().unwrap().records.len(), 3);
+    });
+}
+
+fn an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not<K: Kind>() {
+    let url = database::<K>();
+    let [one, other] = [1, 2].map(Duration::from_secs);
+    let first = open_for(&url, "first", one);
+    run(async {
+        first.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
+        tokio::time::sleep(2 * one).await;
+        let second = open_for(&url, "second", other);
+        assert_eq!(second.load_live().await.unwrap(), [], "the first one is there");
+        first.append(vec![begun(2, "", "")], Durability::Forced).await.unwrap();
+        // It does not come to renew any more.
+        first.queue.fail(StoreError::Failed("a test stops it".into()));
+        tokio::time::sleep(2 * one).await;
+        let third = open_for(&url, "third", other);
+        let live = third.load_live().await.unwrap();
+        assert_eq!(live.iter().map(|live| live.gtid).collect::<Vec<_>>(), [gtid(1), gtid(2)]);
+        assert_eq!(second.load_live().await.unwrap(), []);
+    });
+}
+
+/// As when its process is killed: nothing renews its lease.
+fn silence(store: &SqlStore) {
+    store.queue.fail(StoreError::Failed("a test stops it".into()));
+}
+
+fn what_is_taken_over_is_handed_out_once_and_ends<K: Kind>() {
+    let url = database::<K>();
+    // The successor has begun before whom it succeeds.
+    let [stays, gone] = ["stays", "gone"].map(|name| open_for(&url, name, Duration::from_secs(1)));
+    run(async {
+        let issued = gone.epoch();
+        let at = |n| Gtid::compose(n, issued, n);
+        let entry = |entry: Entry, gtid| Entry { gtid, ..entry };
+        for n in 1..=3 {
+            gone.append(vec![entry(begun(n, "", "key"), at(n))], Durability::Forced).await.unwrap();
+        }
+        gone.append(vec![entry(decided(1, true), at(1))], Durability::Forced).await.unwrap();
+        assert_eq!(stays.take_over().await.unwrap(), []);
+        let other = Owner::Other { address: "gone:7600".into() };
+        assert_eq!(stays.reign(issued).await.unwrap(), Reign { owner: other, is_over: false });
+        assert_eq!(stays.members().await.unwrap(), [stays.epoch(), issued]);
+        silence(&gone);
+        let live = loop {
+            let live = stays.take_over().await.unwrap();
+            if !live.is_empty() {
+                break live;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert_eq!(live.iter().map(|live| live.gtid).collect::<Vec<_>>(), [at(1), at(2), at(3)]);
+        assert_eq!(live[0].records.len(), 2);
+        assert_eq!(stays.take_over().await.unwrap(), [], "once");
+        assert_eq!(stays.reign(issued).await.unwrap(), Reign { owner: Owner::Us, is_over: true });
+        assert_eq!(stays.members().await.unwrap(), [stays.epoch()]);
+        // All records are there when it ends, those of both.
+        stays.append(vec![entry(ended(1, 1, true), at(1))], Durability::Forced).await.unwrap();
+        let records = |stored: Option<Stored>| -> Vec<_> {
+            stored.unwrap().records.into_iter().map(|(_, record)| record).collect()
+        };
+        let all = [begun(1, "", "key"), decided(1, true), ended(1, 1, true)].map(|entry| entry.record);
+        assert_eq!(records(stays.get(at(1)).await.unwrap()), all);
+        stays.append(vec![entry(decided(2, false), at(2))], Durability::Forced).await.unwrap();
+        let all = [begun(2, "", "key"), decided(2, false), ended(2, 2, false)].map(|entry| entry.record);
+        assert_eq!(records(stays.get(at(2)).await.unwrap()), all[..2]);
+        stays.append(vec![entry(ended(2, 2, false), at(2))], Durability::Forced).await.unwrap();
+        assert_eq!(records(stays.get(at(2)).await.unwrap()), all);
+        // And those who come later find what is left, at the successor of the successor.
+        let third = open(&url, "stays");
+        let live = third.load_live().await.unwrap();
+        assert_eq!(live.iter().map(|live| live.gtid).collect::<Vec<_>>(), [at(3)]);
+        assert_eq!(third.reign(issued).await.unwrap(), Reign { owner: Owner::Us, is_over: true });
+        let owner = Owner::Other { address: "stays:7600".into() };
+        assert_eq!(
+            stays.read(move |link| Box::pin(members::reign(link, issued, Epoch(99)))).await.unwrap().owner,
+            owner
+        );
+    });
+}
+
+/// Else what it takes would stay behind, with a successor that has one itself.
+fn who_has_been_taken_over_takes_nothing_over<K: Kind>() {
+    let url = database::<K>();
+    let gone = open_for(&url, "gone", Duration::from_secs(1));
+    let first = open(&url, "first");
+    let (issued, fenced) = (gone.epoch(), first.epoch());
+    run(async {
+        silence(&gone);
+        let second = open_for(&url, "first", Duration::from_secs(30));
+        while second.members().await.unwrap().contains(&issued) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let late = first.read(move |link| Box::pin(members::take_over(link, fenced, None))).await;
+        assert!(late.unwrap_err().to_string().contains("has taken over"));
+        assert_eq!(second.reign(issued).await.unwrap().owner, Owner::Other { address: "gone:7600".into() });
+        assert_eq!(second.take_over().await.unwrap(), []);
+        assert_eq!(second.reign(issued).await.unwrap(), Reign { owner: Owner::Us, is_over: true });
+    });
+}
+
+fn of_many_that_take_over_one_does<K: Kind>() {
+    let url = database::<K>();
+    let gone: Vec<_> = (0..4).map(|n| open_for(&url, &format!("gone-{n}"), Duration::from_secs(1))).collect();
+    let heirs: Vec<_> =
+        (0..4).map(|n| open_for(&url, &format!("heir-{n}"), Duration::from_secs(30))).collect();
+    run(async {
+        for (n, store) in (1..).zip(&gone) {
+            let gtid = Gtid::compose(n, store.epoch(), n);
+            store.append(vec![Entry { gtid, ..begun(n, "", "") }], Durability::Forced).await.unwrap();
+            silence(store);
+        }
+        let mut adopted = Vec::new();
+        while adopted.len() < gone.len() {
+            // At the same moment. One may have to give way; it comes again.
+            for live in futures_util::future::join_all(heirs.iter().map(SqlStore::take_over)).await {
+                match live {
+                    Ok(live) => adopted.extend(live.into_iter().map(|live| live.gtid)),
+                    Err(error) => assert!(matches!(error, StoreError::Read(_)), "{error}"),
+                }
+            }
+        }
+        for _ in 0..3 {
+            for heir in &heirs {
+                assert_eq!(heir.take_over().await.unwrap(), []);
+            }
+        }
+        adopted.sort();
+        adopted.dedup();
+        assert_eq!(adopted.len(), gone.len(), "each went to one: {adopted:?}");
+    });
+}
+
+fn a_key_goes_to_who_comes_first<K: Kind>() {
+    let url = database::<K>();
+    let stores = ["one", "two", "three"].map(|name| open(&url, name));
+    run(async {
+        for round in 0..10 {
+            let key = format!("key {round}");
+            let claims = (1..).zip(&stores).map(|(n, store)| store.claim_key(key.clone(), gtid(n), None));
+            let claims = futures_util::future::join_all(claims).await;
+            let claims: Vec<_> = claims.into_iter().map(Result::unwrap).collect();
+            assert!(claims.iter().all(|claim| *claim == claims[0]), "{claims:?}");
+            assert_eq!(stores[0].find_key(key.clone()).await.unwrap(), Some(claims[0]));
+            // It never came to be: whoever is next has the key, and those who have heard of the first do not take it away.
+            let next = stores.iter().map(|store| store.claim_key(key.clone(), gtid(9), Some(claims[0])));
+            for claim in futures_util::future::join_all(next).await {
+                assert_eq!(claim.unwrap(), gtid(9));
+            }
+            assert_eq!(stores[1].claim_key(key, gtid(10), Some(claims[0])).await.unwrap(), gtid(9));
+        }
+    });
+}
+
+/// Its database does not answer, rather than breaking the connection.
+fn a_lease_that_cannot_be_renewed_is_given_up_in_time<K: Kind>() {
+    let url = database::<K>();
+    let store = open_for(&url, "one", Duration::from_secs(1));
+    run(async {
+        // A transaction that holds the coordinator's own row.
+        let mut link = Address::parse(&url).unwrap().connect(60).await.unwrap();
+        let lock = "BEGIN; UPDATE concord_coordinator SET commits = commits".to_owned();
+        link.execute(lock).await.unwrap();
+        let error = store.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap_err().to_string();
+        assert!(error.contains("lease has run out"), "{error}");
+        assert!(matches!(store.take_over().await, Err(StoreError::Failed(_))));
+        link.execute("ROLLBACK".to_owned()).await.unwrap();
+    });
+}
+
+/// As a server does that restarts, or a network that forgets.
+fn cut_connections(url: &str) {
+    apart(|| {
+        run(async {
+            let mut link = Address::parse(url).unwrap().connect(10).await.unwrap();
+            let others = match link.dialect() {
+                link::Dialect::MySql => {
+                    "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
+                     WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+                }
+                link::Dialect::Postgres => {
+                    "SELECT CAST(pid AS BIGINT) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                }
+            };
+            for id in link.query(others.to_owned(), |row| row.number(0)).await.unwrap() {
+                let kill = match link.dialect() {
+                    link::Dialect::MySql => format!("KILL {id}"),
+                    link::Dialect::Postgres => format!("SELECT pg_terminate_backend({id})"),
+                };
+                // It may have ended by itself.
+                let _ = link.execute(kill).await;
+            }
+        });
+    });
+}
+
+fn a_connection_that_breaks_is_made_again<K: Kind>() {
+    let url = database::<K>();
+    let store = open(&url, "one");
+    run(async {
+        for n in 0..5 {
+            store.append(vec![begun(n, "", "")], Durability::Forced).await.unwrap();
+            assert_eq!(store.load_live().await.unwrap().len() as u64, n + 1);
+            cut_connections(&url);
+        }
+    });
+}
+
+/// The answer to a COMMIT is lost: the next try sees that it was made.
+fn a_commit_is_made_once_however_often_it_is_tried<K: Kind>() {
+    let url = database::<K>();
+    let store = open(&url, "one");
+    run(async {
+        store.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
+        // As if the writer's second commit had been made, unheard.
+        apart(|| {
+            run(async {
+                let mut link = Address::parse(&url).unwrap().connect(10).await.unwrap();
+                let sql = "UPDATE concord_coordinator SET commits = commits + 1".to_owned();
+                assert_eq!(link.execute(sql).await.unwrap(), [1]);
+            });
+        });
+        store.append(vec![begun(2, "", "")], Durability::Forced).await.unwrap();
+        assert_eq!(store.get(gtid(2)).await.unwrap(), None, "it was not written a second time");
+        store.append(vec![begun(3, "", "")], Durability::Forced).await.unwrap();
+        assert!(store.get(gtid(3)).await.unwrap().is_some());
+    });
+}

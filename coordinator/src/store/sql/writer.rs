@@ -1,0 +1,268 @@
+//! The only thread that writes. What makes its commits right:
+//!
+//! - **Fencing.** Each SQL transaction begins with an update of this coordinator's own row, which must not have a
+//!   successor. It holds that row until it ends, and whoever takes over writes its epoch into the same row: so a
+//!   coordinator that has been taken over commits nothing any more, however late it wakes up.
+//! - **Exactly once.** The same update counts the commits. Where a connection breaks, nobody knows whether the last commit
+//!   was made; the next connection waits for that row, and sees it by the count.
+//! - It tries again while its lease lasts, and not longer: then others may have taken over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use concord_proto::store::Record;
+use concord_protocol::Epoch;
+use prost::Message as _;
+
+use super::batch::{Batch, Found, Known, Wanted};
+use super::lease::Lease;
+use super::link::{Address, Link};
+use super::reader::stored;
+use super::{Counts, Faults, Problem};
+use crate::store::StoreError;
+use crate::store::queue::{Append, Purge, Queue, Work};
+use crate::store::recent::Rows;
+use crate::store::row::{Mark, to_sql};
+
+/// One step of a purge deletes at most this many transactions; appends go between two steps.
+const PURGE_STEP: usize = 64;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Writer {
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) queue: Arc<Queue>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) address: Address,
+    pub(super) idle_max_s: u64,
+    pub(super) link: Option<Link>,
+    pub(super) epoch: Epoch,
+    /// Raised before anything that was taken over is handed out.
+    pub(super) term: Arc<AtomicI64>,
+    pub(super) known: Known,
+    /// Of the next record.
+    pub(super) seq: i64,
+    /// Made so far.
+    pub(super) commits: i64,
+}
+
+impl Writer {
+    /// Works until the store is closed.
+    pub(super) fn run(mut self) {
+        let runtime = self.runtime.clone();
+        loop {
+            match self.queue.take() {
+                Work::Commit(appends) => runtime.block_on(self.commit(appends)),
+                Work::Purge(purge) => runtime.block_on(self.purge(purge)),
+                Work::Close(done) => {
+                    let result = runtime.block_on(self.close());
+                    drop(self);
+                    let _ = done.send(result);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits a batch and answers those who wait for it.
+    async fn commit(&mut self, appends: Vec<Append>) {
+        let result = self.write(&appends).await;
+        for append in appends {
+            // Nobody waits any more: no matter, it is written.
+            let _ = append.done.send(result.clone());
+        }
+    }
+
+    async fn write(&mut self, appends: &[Append]) -> Result<(), StoreError> {
+        if let Some(error) = self.queue.failure() {
+            return Err(error);
+        }
+        let rows: usize = appends.iter().map(|append| append.rows.len()).sum();
+        if rows == 0 {
+            // What was appended before is committed, and a commit is durable.
+            return Ok(());
+        }
+        let batch = Batch::of(appends, &self.known, self.term.load(Ordering::SeqCst), self.seq);
+        self.write_batch(&batch).await.map_err(|problem| self.queue.fail(problem.failed()))?;
+        self.known.learn(batch);
+        self.seq += rows as i64;
+        self.counts.records.fetch_add(rows as u64, Ordering::Relaxed);
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        // The database syncs each commit, forced or not.
+        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Commits it, exactly once.
+    async fn write_batch(&mut self, batch: &Batch) -> Result<(), Problem> {
+        self.faults.commit()?;
+        loop {
+            let lease = Arc::clone(&self.lease);
+            match lease.while_held(self.try_batch(batch)).await {
+                Ok(()) => {
+                    self.commits += 1;
+                    return Ok(());
+                }
+                Err(problem) if problem.may_pass() && self.lease.is_held() => {
+                    tracing::warn!(%problem, "the store could not be written; trying again");
+                    self.link = None;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+    }
+
+    async fn take_link(&mut self) -> Result<Link, Problem> {
+        match self.link.take().filter(Link::is_fresh) {
+            Some(link) => Ok(link),
+            None => Ok(self.address.connect(self.idle_max_s).await?),
+        }
+    }
+
+    async fn try_batch(&mut self, batch: &Batch) -> Result<(), Problem> {
+        let mut link = self.take_link().await?;
+        let (epoch, commits) = (self.epoch.0, self.commits);
+        let changed = link
+            .execute(format!(
+                "BEGIN; UPDATE concord_coordinator SET commits = commits + 1 \
+                 WHERE epoch = {epoch} AND successor IS NULL AND commits = {commits}"
+            ))
+            .await?;
+        if changed.last() != Some(&1) {
+            self.see_why_not(&mut link).await?;
+        } else {
+            let found = read(&mut link, batch.wants(&self.known)).await?;
+            let sql = batch.sql(&self.known, &found, link.dialect());
+            link.execute(format!("{sql}COMMIT")).await?;
+        }
+        // Only a connection without an open transaction is used again.
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// The own row is not as it should be: the last try was committed after all, or somebody has taken over.
+    async fn see_why_not(&self, link: &mut Link) -> Result<(), Problem> {
+        let sql = format!(
+            "SELECT commits, successor FROM concord_coordinator WHERE epoch = {} FOR UPDATE",
+            self.epoch.0
+        );
+        let own = link.query(sql, |row| Ok((row.number(0)?, row.number_or_null(1)?))).await?.pop();
+        link.execute("ROLLBACK".to_owned()).await?;
+        match own {
+            Some((commits, None)) if commits == self.commits + 1 => Ok(()),
+            Some((_, Some(successor))) => Err(Problem::Fenced(successor)),
+            other => Err(Problem::Refused(format!("its row of epoch {} is {other:?}", self.epoch.0))),
+        }
+    }
+
+    /// Deletes one step's worth, and queues the rest behind what waits.
+    async fn purge(&mut self, mut purge: Purge) {
+        let step = (purge.limit - purge.deleted).min(PURGE_STEP);
+        let deleted = match self.queue.failure() {
+            Some(error) => Err(error),
+            None => self.purge_step(to_sql(purge.before), step).await,
+        };
+        match deleted {
+            Err(error) => drop(purge.done.send(Err(error))),
+            Ok(deleted) => {
+                purge.deleted += deleted;
+                if deleted < step || purge.deleted == purge.limit || self.queue.over().is_some() {
+                    let _ = purge.done.send(Ok(purge.deleted));
+                } else {
+                    self.queue.purge(purge);
+                }
+            }
+        }
+    }
+
+    /// Nothing is lost when it fails: it is tried again with the next purge.
+    async fn purge_step(&mut self, before: i64, step: usize) -> Result<usize, StoreError> {
+        if step == 0 {
+            return Ok(0);
+        }
+        let result = self.try_purge(before, step).await;
+        if result.is_err() {
+            self.link = None;
+        }
+        result.map_err(|problem| StoreError::Read(problem.to_string().into()))
+    }
+
+    async fn try_purge(&mut self, before: i64, step: usize) -> Result<usize, Problem> {
+        let mut link = self.take_link().await?;
+        let dialect = link.dialect();
+        let sql = format!(
+            "SELECT gtid FROM concord_ended WHERE ended_at < {before} ORDER BY ended_at, gtid LIMIT {step}"
+        );
+        let gtids = link.query(sql, |row| Ok(dialect.bytes(&row.bytes(0)?))).await?;
+        if !gtids.is_empty() {
+            let gtids = gtids.join(", ");
+            link.execute(format!(
+                "BEGIN; DELETE FROM concord_ended WHERE gtid IN ({gtids}); \
+                 DELETE FROM concord_keyed WHERE gtid IN ({gtids}); COMMIT"
+            ))
+            .await?;
+        }
+        self.link = Some(link);
+        Ok(gtids.len())
+    }
+
+    /// Gives the lease back: others may take over at once.
+    async fn close(&mut self) -> Result<(), StoreError> {
+        if let Some(error) = self.queue.failure() {
+            return Err(error);
+        }
+        let released = async {
+            let mut link = self.take_link().await?;
+            let sql = "UPDATE concord_coordinator SET expires_at = 0 WHERE successor IS NULL AND epoch =";
+            link.execute(format!("{sql} {}", self.epoch.0)).await?;
+            link.close().await?;
+            Ok::<_, Problem>(())
+        };
+        // All is written. That the lease runs out by itself then takes a little longer, and no more.
+        if let Err(problem) = released.await {
+            tracing::warn!(%problem, "the lease could not be given back");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    /// Also when the thread panics: nobody must wait for ever.
+    fn drop(&mut self) {
+        if self.queue.over().is_none() {
+            self.queue.fail(StoreError::Failed("its writer ended unexpectedly".into()));
+        }
+    }
+}
+
+async fn read(link: &mut Link, wanted: Wanted) -> Result<Found, Problem> {
+    let dialect = link.dialect();
+    let list =
+        |gtids: &[[u8; 16]]| gtids.iter().map(|gtid| dialect.bytes(gtid)).collect::<Vec<_>>().join(", ");
+    let mut found = Found::default();
+    if !wanted.logged.is_empty() {
+        let sql = format!(
+            "SELECT term, seq, at_ms, crc, body, gtid FROM concord_record WHERE gtid IN ({}) ORDER BY gtid, term, seq",
+            list(&wanted.logged)
+        );
+        let mut logged = HashMap::<[u8; 16], Rows>::new();
+        for (gtid, row) in link.query(sql, |row| Ok((row.bytes(5)?, stored(row)?))).await? {
+            let gtid = super::reader::gtid_of(gtid)?.to_bytes();
+            let mark = Record::decode(row.body.as_slice()).map_or(Mark::Exists, |record| Mark::of(&record));
+            logged.entry(gtid).or_default().push(row, &mark);
+        }
+        found.logged = logged;
+    }
+    if !wanted.ended.is_empty() {
+        let sql = format!("SELECT gtid, records FROM concord_ended WHERE gtid IN ({})", list(&wanted.ended));
+        for (gtid, records) in link.query(sql, |row| Ok((row.bytes(0)?, row.bytes(1)?))).await? {
+            found.ended.insert(super::reader::gtid_of(gtid)?.to_bytes(), records);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,89 @@
+//! The other coordinators on the same store. What belongs to one of them is passed on, once.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use concord_protocol::Gtid;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use super::convert::status;
+use crate::engine::Engine;
+
+/// In the metadata of a call that a coordinator has passed on. It is not passed on again.
+const PASSED_ON: &str = "concord-passed-on";
+/// A connection to another coordinator takes no longer than this, or it is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often one that is silent during a call is asked for a sign of life, and how long it has to give one.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// The other coordinators, by their addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl Peers {
+    /// Has a call answered by the coordinator that owns the transaction. `None`: that is this one, or the owner cannot be
+    /// reached; what is in the store can be told here all the same.
+    pub(crate) async fn pass_on<T, A, F>(
+        &self,
+        engine: &Engine,
+        gtid: &str,
+        request: &Request<T>,
+        call: impl FnOnce(Channel, Request<T>) -> F,
+    ) -> Result<Option<Response<A>>, Status>
+    where
+        T: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let Ok(gtid) = gtid.parse::<Gtid>() else { return Ok(None) };
+        let Some(address) = engine.owner_elsewhere(gtid).await.map_err(status)? else { return Ok(None) };
+        if request.metadata().contains_key(PASSED_ON) {
+            return Ok(None);
+        }
+        let channel = self.channel(&address)?;
+        match call(channel, passed_on(request)).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if is_out_of_reach(&error) => {
+                tracing::debug!(%gtid, address, %error, "the owner of a transaction cannot be reached");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+            Status::internal(format!("the address {address:?} of another coordinator: {error}"))
+        })?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+/// The same request, with its deadline, marked.
+fn passed_on<T: Clone>(request: &Request<T>) -> Request<T> {
+    let mut passed = Request::new(request.get_ref().clone());
+    *passed.metadata_mut() = request.metadata().clone();
+    passed.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+    passed
+}
+
+/// It does not come from a coordinator, but from the way to it.
+fn is_out_of_reach(error: &Status) -> bool {
+    error.source().is_some()
+}
