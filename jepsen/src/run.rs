@@ -185,13 +185,10 @@ fn clients(
 async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) -> Result<()> {
     cluster.network().verify()?;
     let started = Instant::now();
-    let silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
-    let (id, told) = drain(cluster, started).await?;
-    let told = Status {
-        silent,
-        drained_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ..told
-    };
+    let mut silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
+    let (id, mut told) = drain(cluster, started).await?;
+    told.silent.append(&mut silent);
+    told.drained_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Readers of their own, after all clients.
     let reader = Process::Client(-1);
     let record = |kind, f, value| recorder.record(reader, kind, f, value, None);
@@ -231,33 +228,43 @@ async fn drain(cluster: &Cluster, started: Instant) -> Result<(u64, Status)> {
         let looked = look(cluster, &channels).await;
         let late = started.elapsed() > DRAIN_MAX;
         match looked {
-            Ok((id, status, residue)) if late || status.live + status.orphaned + residue == 0 => {
-                break (id, status);
-            }
+            Ok((id, status, residue)) if late || is_drained(&status, residue) => break (id, status),
             Err(error) if late => return Err(error).context("look for what has not ended"),
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }
     };
     if status.live > 0 {
         for channel in &channels {
-            status.unended.extend(unended(channel).await?);
+            // Who does not answer is told of already.
+            status.unended.extend(unended(channel).await.unwrap_or_default());
         }
     }
     Ok((id, status))
 }
 
+fn is_drained(status: &Status, residue: u64) -> bool {
+    status.silent.is_empty() && status.live + status.orphaned + residue == 0
+}
+
 /// What all coordinators say, added up, with the cluster's id, and how much the databases have that is open.
 async fn look(cluster: &Cluster, channels: &[Channel]) -> Result<(u64, Status, u64)> {
-    let (mut told, mut id) = (Status::default(), 0);
-    for channel in channels {
-        let status = OperatorClient::new(channel.clone()).get_status(GetStatusRequest {}).await;
-        let status = status.context("ask a coordinator")?.into_inner();
-        id = status.cluster_id;
+    let (mut told, mut id) = (Status::default(), None);
+    for (node, channel) in cluster.coordinators().zip(channels) {
+        let asked = OperatorClient::new(channel.clone()).get_status(GetStatusRequest {}).await;
+        let status = match asked {
+            Ok(status) => status.into_inner(),
+            Err(error) => {
+                told.silent.push(format!("{node} does not answer: {}", error.message()));
+                continue;
+            }
+        };
+        id = Some(status.cluster_id);
         told.live += status.live_transactions;
         told.parked += status.parked_transactions;
         told.heuristic += status.heuristic_branches;
         told.refused += status.refused_branches;
     }
+    let id = id.with_context(|| format!("no coordinator answers: {:?}", told.silent))?;
     if let Some(store) = cluster.store() {
         told.orphaned = store.lock().await.open_transactions().await.context("look into the store")?;
     }

@@ -332,7 +332,7 @@ impl Plan<'_> {
             arguments.extend([flag.into(), value.into()]);
         }
         // The others are called at their address alone.
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             arguments.push("--attached".into());
         }
         if self.options.serializable {

@@ -122,10 +122,11 @@ impl StoreServer {
     /// # Errors
     /// When it does not end.
     pub async fn stop(&self) -> Result<()> {
-        Ok(match self {
+        match self {
             StoreServer::MySql(server) => server.stop().await?,
             StoreServer::Postgres(server) => server.stop().await?,
-        })
+        }
+        Ok(())
     }
 
     /// Starts it again on the same data.
@@ -133,10 +134,11 @@ impl StoreServer {
     /// # Errors
     /// When it does not come back.
     pub async fn restart(&self) -> Result<()> {
-        Ok(match self {
+        match self {
             StoreServer::MySql(server) => server.restart().await?,
             StoreServer::Postgres(server) => server.restart().await?,
-        })
+        }
+        Ok(())
     }
 
     /// SIGSTOP.
@@ -144,10 +146,11 @@ impl StoreServer {
     /// # Errors
     /// When it is not running.
     pub fn pause(&self) -> Result<()> {
-        Ok(match self {
+        match self {
             StoreServer::MySql(server) => server.pause()?,
             StoreServer::Postgres(server) => server.pause()?,
-        })
+        }
+        Ok(())
     }
 
     /// SIGCONT.
@@ -155,10 +158,11 @@ impl StoreServer {
     /// # Errors
     /// When it is not running.
     pub fn resume(&self) -> Result<()> {
-        Ok(match self {
+        match self {
             StoreServer::MySql(server) => server.resume()?,
             StoreServer::Postgres(server) => server.resume()?,
-        })
+        }
+        Ok(())
     }
 
     /// How many transactions it holds that have not ended.
