@@ -18,6 +18,9 @@ use crate::workload::{Generator, Plan};
 
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(8);
+/// How long a client waits all the same: longer, so that the way to the coordinators learns by the call that it was too
+/// long, and goes on to the next.
+const ANSWER_MAX: Duration = Duration::from_secs(9);
 /// For how long a client that insists asks again.
 const INSIST_MAX: Duration = Duration::from_secs(20);
 /// Before it does.
@@ -96,7 +99,7 @@ impl Client {
             let mut request = Request::new(plan.request(&self.cluster));
             request.set_timeout(CALL_MAX);
             // The server's own idea of the deadline may be late, or lost.
-            let answer = tokio::time::timeout(CALL_MAX, self.api.execute(request)).await;
+            let answer = tokio::time::timeout(ANSWER_MAX, self.api.execute(request)).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
             let told = match answer {
                 Ok(response) => plan.told(&response.into_inner()),
