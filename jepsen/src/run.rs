@@ -29,7 +29,7 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at what has not ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What a coordinator on a shared store logs for each life that it takes over from.
-const TAKING_OVER: &str = "taking over from a coordinator that is gone";
+const TAKING_OVER: &str = "took over from a coordinator that is gone";
 /// Transactions that have not ended, told by name.
 const UNENDED_TOLD: u32 = 10;
 
