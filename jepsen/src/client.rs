@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clojure_reader::edn::Edn;
+use concord_proto::Coordinators;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::{ExecuteResponse, TransactionState};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::cluster::Cluster;
@@ -18,6 +18,9 @@ use crate::workload::{Generator, Plan};
 
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(8);
+/// How long a client waits all the same: longer, so that the way to the coordinators learns by the call that it was too
+/// long, and goes on to the next.
+const ANSWER_MAX: Duration = Duration::from_secs(9);
 /// For how long a client that insists asks again.
 const INSIST_MAX: Duration = Duration::from_secs(20);
 /// Before it does.
@@ -29,7 +32,7 @@ pub(crate) struct Client {
     cluster: Arc<Cluster>,
     recorder: Arc<Recorder>,
     generator: Generator,
-    api: CoordinatorClient<Channel>,
+    api: CoordinatorClient<Coordinators>,
     /// Its number in the history. A process whose operation's outcome is not known has crashed, as Jepsen has it; the
     /// client goes on under another number.
     process: i64,
@@ -44,25 +47,22 @@ struct Told {
 }
 
 impl Client {
-    /// A client with a connection of its own. `clients`: how many there are.
+    /// A client with connections of its own. `clients`: how many there are.
     ///
     /// # Errors
-    /// When the coordinator's address cannot be read.
+    /// When a coordinator's address cannot be read.
     pub(crate) fn new(
         cluster: &Arc<Cluster>,
         recorder: &Arc<Recorder>,
         generator: Generator,
         (number, clients): (i64, i64),
     ) -> Result<Client> {
-        let channel = Endpoint::from_shared(cluster.coordinator_url().to_owned())?
-            .connect_timeout(Duration::from_secs(2))
-            .tcp_nodelay(true)
-            .connect_lazy();
+        let coordinators = Coordinators::connect_lazy(&cluster.coordinator_urls())?;
         Ok(Client {
             cluster: Arc::clone(cluster),
             recorder: Arc::clone(recorder),
             generator,
-            api: CoordinatorClient::new(channel),
+            api: CoordinatorClient::new(coordinators),
             process: number,
             clients,
         })
@@ -99,7 +99,7 @@ impl Client {
             let mut request = Request::new(plan.request(&self.cluster));
             request.set_timeout(CALL_MAX);
             // The server's own idea of the deadline may be late, or lost.
-            let answer = tokio::time::timeout(CALL_MAX, self.api.execute(request)).await;
+            let answer = tokio::time::timeout(ANSWER_MAX, self.api.execute(request)).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
             let told = match answer {
                 Ok(response) => plan.told(&response.into_inner()),

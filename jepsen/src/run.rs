@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clojure_reader::edn::Edn;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
-use concord_proto::v1::{GetStatusRequest, GetStatusResponse, ListRequest, TransactionState};
+use concord_proto::v1::{GetStatusRequest, ListRequest, TransactionState};
 use concord_sandbox::Flavor;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::check::{self, AUDIT, Findings, STATUS, Status};
 use crate::client::Client;
 use crate::cluster::network::Node;
-use crate::cluster::{Cluster, ClusterOptions};
+use crate::cluster::{Cluster, ClusterOptions, StoreKind};
 use crate::history::{Operation, Process, Type};
 use crate::nemesis::{self, Kind, Settings};
 use crate::recorder::Recorder;
@@ -28,6 +28,8 @@ use crate::workload::{Generator, Workload, edn};
 pub const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at what has not ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What a coordinator on a shared store logs for each life that it takes over from.
+const TAKING_OVER: &str = "took over from a coordinator that is gone";
 /// Transactions that have not ended, told by name.
 const UNENDED_TOLD: u32 = 10;
 
@@ -42,6 +44,10 @@ pub struct Options {
     pub flavor: Flavor,
     /// How many databases, and participants.
     pub databases: usize,
+    /// How many coordinators; several share a store.
+    pub coordinators: usize,
+    /// What holds the store that coordinators share. None: the only coordinator keeps its own.
+    pub store: Option<StoreKind>,
     /// For how long clients are at work.
     pub time: Duration,
     /// How many clients.
@@ -61,6 +67,8 @@ pub struct Outcome {
     pub history: Vec<Operation>,
     /// What the checkers say.
     pub findings: Findings,
+    /// How often a coordinator has taken over from another, or from an earlier life of its own; 0 where nothing is shared.
+    pub take_overs: usize,
 }
 
 /// Makes a run whose history and logs go into `directory`. `progress` is told about it several times a second: how much
@@ -76,6 +84,8 @@ pub async fn run(
     let cluster = ClusterOptions {
         flavor: options.flavor,
         databases: options.databases,
+        coordinators: options.coordinators,
+        store: options.store,
         serializable: options.workload.is_serializable(),
         opening: options.workload.opening(),
     };
@@ -86,8 +96,12 @@ pub async fn run(
         let log = directory.join(format!("logs/database-{number}.log"));
         fs::write(log, cluster.database(number).lock().await.log_tail())?;
     }
+    if let Some(store) = cluster.store() {
+        fs::write(directory.join("logs/store.log"), store.lock().await.log_tail())?;
+    }
     result?;
     let history = recorder.finish()?;
+    let take_overs = take_overs(&cluster, directory)?;
     let mut findings = check::check(&history)?;
     for kind in &options.nemeses {
         if !history
@@ -97,7 +111,20 @@ pub async fn run(
             findings.vacuous.push(format!("the nemesis {} did nothing", kind.name()));
         }
     }
-    Ok(Outcome { history, findings })
+    if take_overs == 0 && options.nemeses.iter().any(|kind| kind.ends_coordinators()) {
+        findings.vacuous.push("no coordinator has taken over from another".to_owned());
+    }
+    Ok(Outcome { history, findings, take_overs })
+}
+
+/// As coordinators tell it in their logs.
+fn take_overs(cluster: &Cluster, directory: &Path) -> Result<usize> {
+    let mut count = 0;
+    for node in cluster.coordinators() {
+        let log = fs::read(directory.join(format!("logs/{node}.log")))?;
+        count += String::from_utf8_lossy(&log).matches(TAKING_OVER).count();
+    }
+    Ok(count)
 }
 
 async fn at_work(
@@ -112,6 +139,7 @@ async fn at_work(
         time: options.time,
         interval: options.interval,
         databases: options.databases,
+        sharing: options.store.map(|_| options.coordinators),
     });
     let started = Instant::now();
     let mut clients = clients(options, cluster, recorder, started + options.time)?;
@@ -127,13 +155,13 @@ async fn at_work(
         while let Some(client) = clients.join_next().await {
             client?;
         }
-        Ok::<(), anyhow::Error>(())
+        finish(cluster, recorder, options).await
     };
     tokio::select! {
-        result = work => result?,
-        () = watch => {}
+        result = work => result,
+        failed = cluster.supervise() => failed.map(|never| match never {}),
+        () = watch => Ok(()),
     }
-    finish(cluster, recorder, options).await
 }
 
 fn clients(
@@ -155,18 +183,12 @@ fn clients(
 
 /// Everything is mended by now: waits until all has ended, and reads what there is.
 async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) -> Result<()> {
-    let channel = Endpoint::from_shared(cluster.coordinator_direct().to_owned())?
-        .timeout(Duration::from_secs(5))
-        .connect_lazy();
     cluster.network().verify()?;
     let started = Instant::now();
-    let silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
-    let (status, told) = drain(cluster, &channel, started).await?;
-    let told = Status {
-        silent,
-        drained_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        ..told
-    };
+    let mut silent = silent(cluster, options.nemeses.contains(&Kind::Bury)).await?;
+    let (id, mut told) = drain(cluster, started).await?;
+    told.silent.append(&mut silent);
+    told.drained_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Readers of their own, after all clients.
     let reader = Process::Client(-1);
     let record = |kind, f, value| recorder.record(reader, kind, f, value, None);
@@ -174,7 +196,7 @@ async fn finish(cluster: &Arc<Cluster>, recorder: &Recorder, options: &Options) 
     record(Type::Ok, STATUS, edn(&told));
     for number in 0..cluster.databases() {
         record(Type::Invoke, AUDIT, Edn::Int(i64::try_from(number)?));
-        let audit = cluster.audit(number, status.cluster_id).await;
+        let audit = cluster.audit(number, id).await;
         let audit = audit.with_context(|| format!("read database {number}"))?;
         record(Type::Ok, AUDIT, edn(&audit));
     }
@@ -196,46 +218,61 @@ async fn silent(cluster: &Cluster, one_is_buried: bool) -> Result<Vec<String>> {
     Ok(silent)
 }
 
-/// Waits until the coordinator has no transaction that has not ended and no database lists a branch of its, or the time
-/// is up.
-async fn drain(
-    cluster: &Cluster,
-    channel: &Channel,
-    started: Instant,
-) -> Result<(GetStatusResponse, Status)> {
-    let mut operator = OperatorClient::new(channel.clone());
-    let status = loop {
-        let asked = operator.get_status(GetStatusRequest {}).await.map(tonic::Response::into_inner);
+/// Waits until no coordinator has a transaction that has not ended, nor has the store that they share, and no database
+/// lists a branch of theirs; or the time is up. Answers with the cluster's id, too.
+async fn drain(cluster: &Cluster, started: Instant) -> Result<(u64, Status)> {
+    let channel =
+        |url: &String| Ok(Endpoint::from_shared(url.clone())?.timeout(Duration::from_secs(5)).connect_lazy());
+    let channels = cluster.coordinators_direct().iter().map(channel).collect::<Result<Vec<_>>>()?;
+    let (id, mut status) = loop {
+        let looked = look(cluster, &channels).await;
         let late = started.elapsed() > DRAIN_MAX;
-        match asked {
-            Ok(status) if late || is_drained(cluster, &status).await? => break status,
-            Err(error) if late => return Err(error).context("the coordinator does not answer"),
+        match looked {
+            Ok((id, status, residue)) if late || is_drained(&status, residue) => break (id, status),
+            Err(error) if late => return Err(error).context("look for what has not ended"),
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }
     };
-    let unended = if status.live_transactions > 0 { unended(channel).await? } else { Vec::new() };
-    let told = Status {
-        live: status.live_transactions,
-        parked: status.parked_transactions,
-        heuristic: status.heuristic_branches,
-        refused: status.refused_branches,
-        unended,
-        ..Status::default()
-    };
-    Ok((status, told))
-}
-
-async fn is_drained(cluster: &Cluster, status: &GetStatusResponse) -> Result<bool> {
-    if status.live_transactions > 0 {
-        return Ok(false);
-    }
-    for number in 0..cluster.databases() {
-        let audit = cluster.residue(number, status.cluster_id).await?;
-        if audit > 0 {
-            return Ok(false);
+    if status.live > 0 {
+        for channel in &channels {
+            // Who does not answer is told of already.
+            status.unended.extend(unended(channel).await.unwrap_or_default());
         }
     }
-    Ok(true)
+    Ok((id, status))
+}
+
+fn is_drained(status: &Status, residue: u64) -> bool {
+    status.silent.is_empty() && status.live + status.orphaned + residue == 0
+}
+
+/// What all coordinators say, added up, with the cluster's id, and how much the databases have that is open.
+async fn look(cluster: &Cluster, channels: &[Channel]) -> Result<(u64, Status, u64)> {
+    let (mut told, mut id) = (Status::default(), None);
+    for (node, channel) in cluster.coordinators().zip(channels) {
+        let asked = OperatorClient::new(channel.clone()).get_status(GetStatusRequest {}).await;
+        let status = match asked {
+            Ok(status) => status.into_inner(),
+            Err(error) => {
+                told.silent.push(format!("{node} does not answer: {}", error.message()));
+                continue;
+            }
+        };
+        id = Some(status.cluster_id);
+        told.live += status.live_transactions;
+        told.parked += status.parked_transactions;
+        told.heuristic += status.heuristic_branches;
+        told.refused += status.refused_branches;
+    }
+    let id = id.with_context(|| format!("no coordinator answers: {:?}", told.silent))?;
+    if let Some(store) = cluster.store() {
+        told.orphaned = store.lock().await.open_transactions().await.context("look into the store")?;
+    }
+    let mut residue = 0;
+    for number in 0..cluster.databases() {
+        residue += cluster.residue(number, id).await?;
+    }
+    Ok((id, told, residue))
 }
 
 async fn unended(channel: &Channel) -> Result<Vec<String>> {
@@ -259,9 +296,11 @@ async fn unended(channel: &Channel) -> Result<Vec<String>> {
     Ok(listed.iter().map(tell).collect())
 }
 
-/// Where the run goes if nobody says: `target/jepsen/WORKLOAD-NEMESIS-DB-SEED`.
+/// Where the run goes if nobody says: `target/jepsen/WORKLOAD-NEMESIS-DB-SEED`, and between the last two, as
+/// `3-postgres`, how many coordinators share what.
 pub fn default_directory(options: &Options, nemesis: &str) -> PathBuf {
     let nemesis = nemesis.replace(',', "-");
-    let name = format!("{}-{nemesis}-{}-{}", options.workload.name(), options.flavor, options.seed);
+    let sharing = options.store.map(|store| format!("{}-{store}-", options.coordinators)).unwrap_or_default();
+    let name = format!("{}-{nemesis}-{}-{sharing}{}", options.workload.name(), options.flavor, options.seed);
     Path::new("target/jepsen").join(name.to_lowercase())
 }

@@ -424,6 +424,7 @@ fn stock_that_is_wrong() {
 fn what_the_coordinator_has_left() {
     shows(bank(), |book| book.status.live = 1, &["I8 unended"]);
     shows(bank(), |book| book.status.parked = 1, &["I8 parked"]);
+    shows(bank(), |book| book.status.orphaned = 1, &["I8 orphaned"]);
     shows(bank(), |book| book.status.refused = 1, &["I8 refused"]);
     shows(bank(), |book| book.status.silent.push("participant-0 is not running".into()), &["I8 silent"]);
     let too_long = u64::try_from(DRAIN_MAX.as_millis()).unwrap() + 1;

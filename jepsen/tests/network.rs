@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jepsen::cluster::network::{Condition, Direction, End, Link, Network, Node};
+use jepsen::cluster::network::{Caller, Condition, Direction, End, Link, Network, Node};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,7 +26,7 @@ impl Wire {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut network = Network::default();
         let port = server.local_addr().unwrap().port();
-        let link = network.connect(Node::Clients, Node::Coordinator, port).unwrap();
+        let link = network.connect(Node::Clients, Node::Coordinator(0), port).unwrap();
         Wire { network, link, server }
     }
 
@@ -310,14 +310,70 @@ async fn with_the_link_its_connections_end() {
 async fn a_network_knows_its_links() {
     let mut network = Network::default();
     for (from, to) in [
-        (Node::Clients, Node::Coordinator),
-        (Node::Coordinator, Node::Participant(0)),
+        (Node::Clients, Node::Coordinator(0)),
+        (Node::Coordinator(0), Node::Participant(0)),
         (Node::Participant(0), Node::Database(0)),
     ] {
         network.connect(from, to, 1).unwrap();
     }
     let of = |node| network.of(node).iter().map(|link| link.to()).collect::<Vec<_>>();
-    assert_eq!(of(Node::Coordinator), [Node::Coordinator, Node::Participant(0)]);
+    assert_eq!(of(Node::Coordinator(0)), [Node::Coordinator(0), Node::Participant(0)]);
     assert_eq!(of(Node::Database(0)), [Node::Database(0)]);
     assert_eq!(of(Node::Participant(1)), []);
+}
+
+#[tokio::test]
+async fn links_between_a_node_and_others() {
+    let mut network = Network::default();
+    let [one, other] = [Node::Coordinator(0), Node::Coordinator(1)];
+    for (from, to) in [(one, Node::Store), (other, Node::Store), (Node::Participant(0), one), (one, other)] {
+        network.connect(from, to, 1).unwrap();
+    }
+    let between = |is_other: &dyn Fn(Node) -> bool| {
+        let links = network.between(one, is_other);
+        links.iter().map(|link| (link.from(), link.to())).collect::<Vec<_>>()
+    };
+    assert_eq!(between(&|node| node == Node::Store), [(one, Node::Store)]);
+    assert_eq!(between(&|node| matches!(node, Node::Participant(_))), [(Node::Participant(0), one)]);
+}
+
+/// A caller that is known by the last argument of this process, or by one that no process has.
+fn caller(number: usize, is_this_process: bool) -> Caller {
+    let this = std::env::args().next_back().unwrap();
+    let last_argument = if is_this_process { this } else { format!("nobody has this argument {number}") };
+    Caller { node: Node::Coordinator(number), last_argument }
+}
+
+#[tokio::test]
+async fn at_an_entrance_everyone_takes_the_own_link() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut network = Network::default();
+    let port = server.local_addr().unwrap().port();
+    let callers = [caller(0, false), caller(1, true), caller(2, false)];
+    let url = network.connect_all(&callers, Node::Participant(0), port).unwrap();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut caller = TcpStream::connect(address).await.unwrap();
+    let mut callee = in_the_end(server.accept()).await.unwrap().0;
+    works(&mut caller, &mut callee).await;
+    let [first, own, third] = network.links() else { panic!("{:?}", network.links()) };
+    for link in [first, third] {
+        link.spoil(1, Condition::cut());
+    }
+    works(&mut caller, &mut callee).await;
+    own.spoil(2, Condition::cut());
+    caller.write_all(b"late").await.unwrap();
+    hears_nothing(&mut callee).await;
+    own.mend(2);
+    hears(&mut callee, "late").await;
+}
+
+#[tokio::test]
+async fn an_entrance_is_for_its_callers_alone() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut network = Network::default();
+    let port = server.local_addr().unwrap().port();
+    let callers = [caller(0, false), caller(1, false)];
+    let url = network.connect_all(&callers, Node::Participant(0), port).unwrap();
+    let mut stranger = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    is_reset(&mut stranger).await;
 }

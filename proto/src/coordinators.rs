@@ -21,6 +21,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Calls one coordinator as long as it answers, and the next one after a call that it did not. Give it to the generated
 /// clients in place of a [`Channel`]. A call that failed is not repeated: that is for the caller, who knows whether it may
 /// be (with an idempotency key, always).
+///
+/// Give calls their deadlines by gRPC ([`tonic::Request::set_timeout`]): of a call that is merely dropped nobody learns that it
+/// was not answered, and the next one goes to the same coordinator, until that has been silent for ten seconds.
 #[derive(Debug, Clone)]
 pub struct Coordinators {
     channels: Arc<[Channel]>,

@@ -2,7 +2,7 @@
 
 use crate::ids::BranchId;
 use crate::transaction::{Branch, Call, Phase, Transaction, id_of};
-use crate::types::{Cause, Decision, Effect, Milestone, Outcome, Record, Refusal, Source, Verb};
+use crate::types::{Cause, Decision, Effect, Milestone, Outcome, Record, Refusal, Source, Timer, Verb};
 use concord_seeded_bugs::seeded_bug;
 
 impl Transaction {
@@ -138,6 +138,8 @@ impl Transaction {
                 self.phase = Phase::Committing;
                 self.resume_phase_two(Decision::Commit, out);
             }
+            // Nothing was decided, and whatever was told is on record.
+            Phase::Active if self.options.stays_open => out.push(Effect::SetTimer(Timer::Deadline)),
             // Nothing was decided, and the epoch in which it could have been has ended (presumed abort).
             Phase::Active => self.decide_rollback(Cause::Restarted, out),
             // The participant may have committed: it knows, and makes sure that it will not do so later.

@@ -17,6 +17,8 @@
 //!
 //! | phase | event | next | effects |
 //! |---|---|---|---|
+//! | Active | Begin | Active | **force** Begun |
+//! | Active | Logged (Begun) | Active | tell |
 //! | Active | Register XA | Active | append Registered, tell |
 //! | Active | Register TCC | Active | **force** Registered |
 //! | any | Logged (Registered) | same | tell |
@@ -43,6 +45,11 @@
 //!
 //! Rolling back calls Rollback, or Cancel on TCC branches.
 //!
+//! A transaction that stays open ([`Options::stays_open`]) is Active again after a restart, whatever had been asked of it, unless
+//! more is on record. So what is appended above is **forced** there: Registered of XA branches, and Decided(rollback), until which
+//! is durable it is DecidingRollback: nobody hears of it, neither the initiator nor a branch. A Rollback still on its way when another
+//! coordinator commits the transaction would find it prepared.
+//!
 //! Deciding can neither be left for RollingBack nor told to anyone: the record is in the log's hands.
 
 use crate::ids::{BranchId, Millis};
@@ -61,6 +68,8 @@ pub(crate) enum Phase {
     Working,
     Preparing,
     Deciding,
+    /// Of a transaction that stays open: the rollback is on its way to the disk.
+    DecidingRollback,
     Delegating,
     Delegated,
     Committing,
@@ -179,6 +188,7 @@ impl Transaction {
             | Phase::Working
             | Phase::Preparing
             | Phase::Deciding
+            | Phase::DecidingRollback
             | Phase::Delegating
             | Phase::Delegated => State::Preparing,
             Phase::Committing => State::Committing,
@@ -188,7 +198,7 @@ impl Transaction {
         }
     }
 
-    /// The decision, once it is durable (commit) or taken (rollback).
+    /// The decision, once it may be told: durable, or a rollback that nobody could take for open any more.
     pub fn decision(&self) -> Option<Decision> {
         match self.phase {
             Phase::Committing | Phase::Committed => Some(Decision::Commit),
@@ -249,6 +259,7 @@ impl Transaction {
         let mut out = Vec::new();
         match event {
             Event::Register(kind) => self.register(kind, &mut out)?,
+            Event::Begin => self.begin_on_record(&mut out),
             Event::Execute => self.execute(&mut out)?,
             Event::Voted { branch, vote } => self.voted(branch, vote, &mut out)?,
             Event::Commit => self.commit(&mut out)?,
@@ -268,6 +279,11 @@ impl Transaction {
 
     // ---- before the decision ----
 
+    fn begin_on_record(&mut self, out: &mut Vec<Effect>) {
+        self.begun = true;
+        out.push(Effect::Append { record: Record::Begun, forced: Some(Forced::Begun) });
+    }
+
     fn register(&mut self, kind: Kind, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             return Err(Refusal::NotActive);
@@ -275,12 +291,14 @@ impl Transaction {
         self.branches.push(Branch::new(kind));
         let branch = id_of(self.branches.len() - 1);
         let record = Record::Registered { branch, kind };
-        match kind {
-            Kind::Xa => {
-                self.append(record, out);
-                out.push(Effect::Tell(Milestone::Joined(branch)));
+        if kind == Kind::Tcc || self.options.stays_open && !seeded_bug!("open-branch-not-forced") {
+            if let Some(branch) = self.branches.last_mut() {
+                branch.enlisted = false;
             }
-            Kind::Tcc => self.force(record, Forced::Registered(branch), out),
+            self.force(record, Forced::Registered(branch), out);
+        } else {
+            self.append(record, out);
+            out.push(Effect::Tell(Milestone::Joined(branch)));
         }
         if seeded_bug!("tries-before-the-log") {
             self.logged(Forced::Registered(branch), out);
@@ -302,8 +320,7 @@ impl Transaction {
             }
             _ => {
                 self.phase = Phase::Enlisting;
-                self.begun = true;
-                out.push(Effect::Append { record: Record::Begun, forced: Some(Forced::Begun) });
+                self.begin_on_record(out);
                 if seeded_bug!("tries-before-the-log") {
                     self.logged(Forced::Begun, out);
                 }
@@ -337,6 +354,8 @@ impl Transaction {
             (Phase::Active | Phase::Enlisting | Phase::Preparing, BranchState::Active, _) => {
                 self.count_vote(index, vote, out);
             }
+            // It will hear of the rollback when that may be told.
+            (Phase::DecidingRollback, ..) => {}
             // Fenced: whoever votes now is told to roll back (presumed abort).
             (Phase::RollingBack | Phase::RolledBack, _, Vote::Yes) => return Err(Refusal::AlreadyRolledBack),
             (Phase::RollingBack | Phase::RolledBack, ..) => {}
@@ -398,7 +417,7 @@ impl Transaction {
             }
             Phase::Delegated => self.fence(Cause::Requested, out),
             Phase::Committing | Phase::Committed => return Err(Refusal::AlreadyCommitted),
-            // Deciding, Delegating: in the log's hands; the caller waits for the outcome.
+            // Deciding (either way), Delegating: in the log's hands; the caller waits for the outcome.
             _ => {}
         }
         Ok(())
@@ -462,7 +481,6 @@ impl Transaction {
     }
 
     pub(crate) fn decide_rollback(&mut self, cause: Cause, out: &mut Vec<Effect>) {
-        self.phase = Phase::RollingBack;
         self.cause = Some(cause);
         for index in 0..self.branches.len() {
             if self.never_called(&self.branches[index]) {
@@ -471,7 +489,19 @@ impl Transaction {
             self.branches[index].give_up_call();
         }
         let branches = self.ids_where(|branch| !branch.state.has_ended());
-        self.append(Record::Decided { decision: Decision::Rollback, branches, cause: Some(cause) }, out);
+        let record = Record::Decided { decision: Decision::Rollback, branches, cause: Some(cause) };
+        if self.options.stays_open && !seeded_bug!("open-rollback-not-forced") {
+            self.phase = Phase::DecidingRollback;
+            self.force(record, Forced::Decided, out);
+        } else {
+            self.append(record, out);
+            self.roll_back(out);
+        }
+    }
+
+    /// Tells the initiator and the branches.
+    fn roll_back(&mut self, out: &mut Vec<Effect>) {
+        self.phase = Phase::RollingBack;
         out.push(Effect::Tell(Milestone::Decided(Decision::Rollback)));
         self.call_all(Decision::Rollback, out);
         self.end_if_all_ended(out);
@@ -481,6 +511,7 @@ impl Transaction {
 
     fn logged(&mut self, record: Forced, out: &mut Vec<Effect>) {
         match (record, self.phase) {
+            (Forced::Begun, _) if self.options.stays_open => out.push(Effect::Tell(Milestone::Begun)),
             (Forced::Begun, _) => {
                 self.branches.iter_mut().for_each(|branch| branch.enlisted = true);
                 self.start_if_enlisted(out);
@@ -497,6 +528,7 @@ impl Transaction {
                 out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));
                 self.call_all(Decision::Commit, out);
             }
+            (Forced::Decided, Phase::DecidingRollback) => self.roll_back(out),
             (Forced::Delegated, Phase::Delegating) => {
                 self.phase = Phase::Delegated;
                 let verb = match self.options.coordinator_driven {

@@ -9,6 +9,9 @@ pub struct Options {
     pub coordinator_driven: bool,
     /// How phase one is done. Matters only when coordinator-driven.
     pub grade: Grade,
+    /// Not coordinator-driven: while open it outlives its coordinator. Whoever goes on from its log leaves it open, so
+    /// its beginning, every registration and a rollback are on disk before they are told.
+    pub stays_open: bool,
     /// When an undecided transaction is rolled back.
     pub deadline: Millis,
     /// After how many failed phase-two calls a branch is parked. `None`: it is retried for ever.
@@ -244,6 +247,8 @@ pub enum Timer {
 pub enum Event {
     /// A participant joins with a branch of this kind. The new branch is the last one.
     Register(Kind),
+    /// The first step of a transaction that stays open.
+    Begin,
     /// The first step of a coordinator-driven transaction.
     Execute,
     /// A branch reports its vote unasked.
@@ -295,19 +300,21 @@ pub enum Event {
 /// A record that something waits for. Others may be appended meanwhile, so its acknowledgement says which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forced {
-    /// [`Record::Begun`], with TCC branches.
+    /// [`Record::Begun`], with TCC branches, or of a transaction that stays open.
     Begun,
-    /// [`Record::Registered`] of a TCC branch.
+    /// [`Record::Registered`] of a TCC branch, or in a transaction that stays open.
     Registered(BranchId),
     /// [`Record::Delegated`].
     Delegated,
-    /// [`Record::Decided`], to commit.
+    /// [`Record::Decided`], to commit, or in a transaction that stays open.
     Decided,
 }
 
 /// What callers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Milestone {
+    /// The initiator can be told that the transaction has begun, where that was asked for with [`Event::Begin`].
+    Begun,
     /// The participant can be told that its branch has joined: it may start its work.
     Joined(BranchId),
     /// The decision can be told: it will never change.

@@ -79,9 +79,20 @@ struct World {
     now: Millis,
 }
 
+/// Who drives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Coordinator,
+    Initiator,
+    /// As the initiator's, and it outlives the coordinator.
+    StaysOpen,
+}
+
 impl World {
-    fn new(coordinator_driven: bool, grade: Grade, branches: &[(Kind, Vote)]) -> Self {
-        let options = Options { coordinator_driven, grade, deadline: DEADLINE, park_after_attempts: None };
+    fn new(mode: Mode, grade: Grade, branches: &[(Kind, Vote)]) -> Self {
+        let (coordinator_driven, stays_open) = (mode == Mode::Coordinator, mode == Mode::StaysOpen);
+        let options =
+            Options { coordinator_driven, grade, stays_open, deadline: DEADLINE, park_after_attempts: None };
         let participant = |&(kind, vote): &(Kind, Vote)| {
             // A Try reserves or refuses: there is nothing that it could only read.
             let vote = if kind == Kind::Tcc && vote == Vote::ReadOnly { Vote::Yes } else { vote };
@@ -100,11 +111,21 @@ impl World {
             told: None,
             now: Millis(0),
         };
-        match coordinator_driven {
-            true => world.step(Event::Execute),
-            false => kinds.for_each(|kind| world.step(Event::Register(kind))),
+        match mode {
+            Mode::Coordinator => world.step(Event::Execute),
+            Mode::Initiator => kinds.for_each(|kind| world.step(Event::Register(kind))),
+            // The rest once that is told.
+            Mode::StaysOpen => world.step(Event::Begin),
         }
         world
+    }
+
+    /// Those join whose registration is not known.
+    fn register(&mut self) {
+        let known = self.transaction.branches().len();
+        for at in known..self.participants.len() {
+            self.step(Event::Register(self.participants[at].kind));
+        }
     }
 
     fn step(&mut self, event: Event) {
@@ -144,8 +165,12 @@ impl World {
                 }
                 self.told = Some(decision);
             }
+            Effect::Tell(Milestone::Begun) => {
+                assert!(self.is_durable(|record| *record == Record::Begun), "told before it is on disk");
+                self.register();
+            }
             Effect::Tell(Milestone::Joined(branch)) => {
-                if self.participants[index(branch)].kind == Kind::Tcc {
+                if self.participants[index(branch)].kind == Kind::Tcc || self.options.stays_open {
                     self.assert_enlisted(branch);
                 }
                 self.network.push(Message::Start { branch: index(branch) });
@@ -241,6 +266,7 @@ impl World {
             assert_ne!(self.told_a_write(), Some(Decision::Commit), "a commit that was told is lost");
             self.log.push(Record::Begun);
             self.synced = 1;
+            self.options.stays_open = false;
         }
         let kinds = self.participants.iter().map(|one| one.kind).filter(|_| self.options.coordinator_driven);
         self.transaction = Transaction::recover(self.options, kinds, self.log.clone()).expect("our own log");
@@ -248,6 +274,18 @@ impl World {
             assert_eq!(told, decision, "recovery contradicts what was told");
         }
         self.step(Event::Resume);
+        let stays_open = self.options.stays_open;
+        if stays_open && self.transaction.state() == State::Active {
+            // Nobody has told them that they have joined: they ask again.
+            self.register();
+        }
+        let is_open =
+            self.log.iter().all(|record| matches!(record, Record::Begun | Record::Registered { .. }));
+        assert!(
+            !(stays_open && is_open) || self.transaction.state() == State::Active,
+            "{:?} does not stay open",
+            self.transaction
+        );
     }
 
     fn told_a_write(&self) -> Option<Decision> {
@@ -415,8 +453,12 @@ fn branches() -> impl Strategy<Value = Vec<(Kind, Vote)>> {
     prop::collection::vec((kind(), vote), 1..=4)
 }
 
-fn run(driven: bool, grade: Grade, branches: &[(Kind, Vote)], actions: &[Action]) -> World {
-    let mut world = World::new(driven, grade, branches);
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Coordinator), Just(Mode::Initiator), Just(Mode::StaysOpen)]
+}
+
+fn run(mode: Mode, grade: Grade, branches: &[(Kind, Vote)], actions: &[Action]) -> World {
+    let mut world = World::new(mode, grade, branches);
     for action in actions {
         let pick = |index: usize, length: usize| (length > 0).then(|| index % length);
         match *action {
@@ -471,20 +513,25 @@ proptest! {
 
     #[test]
     fn branches_agree_and_everything_ends(
-        driven in any::<bool>(),
+        mode in mode(),
         strict in any::<bool>(),
         branches in branches(),
         actions in prop::collection::vec(action(), 0..60),
     ) {
         let grade = if strict { Grade::Strict } else { Grade::EarlyVote };
-        run(driven, grade, &branches, &actions).settle();
+        run(mode, grade, &branches, &actions).settle();
     }
 
     #[test]
-    fn any_log_is_recovered_or_refused(records in prop::collection::vec(any_record(), 0..8), kinds in prop::collection::vec(kind(), 0..4)) {
+    fn any_log_is_recovered_or_refused(stays_open in any::<bool>(), records in prop::collection::vec(any_record(), 0..8), kinds in prop::collection::vec(kind(), 0..4)) {
         let coordinator_driven = !kinds.is_empty();
-        let options =
-            Options { coordinator_driven, grade: Grade::EarlyVote, deadline: DEADLINE, park_after_attempts: None };
+        let options = Options {
+            coordinator_driven,
+            grade: Grade::EarlyVote,
+            stays_open: !coordinator_driven && stays_open,
+            deadline: DEADLINE,
+            park_after_attempts: None,
+        };
         if let Ok(mut transaction) = Transaction::recover(options, kinds, records) {
             let _ = transaction.step(Event::Resume, DEADLINE);
         }

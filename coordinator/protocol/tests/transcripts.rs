@@ -27,6 +27,22 @@ impl Conversation {
         Conversation::with(Transaction::begin(options(false, Grade::EarlyVote)))
     }
 
+    /// One that outlives its coordinator.
+    fn staying_open() -> Self {
+        let options = Options { stays_open: true, ..options(false, Grade::EarlyVote) };
+        let mut conversation = Conversation::with(Transaction::begin(options));
+        conversation.event("initiator: begin", Event::Begin);
+        conversation
+    }
+
+    /// Another coordinator goes on with what the log holds.
+    fn taken_over(&mut self, records: impl IntoIterator<Item = Record>) -> &mut Self {
+        let options = *self.transaction.options();
+        self.transaction = Transaction::recover(options, [], records).unwrap();
+        self.in_log.clear();
+        self.event("another coordinator takes over", Event::Resume)
+    }
+
     fn executed(branches: usize, grade: Grade) -> Self {
         Conversation::executed_as(&vec![Xa; branches], grade)
     }
@@ -128,7 +144,7 @@ impl Conversation {
 }
 
 fn options(coordinator_driven: bool, grade: Grade) -> Options {
-    Options { coordinator_driven, grade, deadline: DEADLINE, park_after_attempts: None }
+    Options { coordinator_driven, grade, stays_open: false, deadline: DEADLINE, park_after_attempts: None }
 }
 
 const LOST: Reply = Reply::Failed { maybe_arrived: true };
@@ -239,6 +255,76 @@ fn an_initiator_drives_two_branches_one_of_which_votes_early() {
         .ended(2, Commit, Committed)
         .event("initiator: commit, again", Event::Commit)
         .check("initiator_driven");
+}
+
+const BEGUN: [Record; 3] = [
+    Record::Begun,
+    Record::Registered { branch: BranchId(1), kind: Xa },
+    Record::Registered { branch: BranchId(2), kind: Tcc },
+];
+
+#[test]
+fn an_open_transaction_outlives_its_coordinator() {
+    Conversation::staying_open()
+        .logged()
+        .event("a participant joins", Event::Register(Xa))
+        .logged()
+        .event("a participant joins", Event::Register(Tcc))
+        .logged()
+        .reported(1, Vote::Yes)
+        .event("initiator: commit", Event::Commit)
+        .taken_over(BEGUN)
+        .event("initiator: commit, again", Event::Commit)
+        .voted(1, Prepare, Vote::Yes)
+        .voted(2, Try, Vote::Yes)
+        .logged()
+        .ended(1, Commit, Committed)
+        .ended(2, Confirm, Committed)
+        .check("stays_open");
+}
+
+#[test]
+fn a_rollback_of_one_that_stays_open_is_told_when_it_is_on_disk() {
+    Conversation::staying_open()
+        .logged()
+        .event("a participant joins", Event::Register(Xa))
+        .logged()
+        .event("initiator: rollback", Event::Rollback)
+        .reported(1, Vote::Yes)
+        .event("initiator: commit, too late", Event::Commit)
+        .logged()
+        .ended(1, Rollback, RolledBack)
+        .event("initiator: commit, again", Event::Commit)
+        .check("stays_open_rolled_back");
+}
+
+#[test]
+fn a_rollback_that_was_not_on_disk_has_never_been_told() {
+    Conversation::staying_open()
+        .logged()
+        .event("a participant joins", Event::Register(Xa))
+        .logged()
+        .event("a participant joins", Event::Register(Tcc))
+        .logged()
+        .event("initiator: rollback", Event::Rollback)
+        .taken_over(BEGUN)
+        .event("initiator: commit, sent before the rollback", Event::Commit)
+        .voted(1, Prepare, Vote::Yes)
+        .voted(2, Try, Vote::Yes)
+        .logged()
+        .ended(1, Commit, Committed)
+        .ended(2, Confirm, Committed)
+        .check("stays_open_taken_over");
+}
+
+#[test]
+fn one_that_stays_open_ends_at_its_deadline() {
+    Conversation::staying_open()
+        .logged()
+        .taken_over(BEGUN[..1].to_vec())
+        .deadline()
+        .logged()
+        .check("stays_open_deadline");
 }
 
 #[test]

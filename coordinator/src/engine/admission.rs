@@ -47,6 +47,7 @@ impl Engine {
             name,
             timeout_ms,
             grade,
+            stays_open: branches.is_empty() && self.driver.store.is_shared(),
             idempotency_key,
             content_hash,
             begun_at: self.driver.clock.wall(),
@@ -90,7 +91,7 @@ impl Engine {
         Ok(FirstOrNew::First(Box::new(first)))
     }
 
-    /// Makes a new transaction live; a coordinator-driven one starts at once.
+    /// Makes a new transaction live; a coordinator-driven one starts at once, one that stays open goes on record.
     pub(super) fn admit(
         &self,
         gtid: Gtid,
@@ -107,10 +108,15 @@ impl Engine {
         let options = Options {
             coordinator_driven: !branches.is_empty(),
             grade: header.grade,
+            stays_open: header.stays_open,
             deadline: driver.clock.now().plus(Millis(header.timeout_ms.into())),
             park_after_attempts: driver.settings.park_after_attempts,
         };
-        let driven = options.coordinator_driven;
+        let first = match (options.coordinator_driven, options.stays_open) {
+            (true, _) => Some(Event::Execute),
+            (false, true) => Some(Event::Begin),
+            (false, false) => None,
+        };
         let kinds = branches.iter().map(|branch| branch.kind);
         let transaction = Transaction::with_branches(options, kinds);
         let branches = branches.into_iter().map(|branch| {
@@ -130,8 +136,8 @@ impl Engine {
         }
         count(&driver.counts.begun);
         driver.timers.set((options.deadline, live.gtid, TimerKey::Deadline));
-        if driven {
-            driver.step_or_log(&live, Event::Execute);
+        if let Some(event) = first {
+            driver.step_or_log(&live, event);
         }
         Ok(live)
     }

@@ -219,6 +219,7 @@ impl Driver {
 
     fn tell(&self, live: &Live, state: &mut LiveState, milestone: Milestone) {
         match milestone {
+            Milestone::Begun => state.begun = true,
             // Whoever waits looks at the branch itself.
             Milestone::Joined(_) => {}
             Milestone::Decided(decision) => {

@@ -33,6 +33,8 @@ pub(crate) struct LiveState {
     pub(crate) request_reason: String,
     /// The operator whose order is being carried out, and why.
     pub(crate) operator: (String, String),
+    /// That it has begun may be told.
+    pub(crate) begun: bool,
     /// What may be told. `None`: nothing yet.
     pub(crate) told: Option<Decision>,
     /// Since when its branches have been asked to end, by the monotonic clock.
@@ -73,6 +75,7 @@ impl Live {
             reason: String::new(),
             request_reason: String::new(),
             operator: Default::default(),
+            begun: !header.stays_open,
             told: None,
             ending_since: None,
             completed: false,
@@ -89,6 +92,7 @@ impl Live {
         let live = Live::new(gtid, header, transaction, branches);
         let mut state = live.lock();
         state.begun_with = begun_with;
+        state.begun = true;
         state.reason = reason;
         state.told = told;
         state.decided_at = decided_at;

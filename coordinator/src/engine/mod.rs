@@ -192,7 +192,8 @@ impl Engine {
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
         for one in stored {
-            let mut rebuilt = record::rebuild(&one, self.driver.settings.park_after_attempts)?;
+            let mut rebuilt =
+                record::rebuild(&one, self.driver.settings.park_after_attempts, self.driver.clock.now())?;
             for (spec, _) in &mut rebuilt.branches {
                 self.driver.registry.share_names(spec);
             }

@@ -66,7 +66,8 @@ pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record 
 }
 
 fn begun(context: &Context<'_>) -> store::Begun {
-    let Header { name, timeout_ms, grade, idempotency_key, content_hash, begun_at: _ } = context.header;
+    let Header { name, timeout_ms, grade, stays_open, idempotency_key, content_hash, begun_at: _ } =
+        context.header;
     let ids = (1u32..).map(BranchId).take(context.begun_with);
     store::Begun {
         name: name.clone(),
@@ -75,6 +76,7 @@ fn begun(context: &Context<'_>) -> store::Begun {
         idempotency_key: idempotency_key.clone(),
         content_hash: content_hash.clone().into(),
         branches: ids.filter_map(|id| branch(id, context)).collect(),
+        stays_open: *stays_open,
     }
 }
 
@@ -133,11 +135,15 @@ pub(crate) struct Rebuilt {
     pub(crate) ended_at: Option<UnixMillis>,
 }
 
-/// Rebuilds a transaction.
+/// Rebuilds a transaction, at this time of the engine's clock.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] when the records contradict each other or cannot be understood.
-pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Result<Rebuilt, StoreError> {
+pub(crate) fn rebuild(
+    stored: &Stored,
+    park_after_attempts: Option<u32>,
+    now: Millis,
+) -> Result<Rebuilt, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { gtid: stored.gtid, reason: reason.into() };
     let Some((begun_at, store::Record { kind: Some(RecordKind::Begun(begun)) })) = stored.records.first()
     else {
@@ -177,8 +183,10 @@ pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Resu
     let options = Options {
         coordinator_driven: begun_with > 0,
         grade,
-        // What was undecided at the crash is rolled back at once: nobody will ask for the deadline.
-        deadline: Millis(0),
+        stays_open: begun.stays_open,
+        // What stays open has all of its time again: the clock that it began by may have been another machine's. All else
+        // that is undecided is rolled back at once.
+        deadline: now.plus(Millis(begun.timeout_ms.into())),
         park_after_attempts,
     };
     let kinds: Vec<Kind> = branches[..begun_with].iter().map(|(spec, _)| spec.kind).collect();
@@ -188,6 +196,7 @@ pub(crate) fn rebuild(stored: &Stored, park_after_attempts: Option<u32>) -> Resu
         name: begun.name.clone(),
         timeout_ms: begun.timeout_ms,
         grade,
+        stays_open: begun.stays_open,
         idempotency_key: begun.idempotency_key.clone(),
         content_hash: begun.content_hash.to_vec(),
         begun_at: *begun_at,
@@ -323,7 +332,8 @@ fn describe(kind: &RecordKind) -> (&'static str, String) {
 /// As [`rebuild`].
 pub(crate) fn snapshot(stored: &Stored) -> Result<Snapshot, StoreError> {
     // Nothing is retried any more, so nothing is parked for having been retried too often.
-    let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } = rebuild(stored, None)?;
+    let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } =
+        rebuild(stored, None, Millis(0))?;
     let branches = transaction.branches().zip(branches).map(|((id, branch), (spec, _))| BranchSnapshot {
         id,
         spec,

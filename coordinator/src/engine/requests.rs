@@ -79,16 +79,22 @@ impl Engine {
     pub async fn begin(&self, request: BeginRequest) -> Result<Admitted<Gtid>, EngineError> {
         let header = self.header(request, Grade::EarlyVote, &[])?;
         let _held = self.driver.registry.hold_key(&header.idempotency_key).await;
-        match self.first_or_new(&header).await? {
-            FirstOrNew::First(first) => {
-                Ok(Admitted { id: first.gtid, remaining_ms: self.remaining_ms(first.gtid) })
-            }
+        let (live, remaining_ms) = match self.first_or_new(&header).await? {
+            FirstOrNew::First(first) => match self.driver.registry.get(first.gtid) {
+                Some(live) => (Arc::clone(&live), self.remaining(live.deadline())),
+                None => return Ok(Admitted { id: first.gtid, remaining_ms: 0 }),
+            },
             FirstOrNew::New(gtid) => {
-                let remaining_ms = header.timeout_ms;
-                self.admit(gtid, header, Vec::new())?;
-                Ok(Admitted { id: gtid, remaining_ms })
+                let timeout_ms = header.timeout_ms;
+                (self.admit(gtid, header, Vec::new())?, timeout_ms)
             }
+        };
+        tokio::select! {
+            biased;
+            () = live.when(|state| state.begun.then_some(())) => {}
+            error = self.store_failed() => return Err(EngineError::Store(error)),
         }
+        Ok(Admitted { id: live.gtid, remaining_ms })
     }
 
     /// Runs a whole transaction. It goes on if the caller stops waiting.
@@ -292,10 +298,6 @@ impl Engine {
 
     fn remaining(&self, deadline: Millis) -> u32 {
         u32::try_from(self.driver.until(deadline).as_millis()).unwrap_or(u32::MAX)
-    }
-
-    fn remaining_ms(&self, gtid: Gtid) -> u32 {
-        self.driver.registry.get(gtid).map_or(0, |live| self.remaining(live.deadline()))
     }
 }
 

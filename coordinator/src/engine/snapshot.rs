@@ -19,6 +19,8 @@ pub struct Header {
     pub timeout_ms: u32,
     /// How phase one is done.
     pub grade: Grade,
+    /// It outlives its coordinator while it is open.
+    pub stays_open: bool,
     /// Empty: none.
     pub idempotency_key: String,
     /// SHA-256 of the request; empty without a key.

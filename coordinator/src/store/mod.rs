@@ -180,6 +180,11 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async move { Ok(found.await?.filter(|found| Some(*found) != gone).unwrap_or(gtid)) })
     }
 
+    /// Whether other coordinators go on with what this one leaves behind.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// What is known of an epoch.
     fn reign(&self, epoch: Epoch) -> BoxFuture<'static, Result<Reign, StoreError>> {
         let reign = Reign { owner: Owner::Us, is_over: epoch < self.epoch() };

@@ -17,6 +17,7 @@
 //! | I7 | `unbooked` | a balance is not what the journal says, or an account has gone |
 //! | I7 | `stock` | goods are below zero, not what the journal says, or gone; or the SDK's own audit complains |
 //! | I8 | `unended`, `parked`, `refused` | the coordinator has transactions, or branches, that have not ended well |
+//! | I8 | `orphaned` | the store that coordinators share has transactions that have not ended |
 //! | I8 | `silent` | a process has ended by itself |
 //! | I8 | `late` | not everything had ended in [`DRAIN_MAX`](crate::run::DRAIN_MAX) |
 //! | I8 | `in-doubt`, `open-branch` | a database has prepared XA branches, or TCC branches without an end |
@@ -49,6 +50,9 @@ pub struct Status {
     pub live: u64,
     /// Transactions that wait for an operator.
     pub parked: u64,
+    /// Transactions that have not ended in the store that coordinators share, whether or not one of them knows.
+    #[serde(default)]
+    pub orphaned: u64,
     /// Branches that ended against the decision.
     pub heuristic: u64,
     /// Branches that refused phase two.

@@ -104,6 +104,8 @@ pub(super) fn resolution(end: &End) -> Judge {
     let status = &end.status;
     let unended = || format!("{} transactions have not ended: {}", status.live, status.unended.join(", "));
     judge.look("unended", (status.live > 0).then(unended));
+    let orphaned = || format!("the shared store has {} transactions that have not ended", status.orphaned);
+    judge.look("orphaned", (status.orphaned > 0).then(orphaned));
     judge.look(
         "parked",
         (status.parked > 0).then(|| format!("{} transactions wait for an operator", status.parked)),

@@ -27,6 +27,6 @@ pub(crate) fn text() -> String {
 fn describe<T: ValueEnum>(text: &mut String, all: &[T]) {
     for one in all.iter().filter_map(ValueEnum::to_possible_value) {
         let help = one.get_help().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(text, "  {:<11} {help}", one.get_name());
+        let _ = writeln!(text, "  {:<22} {help}", one.get_name());
     }
 }

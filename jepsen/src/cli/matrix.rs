@@ -38,7 +38,7 @@ pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
     for workload in workloads {
         for nemesis in &nemeses {
             let Ok(options) = args.common.options(workload, nemesis) else {
-                println!("{:<7} {:<11} not applicable", workload.name(), nemesis.name());
+                println!("{:<7} {:<22} not applicable", workload.name(), nemesis.name());
                 continue;
             };
             let directory = args.output.join(
@@ -46,7 +46,7 @@ pub(crate) async fn matrix(args: MatrixArgs) -> Result<ExitCode> {
             );
             let findings = make(&options, nemesis.name(), &directory).await?;
             let verdict = findings.verdict();
-            println!("{:<7} {:<11} {verdict:<8} {}", workload.name(), nemesis.name(), directory.display());
+            println!("{:<7} {:<22} {verdict:<8} {}", workload.name(), nemesis.name(), directory.display());
             if verdict != Verdict::Valid {
                 print!("{}", super::check::told(&findings));
             }

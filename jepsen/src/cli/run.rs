@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use concord_sandbox::Flavor;
 use indicatif::{ProgressBar, ProgressStyle};
 use jepsen::check::Findings;
-use jepsen::cluster::namespace;
+use jepsen::cluster::{StoreKind, namespace};
 use jepsen::nemesis::Kind;
 use jepsen::report::{self, Report};
 use jepsen::run::{Options, Outcome};
@@ -23,7 +23,8 @@ pub(crate) struct RunArgs {
     /// What clients do
     #[arg(long, value_enum)]
     workload: Workload,
-    /// What goes wrong: kinds of faults with commas between them, "all" or "none"
+    /// What goes wrong: kinds of faults with commas between them, "all", "cluster" (all that are about coordinators that
+    /// share a store) or "none"
     #[arg(long, default_value = "all")]
     nemesis: Nemesis,
     #[command(flatten)]
@@ -52,6 +53,13 @@ pub(crate) struct Common {
     /// Database servers, each with a participant
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
     databases: u8,
+    /// Coordinators: several share a store
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    coordinators: u8,
+    /// Where coordinators keep their state, in a database server of its own; with one coordinator, in files if nobody
+    /// says
+    #[arg(long, value_enum)]
+    store: Option<StoreKind>,
     /// Seconds from one fault to the next, on average
     #[arg(long, default_value_t = 4.0, value_parser = positive)]
     interval: f64,
@@ -81,6 +89,7 @@ enum Network {
 pub(crate) struct Nemesis {
     name: String,
     kinds: Vec<Kind>,
+    /// Not each was asked for by its name: what cannot be is left out.
     is_all: bool,
 }
 
@@ -97,6 +106,7 @@ impl std::str::FromStr for Nemesis {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kinds, is_all) = match text {
             "all" => (Kind::ALL.to_vec(), true),
+            "cluster" => (Kind::CLUSTER.to_vec(), false),
             "none" => (Vec::new(), false),
             _ => (text.split(',').map(kind).collect::<Result<_, _>>()?, false),
         };
@@ -107,7 +117,7 @@ impl std::str::FromStr for Nemesis {
 fn kind(text: &str) -> Result<Kind, String> {
     Kind::from_str(text, false).map_err(|_| {
         let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-        format!("there is no nemesis {text:?}; there are {}, all and none", names.join(", "))
+        format!("there is no nemesis {text:?}; there are {}, all, cluster and none", names.join(", "))
     })
 }
 
@@ -133,7 +143,7 @@ impl Common {
             return Ok(());
         }
         match namespace::obstacle() {
-            None => namespace::enter(self.db),
+            None => namespace::enter(self.db, self.store),
             Some(obstacle) if self.network == Network::Namespace => {
                 bail!("no network namespace can be had: {obstacle}")
             }
@@ -144,6 +154,17 @@ impl Common {
     /// The options of a run.
     pub(crate) fn options(&self, workload: Workload, nemesis: &Nemesis) -> Result<Options> {
         let mut kinds = nemesis.kinds.clone();
+        let shared = self.store.is_some();
+        ensure!(shared || self.coordinators == 1, "several coordinators share a store: --store says which");
+        if let Some(kind) = kinds.iter().find(|kind| !kind.is_for(shared)) {
+            ensure!(
+                nemesis.is_all,
+                "the nemesis {} is for coordinators {} a store that they share",
+                kind.name(),
+                if shared { "without" } else { "with" },
+            );
+            kinds.retain(|kind| kind.is_for(shared));
+        }
         if workload.needs_participants() && kinds.contains(&Kind::Bury) {
             ensure!(
                 nemesis.is_all,
@@ -157,6 +178,8 @@ impl Common {
             nemeses: kinds,
             flavor: self.db,
             databases: usize::from(self.databases),
+            coordinators: usize::from(self.coordinators),
+            store: self.store,
             time: Duration::from_secs(self.time),
             concurrency: self.concurrency,
             rate: self.rate,
@@ -190,11 +213,16 @@ pub(crate) async fn make(options: &Options, nemesis: &str, directory: &Path) -> 
     // The processes work elsewhere.
     let outcome = jepsen::run::run(options, &std::path::absolute(directory)?, &show).await;
     bar.finish_and_clear();
-    let Outcome { history, findings } = outcome?;
+    let Outcome { history, findings, take_overs } = outcome?;
+    let mut parameters = parameters(options, nemesis);
+    if let Some(store) = options.store {
+        let coordinators = format!("{} on {store}, {take_overs} take-overs", options.coordinators);
+        parameters.push(("coordinators".to_owned(), coordinators));
+    }
     let report = Report {
         history: &history,
         title: format!("{}, nemesis {nemesis}, {}", options.workload.name(), options.flavor),
-        parameters: parameters(options, nemesis),
+        parameters,
         command: command(options, nemesis),
         verdict: findings.verdict(),
         claims: findings.claims.clone(),
@@ -235,9 +263,12 @@ fn parameters(options: &Options, nemesis: &str) -> Vec<(String, String)> {
 
 /// The command that makes the same run again.
 fn command(options: &Options, nemesis: &str) -> String {
+    let sharing =
+        options.store.map(|store| format!(" --coordinators {} --store {store}", options.coordinators));
+    let sharing = sharing.unwrap_or_default();
     format!(
         "cargo run --release -p jepsen -- run --workload {} --nemesis {} --db {} --time {} --concurrency {} --rate {} \
-         --databases {} --interval {} --seed {}",
+         --databases {}{sharing} --interval {} --seed {}",
         options.workload.name(),
         nemesis,
         options.flavor.to_string().to_lowercase(),

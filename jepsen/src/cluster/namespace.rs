@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use concord_sandbox::{Environment, Flavor, locate};
 
+use super::StoreKind;
+
 /// Set in a process that is inside.
 const INSIDE: &str = "JEPSEN_NAMESPACE";
 /// What is needed to make one and to cut links in it.
@@ -41,12 +43,13 @@ pub fn obstacle() -> Option<String> {
 }
 
 /// Goes on in a namespace of its own, as this program with the same arguments; returns only on failure. Nothing can be
-/// fetched from inside: the database server is fetched before.
+/// fetched from inside: the database servers are fetched before.
 ///
 /// # Errors
 /// When the server cannot be had, or the system refuses.
-pub fn enter(flavor: Flavor) -> Result<()> {
+pub fn enter(flavor: Flavor, store: Option<StoreKind>) -> Result<()> {
     locate(&Environment::from_process(), flavor)?;
+    store.map_or(Ok(()), StoreKind::fetch)?;
     let program = std::env::current_exe().context("find this program's own file")?;
     let mut again = Command::new("unshare");
     again.args(["--net", "--", "sh", "-c", ENTER]).arg(program).args(std::env::args_os().skip(1));

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use concord_sandbox::{Server, Service};
 use tokio::sync::MutexGuard;
 use tokio::time::sleep;
 
-use super::{Kind, Scribe};
+use super::Scribe;
 use crate::cluster::network::{Condition, Direction, End, Link, Node};
-use crate::cluster::{Cluster, START_MAX, start_persistently};
+use crate::cluster::{Cluster, START_MAX, StoreServer, start_persistently};
 use crate::node::participant::DoorFaults;
 
 /// What is left of the coordinator's disk, in bytes.
@@ -21,25 +21,25 @@ const FLAP_EVERY: Duration = Duration::from_millis(300);
 /// A fault and its target.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// See [`Kind::Kill`].
+    /// See [`Kind::Kill`](super::Kind::Kill).
     Kill(Node),
-    /// See [`Kind::Pause`].
+    /// See [`Kind::Pause`](super::Kind::Pause).
     Pause(Node),
-    /// See [`Kind::Partition`].
+    /// See [`Kind::Partition`](super::Kind::Partition).
     Partition(Side, Cut),
-    /// See [`Kind::Slow`]; by so many milliseconds, and up to as many more.
+    /// See [`Kind::Slow`](super::Kind::Slow); by so many milliseconds, and up to as many more.
     Slow(Side, u64),
-    /// See [`Kind::DropReply`]; so many of a hundred.
+    /// See [`Kind::DropReply`](super::Kind::DropReply); so many of a hundred.
     DropReplies(u8),
-    /// See [`Kind::Duplicate`]; so many of a hundred.
+    /// See [`Kind::Duplicate`](super::Kind::Duplicate); so many of a hundred.
     Duplicates(u8),
-    /// See [`Kind::Restart`].
-    Restart(usize),
-    /// See [`Kind::Clock`]; by so many milliseconds.
-    Clock(i64),
-    /// See [`Kind::DiskFull`].
+    /// See [`Kind::Restart`](super::Kind::Restart).
+    Restart(Node),
+    /// See [`Kind::Clock`](super::Kind::Clock); that of this coordinator, by so many milliseconds.
+    Clock(usize, i64),
+    /// See [`Kind::DiskFull`](super::Kind::DiskFull).
     DiskFull,
-    /// See [`Kind::Bury`].
+    /// See [`Kind::Bury`](super::Kind::Bury).
     Bury(usize),
 }
 
@@ -50,6 +50,10 @@ pub enum Side {
     Node(Node),
     /// On one link: a number to choose it by.
     Link(usize),
+    /// Between this coordinator and the store.
+    Store(usize),
+    /// Between this coordinator and all participants.
+    Participants(usize),
 }
 
 /// How a connection is cut.
@@ -66,30 +70,15 @@ pub enum Cut {
 }
 
 impl Fault {
-    /// Which kind it is of.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Fault::Kill(_) => Kind::Kill,
-            Fault::Pause(_) => Kind::Pause,
-            Fault::Partition(..) => Kind::Partition,
-            Fault::Slow(..) => Kind::Slow,
-            Fault::DropReplies(_) => Kind::DropReply,
-            Fault::Duplicates(_) => Kind::Duplicate,
-            Fault::Restart(_) => Kind::Restart,
-            Fault::Clock(_) => Kind::Clock,
-            Fault::DiskFull => Kind::DiskFull,
-            Fault::Bury(_) => Kind::Bury,
-        }
-    }
-
     /// Whom it hits, for people.
     pub(super) fn target(&self, cluster: &Cluster) -> String {
         match self {
             Fault::Kill(node) | Fault::Pause(node) => node.to_string(),
             Fault::Partition(side, _) | Fault::Slow(side, _) => side.describe(cluster),
             Fault::DropReplies(_) | Fault::Duplicates(_) => "participants".to_owned(),
-            Fault::Restart(number) => Node::Database(*number).to_string(),
-            Fault::Clock(_) | Fault::DiskFull => Node::Coordinator.to_string(),
+            Fault::Restart(node) => node.to_string(),
+            Fault::Clock(number, _) => Node::Coordinator(*number).to_string(),
+            Fault::DiskFull => Node::Coordinator(0).to_string(),
             Fault::Bury(number) => Node::Participant(*number).to_string(),
         }
     }
@@ -113,7 +102,7 @@ impl Fault {
             Fault::DropReplies(share) => format!("{share} % of answers lost"),
             Fault::Duplicates(share) => format!("{share} % of calls done twice"),
             Fault::Restart(_) => "stopped and started".to_owned(),
-            Fault::Clock(ms) => format!("{:+} s", ms / 1_000),
+            Fault::Clock(_, ms) => format!("{:+} s", ms / 1_000),
             Fault::DiskFull => "no file may grow".to_owned(),
             Fault::Bury(_) => "kill -9, for good".to_owned(),
         }
@@ -127,13 +116,16 @@ impl Fault {
         lasts: Duration,
         scribe: &Scribe<'_>,
     ) -> Result<()> {
+        if self.may_fail_store(cluster) {
+            cluster.store_may_fail();
+        }
         match self {
             Fault::Kill(node) => {
                 let mut victim = Victim::of(cluster, *node).await?;
                 if victim.is_buried() {
                     return Ok(());
                 }
-                victim.kill9()?;
+                victim.kill9(cluster)?;
                 scribe.start();
                 sleep(lasts).await;
                 victim.start(lasts + START_MAX).await?;
@@ -182,26 +174,23 @@ impl Fault {
                 sleep(lasts).await;
                 set_doors(cluster, DoorFaults::default()).await?;
             }
-            Fault::Restart(number) => {
-                let server = cluster.database(*number).lock().await;
+            Fault::Restart(node) => {
+                let mut victim = Victim::of(cluster, *node).await?;
                 scribe.start();
-                server.stop().await?;
+                victim.stop().await?;
                 sleep(lasts).await;
-                server.restart().await?;
+                victim.start(START_MAX).await?;
             }
-            Fault::Clock(ms) => {
-                let mut process = cluster.process(Node::Coordinator).await?;
-                process.tell(&format!("clock {ms}"))?;
+            Fault::Clock(number, ms) => {
+                set_clock(cluster, *number, *ms).await?;
                 scribe.start();
                 // Whoever kills it meanwhile gives it a clock that is right again.
-                drop(process);
                 sleep(lasts).await;
-                cluster.process(Node::Coordinator).await?.tell("clock 0")?;
+                set_clock(cluster, *number, 0).await?;
             }
             Fault::DiskFull => {
-                let mut process = cluster.process(Node::Coordinator).await?;
+                let mut process = cluster.process(Node::Coordinator(0)).await?;
                 process.limit_file_size(Some(DISK_LEFT))?;
-                cluster.disk_is_full();
                 scribe.start();
                 sleep(lasts).await;
                 match process.exited()? {
@@ -219,6 +208,20 @@ impl Fault {
         scribe.stop();
         Ok(())
     }
+
+    /// Whether a coordinator may stop because of it: its store does not do what it should, or its lease may run out.
+    fn may_fail_store(&self, cluster: &Cluster) -> bool {
+        match self {
+            Fault::DiskFull => true,
+            Fault::Kill(node) | Fault::Restart(node) => *node == Node::Store,
+            Fault::Pause(node) => matches!(node, Node::Store | Node::Coordinator(_)),
+            Fault::Partition(side, _) | Fault::Slow(side, _) => {
+                side.links(cluster).iter().any(|link| link.to() == Node::Store)
+            }
+            Fault::DropReplies(_) => cluster.store().is_some(),
+            Fault::Duplicates(_) | Fault::Clock(..) | Fault::Bury(_) => false,
+        }
+    }
 }
 
 impl Side {
@@ -227,6 +230,10 @@ impl Side {
         match self {
             Side::Node(node) => network.of(node),
             Side::Link(number) => vec![Arc::clone(&network.links()[number % network.links().len()])],
+            Side::Store(number) => network.between(Node::Coordinator(number), |node| node == Node::Store),
+            Side::Participants(number) => {
+                network.between(Node::Coordinator(number), |node| matches!(node, Node::Participant(_)))
+            }
         }
     }
 
@@ -238,6 +245,8 @@ impl Side {
                     self.links(cluster).into_iter().map(|link| format!("{} to {}", link.from(), link.to()));
                 between.collect::<Vec<_>>().join(", ")
             }
+            Side::Store(number) => format!("{} and the store", Node::Coordinator(number)),
+            Side::Participants(number) => format!("{} and participants", Node::Coordinator(number)),
         }
     }
 }
@@ -272,49 +281,67 @@ impl Cut {
 
 /// A process that is in this fault's hands, and in no other's.
 enum Victim<'a> {
-    Process(MutexGuard<'a, Service>),
+    Process(Node, MutexGuard<'a, Service>),
     Server(MutexGuard<'a, Server>),
+    Store(MutexGuard<'a, StoreServer>),
 }
 
 impl Victim<'_> {
     /// Waits until no other fault has it.
     async fn of(cluster: &Cluster, node: Node) -> Result<Victim<'_>> {
-        if let Node::Database(number) = node {
-            return Ok(Victim::Server(cluster.database(number).lock().await));
-        }
-        cluster.process(node).await.map(Victim::Process)
+        Ok(match node {
+            Node::Database(number) => Victim::Server(cluster.database(number).lock().await),
+            Node::Store => Victim::Store(cluster.store().context("no store is shared")?.lock().await),
+            _ => Victim::Process(node, cluster.process(node).await?),
+        })
     }
 
     /// Whether it is dead for good: every other fault leaves its victim running.
     fn is_buried(&self) -> bool {
-        matches!(self, Victim::Process(process) if process.pid() == 0)
+        matches!(self, Victim::Process(_, process) if process.pid() == 0)
     }
 
-    fn kill9(&mut self) -> Result<()> {
+    fn kill9(&mut self, cluster: &Cluster) -> Result<()> {
         match self {
-            Victim::Process(process) => Ok(process.kill9()?),
+            Victim::Process(node, process) => match cluster.has_given_up(*node, process)? {
+                // It has been faster.
+                true => Ok(()),
+                false => Ok(process.kill9()?),
+            },
             Victim::Server(server) => Ok(server.kill9()?),
+            Victim::Store(server) => server.kill9(),
+        }
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        match self {
+            Victim::Process(_, process) => Ok(process.kill9()?),
+            Victim::Server(server) => Ok(server.stop().await?),
+            Victim::Store(server) => server.stop().await,
         }
     }
 
     async fn start(&mut self, patience: Duration) -> Result<()> {
         match self {
-            Victim::Process(process) => start_persistently(process, patience).await,
+            Victim::Process(_, process) => start_persistently(process, patience).await,
             Victim::Server(server) => Ok(server.restart().await?),
+            Victim::Store(server) => server.restart().await,
         }
     }
 
     fn pause(&mut self) -> Result<()> {
         match self {
-            Victim::Process(process) => Ok(process.pause()?),
+            Victim::Process(_, process) => Ok(process.pause()?),
             Victim::Server(server) => Ok(server.pause()?),
+            Victim::Store(server) => server.pause(),
         }
     }
 
     fn resume(&mut self) -> Result<()> {
         match self {
-            Victim::Process(process) => Ok(process.resume()?),
+            Victim::Process(_, process) => Ok(process.resume()?),
             Victim::Server(server) => Ok(server.resume()?),
+            Victim::Store(server) => server.resume(),
         }
     }
 }
@@ -336,6 +363,17 @@ fn spoil(links: &[Arc<Link>], id: u64, condition: Condition) {
 fn mend(links: &[Arc<Link>], id: u64) {
     for link in links {
         link.mend(id);
+    }
+}
+
+/// Sets how far off a coordinator's clock is.
+async fn set_clock(cluster: &Cluster, number: usize, ms: i64) -> Result<()> {
+    let node = Node::Coordinator(number);
+    let mut process = cluster.process(node).await?;
+    match process.tell(&format!("clock {ms}")) {
+        // It has been faster, and its next life has a clock that is right.
+        Err(_) if cluster.has_given_up(node, &mut process)? => Ok(()),
+        told => Ok(told?),
     }
 }
 

@@ -20,9 +20,9 @@ pub use schedule::{Planned, Settings, plan};
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
-    /// kill -9 of the coordinator, a participant or a database server; it is started again after a while
+    /// kill -9 of a coordinator, a participant or a database server; it is started again after a while
     Kill,
-    /// SIGSTOP of the coordinator, a participant or a database server, and SIGCONT after a while
+    /// SIGSTOP of a coordinator, a participant or a database server, and SIGCONT after a while
     Pause,
     /// A node, or one connection, is cut off: wholly, in one direction, or with one end still believing in it
     Partition,
@@ -34,17 +34,27 @@ pub enum Kind {
     Duplicate,
     /// A database server is stopped and started, as for an upgrade
     Restart,
-    /// The coordinator's wall clock jumps, in either direction, by up to an hour
+    /// A coordinator's wall clock jumps, in either direction, by up to an hour
     Clock,
     /// No file of the coordinator's can grow any more; it stops, and is started when there is room again
     DiskFull,
     /// A participant dies and never comes back: only the coordinator's sweeper can end its branches
     Bury,
+    /// kill -9 of a coordinator among others, which is started again before its lease has run out or after
+    KillCoordinator,
+    /// SIGSTOP of a coordinator among others for longer than its lease
+    PauseCoordinator,
+    /// A coordinator is cut off from the store that it shares
+    PartitionStore,
+    /// A coordinator among others is cut off from all participants
+    PartitionParticipants,
+    /// kill -9 of the store that coordinators share; it is started again after a while
+    KillStore,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Partition,
@@ -55,7 +65,35 @@ impl Kind {
         Kind::Clock,
         Kind::DiskFull,
         Kind::Bury,
+        Kind::KillCoordinator,
+        Kind::PauseCoordinator,
+        Kind::PartitionStore,
+        Kind::PartitionParticipants,
+        Kind::KillStore,
     ];
+
+    /// Those that take a shared store, and coordinators that share it.
+    pub const CLUSTER: [Kind; 5] = [
+        Kind::KillCoordinator,
+        Kind::PauseCoordinator,
+        Kind::PartitionStore,
+        Kind::PartitionParticipants,
+        Kind::KillStore,
+    ];
+
+    /// Whether it ends a coordinator for longer than its lease, sooner or later.
+    pub(crate) fn ends_coordinators(self) -> bool {
+        matches!(self, Kind::KillCoordinator | Kind::PauseCoordinator)
+    }
+
+    /// Whether it can be where coordinators share a store, or where they do not.
+    pub fn is_for(self, shared: bool) -> bool {
+        match self {
+            // A coordinator that shares a store has no files of its own.
+            Kind::DiskFull => !shared,
+            _ => shared || !Kind::CLUSTER.contains(&self),
+        }
+    }
 
     /// Its name on the command line and in histories.
     pub fn name(self) -> &'static str {
@@ -70,6 +108,11 @@ impl Kind {
             Kind::Clock => "clock",
             Kind::DiskFull => "disk-full",
             Kind::Bury => "bury",
+            Kind::KillCoordinator => "kill-coordinator",
+            Kind::PauseCoordinator => "pause-coordinator",
+            Kind::PartitionStore => "partition-store",
+            Kind::PartitionParticipants => "partition-participants",
+            Kind::KillStore => "kill-store",
         }
     }
 }
@@ -116,9 +159,9 @@ pub async fn unleash(cluster: &Cluster, recorder: &Recorder, plan: Vec<Planned>)
     let started = Instant::now();
     let faults = (0u64..).zip(plan).map(|(id, planned)| async move {
         tokio::time::sleep_until(started + planned.at).await;
-        let Planned { fault, lasts, .. } = planned;
+        let Planned { kind, fault, lasts, .. } = planned;
         let (target, detail) = (fault.target(cluster), fault.detail());
-        let scribe = Scribe { recorder, name: fault.kind().name(), noted: Noted { id, target, detail } };
+        let scribe = Scribe { recorder, name: kind.name(), noted: Noted { id, target, detail } };
         let made = fault.make(cluster, id, lasts, &scribe).await;
         made.with_context(|| format!("the fault {} on {}", scribe.name, scribe.noted.target))
     });

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use concord_protocol::{Decision, Event, Kind, Millis, Timer};
+use concord_protocol::{Decision, Event, Kind, Millis, Record, Timer};
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Mode};
 use crate::message::{Index, Message, branch_id, index_of};
 use crate::mutant::Mutant;
 use crate::participant::Choice;
@@ -72,7 +72,9 @@ fn log_and_timers(world: &World, actions: &mut Vec<Action>) {
 }
 
 fn requests(world: &World, rules: &Configuration, actions: &mut Vec<Action>) {
-    if usize::from(world.registered) < rules.kinds.len() {
+    // Nobody has heard of it before its beginning is told.
+    let is_told = rules.mode != Mode::StaysOpen || world.log.is_durable(|record| *record == Record::Begun);
+    if usize::from(world.registered) < rules.kinds.len() && is_told {
         actions.push(Action::Register);
     }
     let Some(transaction) = &world.transaction else { return };

@@ -12,6 +12,8 @@ use crate::mutant::Mutant;
 pub enum Mode {
     /// `Begin`, branches that join, `Commit` or `Rollback`.
     Initiator,
+    /// The same, on a shared store: while open it outlives its coordinator.
+    StaysOpen,
     /// `Execute`; work and vote in one call.
     EarlyVote,
     /// `Execute`; all branches work before any votes.
@@ -22,6 +24,7 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Mode::Initiator => "initiator",
+            Mode::StaysOpen => "stays open",
             Mode::EarlyVote => "early vote",
             Mode::Strict => "strict",
         })
@@ -112,6 +115,7 @@ impl Configuration {
     pub(crate) fn options(&self) -> Options {
         Options {
             coordinator_driven: self.is_driven(),
+            stays_open: self.mode == Mode::StaysOpen,
             grade: if self.mode == Mode::Strict { Grade::Strict } else { Grade::EarlyVote },
             deadline: DEADLINE,
             park_after_attempts: self.park_after_attempts,
@@ -119,7 +123,7 @@ impl Configuration {
     }
 
     pub(crate) fn is_driven(&self) -> bool {
-        self.mode != Mode::Initiator
+        !matches!(self.mode, Mode::Initiator | Mode::StaysOpen)
     }
 
     /// The kinds in short: `XA XA TCC`.

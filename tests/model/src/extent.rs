@@ -2,7 +2,7 @@
 
 use concord_protocol::Kind::{self, Tcc, Xa};
 
-use crate::configuration::Mode::{self, EarlyVote, Initiator, Strict};
+use crate::configuration::Mode::{self, EarlyVote, Initiator, StaysOpen, Strict};
 use crate::configuration::{Configuration, Faults};
 
 /// How much is explored.
@@ -34,7 +34,7 @@ const ACCIDENTS: Faults = Faults { refusals: 0, sweeps: 0, orders: 0, ..EVERYTHI
 
 /// A transaction of one branch. XA commits it in one phase.
 fn alone() -> Vec<Configuration> {
-    each(&[&[Xa], &[Tcc]], &[EarlyVote, Initiator], EVERYTHING)
+    each(&[&[Xa], &[Tcc]], &[EarlyVote, Initiator, StaysOpen], EVERYTHING)
 }
 
 fn small() -> Vec<Configuration> {
@@ -46,6 +46,7 @@ fn small() -> Vec<Configuration> {
         each(&[&[Xa, Xa]], &[EarlyVote], reader),
         each(&[&[Xa, Xa]], &[Strict], Faults { crashes: 1, lost: 1, ..none }),
         each(&[&[Tcc, Tcc]], &[Initiator], Faults { crashes: 1, ..none }),
+        each(&[&[Xa, Tcc]], &[StaysOpen], Faults { crashes: 1, ..none }),
     ]
     .concat()
 }
@@ -61,6 +62,7 @@ fn pairs() -> Vec<Configuration> {
         each(&PAIRS, &[EarlyVote], EVERYTHING),
         each(&PAIRS[..2], &[Strict], Faults { orders: 0, ..EVERYTHING }),
         each(&PAIRS, &[Initiator], Faults { orders: 0, ..EVERYTHING }),
+        each(&PAIRS, &[StaysOpen], Faults { orders: 0, sweeps: 0, duplicated: 0, ..EVERYTHING }),
         parking,
     ]
     .concat()
@@ -87,6 +89,7 @@ fn long() -> Vec<Configuration> {
         each(&PAIRS, &[EarlyVote], Faults { crashes: 2, ..EVERYTHING }),
         each(&PAIRS[..2], &[Strict], EVERYTHING),
         each(&PAIRS, &[Initiator], EVERYTHING),
+        each(&PAIRS, &[StaysOpen], Faults { crashes: 2, ..EVERYTHING }),
     ]
     .concat()
 }

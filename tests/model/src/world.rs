@@ -7,7 +7,7 @@ use concord_protocol::{
 
 use crate::action::Action;
 use crate::claim::Claim;
-use crate::configuration::{Configuration, DEADLINE, Faults};
+use crate::configuration::{Configuration, DEADLINE, Faults, Mode};
 use crate::log::Log;
 use crate::message::{Index, Message, branch_id, index_of};
 use crate::mutant::Mutant;
@@ -60,8 +60,10 @@ impl World {
             broken: None,
             transcript: None,
         };
-        if driven {
-            world.step(Event::Execute, rules);
+        match rules.mode {
+            Mode::Initiator => {}
+            Mode::StaysOpen => world.step(Event::Begin, rules),
+            Mode::EarlyVote | Mode::Strict => world.step(Event::Execute, rules),
         }
         world
     }
@@ -233,6 +235,7 @@ impl World {
             Effect::SetTimer(Timer::Retry { .. }) if rules.mutant == Some(Mutant::ForgetsTimers) => {}
             Effect::SetTimer(timer) if self.timers.contains(&timer) => {}
             Effect::SetTimer(timer) => self.timers.push(timer),
+            Effect::Tell(Milestone::Begun) => {}
             Effect::Tell(Milestone::Joined(branch)) => {
                 let index = index_of(branch);
                 self.check_enlisted(branch, rules);
@@ -293,7 +296,8 @@ impl World {
             Record::Registered { branch, .. } => *branch == id,
             _ => false,
         });
-        if self.participant(index_of(id)).kind == Kind::Tcc && !enlisted {
+        let must_be = self.participant(index_of(id)).kind == Kind::Tcc || rules.mode == Mode::StaysOpen;
+        if must_be && !enlisted {
             self.fail_claim(Claim::BranchFirst);
         }
     }
@@ -389,6 +393,10 @@ impl World {
             Err(_) => self.fail_claim(Claim::OwnLog),
             Ok(transaction) => {
                 let decision = transaction.decision();
+                if rules.mode == Mode::StaysOpen {
+                    // Those who have no answer ask again to join.
+                    self.registered = u8::try_from(transaction.branches().len()).unwrap_or(u8::MAX);
+                }
                 self.transaction = Some(transaction);
                 if let Some(decision) = decision.filter(|_| !self.nobody_wrote()) {
                     self.tell(decision);

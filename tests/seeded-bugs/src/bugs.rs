@@ -45,6 +45,16 @@ pub const BUGS: &[Bug] = &[
     bug("a-vote-is-missing", Home::Protocol, "the last vote is not waited for"),
     bug("no-is-yes", Home::Protocol, "a vote of no counts as a yes"),
     bug("commit-after-abort", Home::Protocol, "a commit asked for after the rollback commits"),
+    bug(
+        "open-rollback-not-forced",
+        Home::Protocol,
+        "a rollback is told before it is on disk, of a transaction that another coordinator may leave open",
+    ),
+    bug(
+        "open-branch-not-forced",
+        Home::Protocol,
+        "a branch has joined before it is on disk, in a transaction that another coordinator may leave open",
+    ),
     bug("deadline-beats-decision", Home::Protocol, "the deadline rolls a decided commit back"),
     bug(
         "rollback-in-the-logs-hands",

@@ -90,6 +90,8 @@ pub struct CoordinatorPlan {
     pub safety_ms: u64,
     /// How long ended transactions are kept.
     pub retention_ms: u64,
+    /// Whether what initiators drive stays open when it restarts, as on a shared store.
+    pub is_shared: bool,
 }
 
 /// How participants are set.
@@ -377,6 +379,7 @@ fn coordinator(dice: Dice) -> CoordinatorPlan {
         sweep_ms: roll.between(1_000..=10_000),
         safety_ms: roll.between(1_000..=10_000),
         retention_ms: 3_600_000,
+        is_shared: roll.chance(0.5),
     }
 }
 

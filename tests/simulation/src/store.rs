@@ -36,6 +36,7 @@ pub(crate) struct SimulatedStore {
     state: Mutex<State>,
     arrived: Notify,
     expected: AtomicUsize,
+    is_shared: bool,
 }
 
 #[derive(Default)]
@@ -63,6 +64,7 @@ impl SimulatedStore {
             state: Mutex::default(),
             arrived: Notify::new(),
             expected: AtomicUsize::new(0),
+            is_shared: world.scenario.coordinator.is_shared,
         });
         let (writer, world) = (Arc::clone(&store), Arc::clone(world));
         tokio::spawn(async move { writer.life.within(writer.write_forever(&world)).await });
@@ -269,6 +271,10 @@ impl Store for SimulatedStore {
 
     fn list_ended(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
         self.read(self.disk.list_ended(filter))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     fn find_key(&self, key: String) -> BoxFuture<'static, Result<Option<Gtid>, StoreError>> {

@@ -5,6 +5,7 @@ use super::support::*;
 on_each_store!(
     what_is_decided_is_delivered_by_another,
     what_is_undecided_is_rolled_back_by_another,
+    what_is_open_stays_open,
     a_key_of_a_dead_coordinator_runs_once,
     one_that_wakes_up_late_decides_nothing,
     one_that_comes_back_takes_over_from_itself,
@@ -47,6 +48,51 @@ async fn what_is_undecided_is_rolled_back_by_another(shared: Shared) -> Result<(
     .await?;
     scene.world.coordinator.restart().await?;
     scene.world.audit(&[Transfer { name, outcome: Outcome::RolledBack }]).await
+}
+
+/// Begun and joined through the first coordinator, which dies; one more joins, and the initiator commits, through another.
+async fn what_is_open_stays_open(shared: Shared) -> Result<()> {
+    let mut scene = Scene::set(shared).await?;
+    let mut transfers = Vec::new();
+    for outcome in [Outcome::Committed, Outcome::RolledBack] {
+        let (name, _) = scene.world.transfer(1, 100);
+        let begin = BeginRequest { name: name.clone(), timeout_ms: 60_000, idempotency_key: name.clone() };
+        let begun = scene.world.coordinator.api().begin(begin.clone()).await?.into_inner();
+        let entry = concord_tests::Entry { transfer: name.clone(), account: 1, amount: 100 };
+        scene.world.one.join(&begun.gtid, "debit", &entry).await?;
+        scene.world.coordinator.kill9()?;
+        let second = scene.world.peers[0].api();
+        let again =
+            until("another coordinator has it", async || match second.clone().begin(begin.clone()).await {
+                Ok(again) => Ok(Some(again.into_inner())),
+                Err(status) if status.code() == tonic::Code::Unavailable => Ok(None),
+                Err(status) => bail!("{status}"),
+            })
+            .await?;
+        ensure!(again.gtid == begun.gtid, "{again:?}");
+        let get = GetRequest { gtid: begun.gtid.clone() };
+        let seen = second.clone().get(get).await?.into_inner().transaction.unwrap();
+        ensure!(seen.state() == TransactionState::Active && seen.branches.len() == 1, "{seen:?}");
+        scene.world.two.join(&begun.gtid, "credit", &entry).await?;
+        let ended = match outcome {
+            Outcome::Committed => {
+                let request = CommitRequest { gtid: begun.gtid.clone(), ..CommitRequest::default() };
+                second.clone().commit(request).await?.into_inner().transaction.unwrap()
+            }
+            _ => {
+                let request = RollbackRequest { gtid: begun.gtid.clone(), ..RollbackRequest::default() };
+                second.clone().rollback(request).await?.into_inner().transaction.unwrap()
+            }
+        };
+        ensure!(ended.branches.len() == 2, "{ended:?}");
+        ensure!(
+            (ended.state() == TransactionState::Committed) == (outcome == Outcome::Committed),
+            "{ended:?}"
+        );
+        transfers.push(Transfer { name, outcome });
+        scene.world.coordinator.restart().await?;
+    }
+    scene.world.audit(&transfers).await
 }
 
 async fn a_key_of_a_dead_coordinator_runs_once(shared: Shared) -> Result<()> {

@@ -158,6 +158,7 @@ impl Scenario {
             coordinator: CoordinatorOptions::new(),
             participant,
             sweeper: matches!(self, Scenario::CoordinatorSweeps(_)),
+            ..WorldOptions::default()
         }
     }
 

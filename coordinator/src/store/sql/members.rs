@@ -37,14 +37,16 @@ pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>)
         ))
         .await?;
     }
-    for life in lives {
-        tracing::info!(epoch = life, "taking over from a coordinator that is gone");
+    for life in &lives {
         link.execute(format!(
             "UPDATE concord_coordinator SET successor = {own} WHERE epoch = {life} OR successor = {life}"
         ))
         .await?;
     }
     link.execute("COMMIT".to_owned()).await?;
+    for life in lives {
+        tracing::info!(epoch = life, "took over from a coordinator that is gone");
+    }
     Ok(())
 }
 

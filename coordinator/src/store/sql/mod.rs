@@ -247,6 +247,10 @@ impl Store for SqlStore {
         })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reign(&self, epoch: Epoch) -> BoxFuture<'static, Result<Reign, StoreError>> {
         let own = self.epoch;
         if self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(&epoch) {

@@ -28,17 +28,20 @@ pub(super) async fn open(address: &Address, member: &Member) -> Result<Opened, P
     let mut link = address.connect(member.idle_max_s()).await?;
     lock(&mut link).await?;
     migrate(&mut link).await?;
-    let opened = begin_epoch(&mut link, member).await?;
     unlock(&mut link).await?;
-    let (cluster_id, epoch) = opened;
+    let (cluster_id, epoch) = begin_epoch(&mut link, member).await?;
     Ok(Opened { cluster_id, epoch, link })
 }
 
-/// One coordinator at a time makes tables.
+/// One coordinator at a time makes tables. Should it fall silent meanwhile, the server closes its connection and the lock is
+/// free: after its `wait_timeout`, or because it is idle in a transaction.
 async fn lock(link: &mut Link) -> Result<(), Problem> {
     let sql = match link.dialect() {
         Dialect::MySql => "SELECT CAST(coalesce(GET_LOCK(concat('concord-', DATABASE()), 30), 0) AS SIGNED)",
-        Dialect::Postgres => "SELECT 1::bigint FROM (SELECT pg_advisory_lock(hashtext('concord'))) AS locked",
+        Dialect::Postgres => {
+            link.execute("BEGIN; SET LOCAL lock_timeout = '30s'".to_owned()).await?;
+            "SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock(hashtext('concord'))) AS locked"
+        }
     };
     match link.query(sql.to_owned(), |row| row.number(0)).await?.first() {
         Some(1) => Ok(()),
@@ -49,7 +52,7 @@ async fn lock(link: &mut Link) -> Result<(), Problem> {
 async fn unlock(link: &mut Link) -> Result<(), Problem> {
     let sql = match link.dialect() {
         Dialect::MySql => "DO RELEASE_LOCK(concat('concord-', DATABASE()))",
-        Dialect::Postgres => "SELECT pg_advisory_unlock(hashtext('concord'))",
+        Dialect::Postgres => "COMMIT",
     };
     link.execute(sql.to_owned()).await?;
     Ok(())

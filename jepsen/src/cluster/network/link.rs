@@ -28,6 +28,7 @@ pub struct Link {
     to: Node,
     address: Address,
     faults: Mutex<Faults>,
+    callee: SocketAddr,
     weather: Arc<watch::Sender<Weather>>,
     accepting: AbortHandle,
     firewall: Option<Arc<Firewall>>,
@@ -78,7 +79,7 @@ impl Link {
         let weather = Arc::new(watch::Sender::new(Weather::default()));
         let callee = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let accepting = tokio::spawn(accept(listener, callee, Arc::clone(&weather))).abort_handle();
-        Ok(Link { from, to, address, faults: Mutex::default(), weather, accepting, firewall })
+        Ok(Link { from, to, address, faults: Mutex::default(), callee, weather, accepting, firewall })
     }
 
     /// Who opens connections.
@@ -99,6 +100,11 @@ impl Link {
     /// The same as a URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.address.url()
+    }
+
+    /// Carries a connection that its caller has made elsewhere, from its beginning to its end.
+    pub(super) fn carry(&self, caller: TcpStream) -> impl Future<Output = ()> + use<> {
+        carry(caller, self.callee, self.weather.subscribe())
     }
 
     /// Makes it as bad as the condition says, until [`Link::mend`] with the same number.
@@ -284,7 +290,7 @@ fn chance(of: f64) -> bool {
 }
 
 /// Closes a connection by RST.
-fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     // Fails only when it is closed already.
     stream.set_zero_linger().ok();
 }
