@@ -27,6 +27,7 @@
 //! | `Decided(commit)` | **before any commit leaves or anyone is told** | the point of no return |
 //! | `Delegated` | **before the one-phase commit leaves** | from then on the participant decides, and a coordinator that forgot it would presume an abort (docs/decisions/001-one-phase-is-recorded.md) |
 //! | `Decided(rollback)` | no | unknown means rolled back |
+//! | `Begun`, `Registered`, `Decided(rollback)`, in a transaction that stays open | **before anybody hears of it** | whoever goes on from the log leaves it open unless more is on record (docs/decisions/009-open-transactions-are-on-record.md) |
 //! | `BranchEnded`, `BranchParked`, `Retried`, `Ended` | no | they save work at recovery and keep history |
 //!
 //! Two XA branches thus cost one forced write, and so does one. With a TCC branch it is two.
