@@ -229,7 +229,8 @@ impl Engine {
     }
 
     /// Whether it is for this coordinator to look after what is shared and has this name: of those that are alive, one
-    /// has the highest hash (rendezvous hashing). For a while after one has come or gone it may be two, or none.
+    /// has the highest hash (rendezvous hashing). For a while after one has come or gone it may be two, or none; and it is
+    /// not this one once its lease has run out.
     pub async fn looks_after(&self, name: &str) -> bool {
         let weight = |epoch: Epoch| {
             let mut hasher = DefaultHasher::new();
@@ -237,7 +238,7 @@ impl Engine {
             (hasher.finish(), epoch)
         };
         match self.driver.store.members().await {
-            Ok(members) => members.into_iter().all(|member| weight(member) <= weight(self.epoch())),
+            Ok(members) => members.into_iter().max_by_key(|member| weight(*member)) == Some(self.epoch()),
             Err(error) => {
                 tracing::warn!(%error, "cannot find out which coordinators there are");
                 false
