@@ -140,6 +140,7 @@ on_each! {
     who_has_been_taken_over_takes_nothing_over
     of_many_that_take_over_one_does
     a_key_goes_to_who_comes_first
+    a_key_that_nobody_began_with_is_purged
     a_lease_that_cannot_be_renewed_is_given_up_in_time
     a_connection_that_breaks_is_made_again
     a_commit_is_made_once_however_often_it_is_tried
@@ -312,6 +313,26 @@ fn a_key_goes_to_who_comes_first<K: Kind>() {
             }
             assert_eq!(stores[1].claim_key(key, gtid(10), Some(claims[0])).await.unwrap(), gtid(9));
         }
+    });
+}
+
+fn a_key_that_nobody_began_with_is_purged<K: Kind>() {
+    let url = database::<K>();
+    let store = open(&url, "one");
+    run(async {
+        let hour = 3_600_000;
+        let at = |hours: u64| Gtid::compose(hours * hour, Epoch(1), hours);
+        for (key, hours) in [("lost", 1), ("live", 1), ("young", 3)] {
+            assert_eq!(store.claim_key(key.into(), at(hours), None).await.unwrap(), at(hours));
+        }
+        let live = Gtid::compose(hour, Epoch(1), 7);
+        store.claim_key("live".into(), live, Some(at(1))).await.unwrap();
+        let begun = Entry { gtid: live, ..begun(7, "", "live") };
+        store.append(vec![begun], Durability::Forced).await.unwrap();
+        assert_eq!(store.purge(UnixMillis(3 * hour), 100).await.unwrap(), 0);
+        assert_eq!(store.find_key("lost".into()).await.unwrap(), None);
+        assert_eq!(store.find_key("live".into()).await.unwrap(), Some(live));
+        assert_eq!(store.find_key("young".into()).await.unwrap(), Some(at(3)));
     });
 }
 
