@@ -166,7 +166,7 @@ fn who_has_been_taken_over_writes_nothing_more<K: Kind>() {
 
 fn an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not<K: Kind>() {
     let url = database::<K>();
-    let [one, other] = [1, 2].map(Duration::from_secs);
+    let [one, other] = [3, 6].map(Duration::from_secs);
     let first = open_for(&url, "first", one);
     run(async {
         first.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
@@ -192,7 +192,8 @@ fn silence(store: &SqlStore) {
 fn what_is_taken_over_is_handed_out_once_and_ends<K: Kind>() {
     let url = database::<K>();
     // The successor has begun before whom it succeeds.
-    let [stays, gone] = ["stays", "gone"].map(|name| open_for(&url, name, Duration::from_secs(1)));
+    let [stays, gone] = [("stays", 30), ("gone", 4)]
+        .map(|(name, seconds)| open_for(&url, name, Duration::from_secs(seconds)));
     run(async {
         let issued = gone.epoch();
         let at = |n| Gtid::compose(n, issued, n);
@@ -265,7 +266,7 @@ fn who_has_been_taken_over_takes_nothing_over<K: Kind>() {
 
 fn of_many_that_take_over_one_does<K: Kind>() {
     let url = database::<K>();
-    let gone: Vec<_> = (0..4).map(|n| open_for(&url, &format!("gone-{n}"), Duration::from_secs(1))).collect();
+    let gone: Vec<_> = (0..4).map(|n| open_for(&url, &format!("gone-{n}"), Duration::from_secs(3))).collect();
     let heirs: Vec<_> =
         (0..4).map(|n| open_for(&url, &format!("heir-{n}"), Duration::from_secs(30))).collect();
     run(async {
