@@ -10,6 +10,9 @@ use super::record::{self, HistoryEvent};
 use super::{Engine, EngineError, Found, Snapshot};
 use crate::store::Filter;
 
+/// Live transactions of other coordinators are read so many at a time.
+const LISTED_ELSEWHERE: usize = 256;
+
 /// Which transactions to list.
 #[derive(Debug, Clone, Default)]
 pub struct TransactionFilter {
@@ -84,7 +87,7 @@ impl Engine {
         Ok((snapshot, history))
     }
 
-    /// Transactions, newest first: live ones from memory, ended ones from the store.
+    /// Transactions, newest first: live ones from memory, ended ones and other coordinators' from the store.
     ///
     /// # Errors
     /// [`EngineError::Store`] when the store cannot be read.
@@ -94,6 +97,7 @@ impl Engine {
         let live = live.map(|live| live.snapshot()).filter(|snapshot| filter.matches(snapshot));
         let mut found: BTreeMap<Gtid, Snapshot> =
             live.take(filter.limit + 1).map(|snapshot| (snapshot.gtid, snapshot)).collect();
+        self.add_live_elsewhere(filter, &mut found).await?;
         if let Some(question) = filter.for_store() {
             for stored in self.driver.store.list_ended(question).await? {
                 if let Entry::Vacant(place) = found.entry(stored.gtid) {
@@ -105,6 +109,30 @@ impl Engine {
         let transactions: Vec<_> = found.into_values().rev().take(filter.limit).collect();
         let next = transactions.last().filter(|_| more).map(|last| last.gtid);
         Ok(Page { transactions, next })
+    }
+
+    /// Adds what other coordinators have in hand, as far as it is on a page of this filter.
+    async fn add_live_elsewhere(
+        &self,
+        filter: &TransactionFilter,
+        found: &mut BTreeMap<Gtid, Snapshot>,
+    ) -> Result<(), EngineError> {
+        let (mut before, mut matching) = (filter.before, 0);
+        while matching <= filter.limit {
+            let some = self.driver.store.list_live_elsewhere(before, LISTED_ELSEWHERE).await?;
+            for stored in &some {
+                let snapshot = record::snapshot(stored)?;
+                if filter.matches(&snapshot) {
+                    matching += 1;
+                    found.entry(stored.gtid).or_insert(snapshot);
+                }
+            }
+            match some.last() {
+                Some(last) if some.len() == LISTED_ELSEWHERE => before = Some(last.gtid),
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// The transaction now, and after each change until it ends. Changes in quick succession may come as one.

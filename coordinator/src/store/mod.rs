@@ -198,6 +198,16 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    /// Live transactions of other coordinators, newest gtid first: at most `limit` of those issued before `before`. Lazy
+    /// records of theirs may be missing.
+    fn list_live_elsewhere(
+        &self,
+        _before: Option<Gtid>,
+        _limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// The epochs of all coordinators that are alive, as far as their leases say.
     fn members(&self) -> BoxFuture<'static, Result<Vec<Epoch>, StoreError>> {
         let own = self.epoch();

@@ -36,7 +36,7 @@ pub use store::{StoreKind, StoreServer};
 /// A process that does not start for so long, with everything else mended, never will.
 pub const START_MAX: Duration = Duration::from_secs(60);
 /// How long a coordinator on a shared store may be silent.
-pub const LEASE: Duration = Duration::from_secs(2);
+pub const LEASE: Duration = Duration::from_secs(3);
 /// The exit code of a coordinator whose store has failed, or that has lost its lease.
 const STORE_FAILED: i32 = 3;
 /// After how long a supervisor starts a coordinator that has ended in that way.

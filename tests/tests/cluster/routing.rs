@@ -18,6 +18,17 @@ async fn any_coordinator_answers(shared: Shared) -> Result<()> {
     let get = GetRequest { gtid: begun.gtid.clone() };
     let seen = second.api().get(get.clone()).await?.into_inner().transaction.unwrap();
     ensure!(seen.branches.len() == 2 && seen.state() == TransactionState::Active, "{seen:?}");
+    // Once the first coordinator's records are in the store.
+    until("it is listed by all", async || {
+        for coordinator in [second, third] {
+            let request = ListRequest { name: name.clone(), ..ListRequest::default() };
+            let listed = coordinator.api().list(request).await?.into_inner().transactions;
+            let [one] = listed.as_slice() else { return Ok(None) };
+            ensure!(one.gtid == begun.gtid && one.state() == TransactionState::Active, "{one:?}");
+        }
+        Ok(Some(()))
+    })
+    .await?;
     let mut watched = third.api().watch(WatchRequest { gtid: begun.gtid.clone() }).await?.into_inner();
     ensure!(watched.message().await?.is_some_and(|first| first.transaction.is_some()));
     let commit = CommitRequest { gtid: begun.gtid.clone(), ..CommitRequest::default() };

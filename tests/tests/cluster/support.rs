@@ -16,7 +16,7 @@ use tonic::Code;
 const PROGRAMS: Programs = concord_tests::programs!();
 
 /// How long a coordinator may be silent.
-pub(super) const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(4);
 
 /// Where the store is.
 #[derive(Debug, Clone, Copy)]

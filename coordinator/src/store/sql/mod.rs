@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::future::BoxFuture;
@@ -104,14 +104,13 @@ impl SqlStore {
             .enable_all()
             .build()
             .map_err(|error| failed(Problem::Refused(format!("no threads: {error}"))))?;
-        let start = Instant::now();
         let mut opened = runtime.block_on(schema::open(&address, &member)).map_err(failed)?;
         let owned = runtime.block_on(members::owned(&mut opened.link, opened.epoch)).map_err(failed)?;
         let term = runtime.block_on(members::term(&mut opened.link, opened.epoch)).map_err(failed)?;
         let term = Arc::new(AtomicI64::new(term));
         let queue = Arc::new(Queue::new(LAZY_DELAY, COMPANY_DELAY));
         let (counts, faults) = (Arc::<Counts>::default(), Arc::<Faults>::default());
-        let lease = Arc::new(Lease::new(start, member.lease));
+        let lease = Arc::new(Lease::new(opened.leased_at, member.lease));
         let idle_max_s = member.idle_max_s();
         let readers = Arc::new(Readers::new(address.clone(), idle_max_s));
         runtime.spawn(lease::keep(
@@ -281,6 +280,20 @@ impl Store for SqlStore {
                 lock().extend(new);
                 Ok(live)
             })
+        })
+    }
+
+    fn list_live_elsewhere(
+        &self,
+        before: Option<Gtid>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
+        let adopted: Vec<_> =
+            self.adopted.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let adopted = Arc::new(adopted);
+        self.read(move |link| {
+            let adopted = Arc::clone(&adopted);
+            Box::pin(async move { reader::list_live_elsewhere(link, &adopted, before, limit).await })
         })
     }
 

@@ -57,9 +57,40 @@ const ROW: &str = "term, seq, at_ms, crc, body";
 
 /// Every live transaction that these epochs have issued.
 pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<Stored>, Problem> {
-    let list = issuers.iter().map(|epoch| epoch.0.to_string()).collect::<Vec<_>>().join(", ");
-    let sql =
-        format!("SELECT {ROW}, gtid FROM concord_record WHERE issuer IN ({list}) ORDER BY gtid, term, seq");
+    let sql = format!(
+        "SELECT {ROW}, gtid FROM concord_record WHERE issuer IN ({}) ORDER BY gtid, term, seq",
+        list(issuers)
+    );
+    logged(link, sql).await
+}
+
+/// The newest live transactions before `before` that none of these epochs has issued.
+pub(super) async fn list_live_elsewhere(
+    link: &mut Link,
+    issuers: &[Epoch],
+    before: Option<Gtid>,
+    limit: usize,
+) -> Result<Vec<Stored>, Problem> {
+    let dialect = link.dialect();
+    let before = before.map(|before| format!("AND gtid < {}", dialect.bytes(&before.to_bytes())));
+    let sql = format!(
+        "SELECT {ROW}, r.gtid FROM concord_record AS r JOIN (SELECT DISTINCT gtid FROM concord_record \
+         WHERE issuer NOT IN ({}) {} ORDER BY gtid DESC LIMIT {limit}) AS newest ON newest.gtid = r.gtid \
+         ORDER BY r.gtid, term, seq",
+        list(issuers),
+        before.unwrap_or_default()
+    );
+    let mut found = logged(link, sql).await?;
+    found.reverse();
+    Ok(found)
+}
+
+fn list(epochs: &[Epoch]) -> String {
+    epochs.iter().map(|epoch| epoch.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a query of the log answers: columns of [`ROW`] and then the gtid, in the order of both.
+async fn logged(link: &mut Link, sql: String) -> Result<Vec<Stored>, Problem> {
     let rows = link.query(sql, |row| Ok((row.bytes(5)?, stored(row)?))).await?;
     let mut live: Vec<Stored> = Vec::new();
     for (gtid, row) in rows {

@@ -1,5 +1,7 @@
 //! Tables, versions, and the beginning of an epoch.
 
+use std::time::Instant;
+
 use concord_protocol::{ClusterId, Epoch};
 
 use super::link::{Address, Dialect, Link};
@@ -19,6 +21,8 @@ fn migrations(dialect: Dialect) -> &'static [&'static str] {
 pub(super) struct Opened {
     pub(super) cluster_id: ClusterId,
     pub(super) epoch: Epoch,
+    /// Before the lease began.
+    pub(super) leased_at: Instant,
     pub(super) link: Link,
 }
 
@@ -29,8 +33,9 @@ pub(super) async fn open(address: &Address, member: &Member) -> Result<Opened, P
     lock(&mut link).await?;
     migrate(&mut link).await?;
     unlock(&mut link).await?;
+    let leased_at = Instant::now();
     let (cluster_id, epoch) = begin_epoch(&mut link, member).await?;
-    Ok(Opened { cluster_id, epoch, link })
+    Ok(Opened { cluster_id, epoch, leased_at, link })
 }
 
 /// One coordinator at a time makes tables. Should it fall silent meanwhile, the server closes its connection and the lock is

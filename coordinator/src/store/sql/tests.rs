@@ -140,6 +140,7 @@ on_each! {
     who_has_been_taken_over_takes_nothing_over
     of_many_that_take_over_one_does
     a_key_goes_to_who_comes_first
+    a_key_that_nobody_began_with_is_purged
     a_lease_that_cannot_be_renewed_is_given_up_in_time
     a_connection_that_breaks_is_made_again
     a_commit_is_made_once_however_often_it_is_tried
@@ -165,7 +166,7 @@ fn who_has_been_taken_over_writes_nothing_more<K: Kind>() {
 
 fn an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not<K: Kind>() {
     let url = database::<K>();
-    let [one, other] = [1, 2].map(Duration::from_secs);
+    let [one, other] = [3, 6].map(Duration::from_secs);
     let first = open_for(&url, "first", one);
     run(async {
         first.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
@@ -191,7 +192,8 @@ fn silence(store: &SqlStore) {
 fn what_is_taken_over_is_handed_out_once_and_ends<K: Kind>() {
     let url = database::<K>();
     // The successor has begun before whom it succeeds.
-    let [stays, gone] = ["stays", "gone"].map(|name| open_for(&url, name, Duration::from_secs(1)));
+    let [stays, gone] = [("stays", 30), ("gone", 4)]
+        .map(|(name, seconds)| open_for(&url, name, Duration::from_secs(seconds)));
     run(async {
         let issued = gone.epoch();
         let at = |n| Gtid::compose(n, issued, n);
@@ -264,7 +266,7 @@ fn who_has_been_taken_over_takes_nothing_over<K: Kind>() {
 
 fn of_many_that_take_over_one_does<K: Kind>() {
     let url = database::<K>();
-    let gone: Vec<_> = (0..4).map(|n| open_for(&url, &format!("gone-{n}"), Duration::from_secs(1))).collect();
+    let gone: Vec<_> = (0..4).map(|n| open_for(&url, &format!("gone-{n}"), Duration::from_secs(3))).collect();
     let heirs: Vec<_> =
         (0..4).map(|n| open_for(&url, &format!("heir-{n}"), Duration::from_secs(30))).collect();
     run(async {
@@ -312,6 +314,26 @@ fn a_key_goes_to_who_comes_first<K: Kind>() {
             }
             assert_eq!(stores[1].claim_key(key, gtid(10), Some(claims[0])).await.unwrap(), gtid(9));
         }
+    });
+}
+
+fn a_key_that_nobody_began_with_is_purged<K: Kind>() {
+    let url = database::<K>();
+    let store = open(&url, "one");
+    run(async {
+        let hour = 3_600_000;
+        let at = |hours: u64| Gtid::compose(hours * hour, Epoch(1), hours);
+        for (key, hours) in [("lost", 1), ("live", 1), ("young", 3)] {
+            assert_eq!(store.claim_key(key.into(), at(hours), None).await.unwrap(), at(hours));
+        }
+        let live = Gtid::compose(hour, Epoch(1), 7);
+        store.claim_key("live".into(), live, Some(at(1))).await.unwrap();
+        let begun = Entry { gtid: live, ..begun(7, "", "live") };
+        store.append(vec![begun], Durability::Forced).await.unwrap();
+        assert_eq!(store.purge(UnixMillis(3 * hour), 100).await.unwrap(), 0);
+        assert_eq!(store.find_key("lost".into()).await.unwrap(), None);
+        assert_eq!(store.find_key("live".into()).await.unwrap(), Some(live));
+        assert_eq!(store.find_key("young".into()).await.unwrap(), Some(at(3)));
     });
 }
 

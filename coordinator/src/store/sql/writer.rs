@@ -20,7 +20,7 @@ use super::batch::{Batch, Found, Known, Wanted};
 use super::lease::Lease;
 use super::link::{Address, Link};
 use super::reader::stored;
-use super::{Counts, Faults, Problem};
+use super::{Counts, Faults, Problem, keys};
 use crate::store::StoreError;
 use crate::store::queue::{Append, Purge, Queue, Work};
 use crate::store::recent::Rows;
@@ -206,6 +206,9 @@ impl Writer {
                  DELETE FROM concord_keyed WHERE gtid IN ({gtids}); COMMIT"
             ))
             .await?;
+        }
+        if gtids.len() < step {
+            keys::purge(&mut link, before, PURGE_STEP).await?;
         }
         self.link = Some(link);
         Ok(gtids.len())

@@ -20,7 +20,7 @@ use hdrhistogram::Histogram;
 use tonic::transport::Channel;
 
 pub(crate) use open::{Arrivals, Schedule};
-pub(crate) use through::{Through, through};
+pub(crate) use through::{Through, through, through_each};
 
 /// Runs one transaction after the other.
 pub(crate) trait Caller: Send + 'static {
@@ -87,8 +87,8 @@ pub(crate) struct Callers<C> {
 /// Whose syncs are counted.
 enum Log {
     Nobodys,
-    /// A coordinator's.
-    Of(OperatorClient<Channel>),
+    /// Of these coordinators.
+    Of(Vec<OperatorClient<Channel>>),
     /// Of a log in this process; answers how many there were so far.
     Here(Box<dyn Fn() -> u64 + Send + Sync>),
 }
@@ -117,7 +117,13 @@ impl<C: Caller> Callers<C> {
     async fn syncs(&mut self) -> Result<Option<u64>> {
         Ok(match &mut self.log {
             Log::Nobodys => None,
-            Log::Of(operator) => Some(operator.get_status(GetStatusRequest {}).await?.into_inner().log_syncs),
+            Log::Of(operators) => {
+                let mut syncs = 0;
+                for operator in operators {
+                    syncs += operator.get_status(GetStatusRequest {}).await?.into_inner().log_syncs;
+                }
+                Some(syncs)
+            }
             Log::Here(syncs) => Some(syncs()),
         })
     }

@@ -35,9 +35,23 @@ pub(crate) fn through(
     callers: usize,
     request: impl Fn() -> ExecuteRequest + Send + Sync + 'static,
 ) -> Result<Callers<Through>> {
-    let (client, request) = (CoordinatorClient::new(channel(url)?), Arc::new(request) as Request);
-    let caller = || Through { client: client.clone(), request: Arc::clone(&request) };
-    let callers = std::iter::repeat_with(caller).take(callers).collect();
-    let log = Log::Of(OperatorClient::new(channel(url)?));
+    through_each(name, &[url.to_owned()], callers, request)
+}
+
+/// Callers of these coordinators, as many of each; the syncs of their logs are counted.
+pub(crate) fn through_each(
+    name: &str,
+    urls: &[String],
+    callers: usize,
+    request: impl Fn() -> ExecuteRequest + Send + Sync + 'static,
+) -> Result<Callers<Through>> {
+    let request = Arc::new(request) as Request;
+    let channels = urls.iter().map(|url| channel(url)).collect::<Result<Vec<_>>>()?;
+    let caller = |channel: &Channel| Through {
+        client: CoordinatorClient::new(channel.clone()),
+        request: Arc::clone(&request),
+    };
+    let callers = channels.iter().cycle().map(caller).take(callers).collect();
+    let log = Log::Of(channels.into_iter().map(OperatorClient::new).collect());
     Ok(Callers { name: name.to_owned(), callers, log })
 }

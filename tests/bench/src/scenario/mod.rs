@@ -2,6 +2,7 @@
 //! and a variant and a line in a `match` here.
 
 mod branches;
+mod cluster;
 mod history;
 mod hot_sku;
 mod live;
@@ -43,6 +44,9 @@ pub(crate) enum Scenario {
     History,
     /// No-op TCC with 2, 4, 16 and 64 branches; by branches a second against those with 2
     Branches,
+    /// Coordinators that share a store: no-op TCC against the same with the embedded store, two against one; how long a
+    /// take-over takes
+    Cluster,
     /// After kill -9: until it serves, with many live transactions; how fast decided ones are delivered,
     /// against XA COMMIT by bare clients; memory of live ones
     Recovery,
@@ -62,6 +66,7 @@ impl Scenario {
             Scenario::Live => live::measure(setup).await,
             Scenario::Branches => branches::measure(setup).await,
             Scenario::Recovery => recovery::measure(setup).await,
+            Scenario::Cluster => cluster::measure(setup).await,
             Scenario::XaTransfer | Scenario::OrderStock | Scenario::HotSku => Ok(Vec::new()),
         }
     }
@@ -73,6 +78,7 @@ impl Scenario {
             Scenario::OrderStock => order_stock::measure_on(setup, flavor).await,
             Scenario::HotSku => hot_sku::measure_on(setup, flavor).await,
             Scenario::Recovery => recovery::measure_on(setup, flavor).await,
+            Scenario::Cluster => cluster::measure_on(setup, flavor).await,
             Scenario::TccNoop
             | Scenario::LogAppend
             | Scenario::History

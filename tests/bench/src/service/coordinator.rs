@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use concord_coordinator::config::Config;
+use concord_coordinator::config::{Config, DatabaseUrl};
 use concord_sandbox::parent_gone;
 
 const DAY_MS: u64 = 86_400_000;
@@ -16,6 +16,12 @@ pub(crate) struct CoordinatorArgs {
     listen: SocketAddr,
     #[arg(long)]
     data_dir: PathBuf,
+    /// URL of a database for its log, in place of the directory
+    #[arg(long)]
+    store: Option<String>,
+    /// How long it may be silent before others take over
+    #[arg(long)]
+    lease_ms: Option<u64>,
     /// How long history is kept, if not as long as by default
     #[arg(long)]
     retention_days: Option<u64>,
@@ -25,6 +31,10 @@ pub(super) async fn serve(args: CoordinatorArgs) -> Result<()> {
     let mut config = Config::default();
     config.server.listen = args.listen;
     config.store.data_dir = args.data_dir;
+    config.store.url = args.store.as_deref().map(DatabaseUrl::parse_shared).transpose()?;
+    if let Some(lease_ms) = args.lease_ms {
+        config.cluster.lease_ms = lease_ms;
+    }
     if let Some(days) = args.retention_days {
         config.store.retention_ms = days * DAY_MS;
     }
