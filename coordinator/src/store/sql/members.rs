@@ -67,8 +67,9 @@ pub(super) async fn owned(link: &mut Link, epoch: Epoch) -> Result<Vec<Epoch>, P
 /// Those whose lease has not run out.
 pub(super) async fn alive(link: &mut Link) -> Result<Vec<Epoch>, Problem> {
     let now = link.dialect().now();
-    let sql =
-        format!("SELECT epoch FROM concord_coordinator WHERE successor IS NULL AND expires_at >= {now}");
+    let sql = format!(
+        "SELECT epoch FROM concord_coordinator WHERE successor IS NULL AND expires_at >= {now} ORDER BY epoch"
+    );
     epochs(link, sql).await
 }
 
