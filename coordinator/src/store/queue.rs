@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::row::Row;
@@ -72,6 +73,15 @@ enum Job {
     Append(Append),
     Purge(Purge),
     Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// What the writer will answer.
+pub(in crate::store) fn answer<T: Send + 'static>(
+    result: oneshot::Receiver<Result<T, StoreError>>,
+) -> BoxFuture<'static, Result<T, StoreError>> {
+    Box::pin(async move {
+        result.await.unwrap_or_else(|_| Err(StoreError::Failed("its writer ended unexpectedly".into())))
+    })
 }
 
 /// The queue between those who append and the writer: first in, first out.

@@ -1,10 +1,14 @@
-//! Many live transactions: begun, with registered branches, and left alone.
+//! Many live transactions: begun, with registered branches, and left alone; or decided, and held up.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_proto::v1::{BeginRequest, BranchKind, RegisterBranchRequest};
+use concord_proto::v1::{
+    BeginRequest, BranchKind, ExecuteRequest, RegisterBranchRequest, TransactionState, Wait,
+};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tonic::transport::Channel;
+
+use crate::setup::MANY;
 
 pub(crate) const BRANCHES: usize = 2;
 /// They outlive every measurement.
@@ -36,6 +40,30 @@ pub(crate) async fn begin(client: &CoordinatorClient<Channel>, count: usize) -> 
             }
         })
         .buffer_unordered(64)
+        .try_collect()
+        .await
+}
+
+/// Executes so many times a transaction of which a participant does not end its branch: they stay decided.
+///
+/// # Errors
+/// When one is not held up.
+pub(crate) async fn decide(
+    client: &CoordinatorClient<Channel>,
+    request: &ExecuteRequest,
+    count: usize,
+) -> Result<()> {
+    let request = ExecuteRequest { wait: Wait::Decided.into(), ..request.clone() };
+    stream::iter(0..count)
+        .map(|_| {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move {
+                let done = client.execute(request).await?.into_inner().transaction.unwrap_or_default();
+                ensure!(done.state() == TransactionState::Committing, "not held up: {done:?}");
+                Ok(())
+            }
+        })
+        .buffer_unordered(MANY)
         .try_collect()
         .await
 }

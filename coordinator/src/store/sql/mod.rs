@@ -41,7 +41,7 @@ use self::reader::Readers;
 #[cfg(test)]
 pub(super) use self::tests::{MariaDb, MySql, PostgreSql, SqlSubject};
 use self::writer::Writer;
-use super::queue::{Append, Purge, Queue};
+use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
 use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis};
 
@@ -334,14 +334,6 @@ impl Drop for SqlStore {
             runtime.shutdown_background();
         }
     }
-}
-
-fn answer<T: Send + 'static>(
-    result: oneshot::Receiver<Result<T, StoreError>>,
-) -> BoxFuture<'static, Result<T, StoreError>> {
-    Box::pin(async move {
-        result.await.unwrap_or_else(|_| Err(StoreError::Failed("its writer ended unexpectedly".into())))
-    })
 }
 
 /// See [`Counters`].

@@ -47,7 +47,7 @@ use self::syncer::{Disk, Syncer};
 #[cfg(test)]
 pub(super) use self::tests::SqliteSubject;
 use self::writer::{Parts, Writer};
-use super::queue::{Append, Purge, Queue};
+use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
 use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
 
@@ -228,14 +228,6 @@ impl Drop for SqliteStore {
             let _ = writer.join();
         }
     }
-}
-
-fn answer<T: Send + 'static>(
-    result: oneshot::Receiver<Result<T, StoreError>>,
-) -> BoxFuture<'static, Result<T, StoreError>> {
-    Box::pin(async move {
-        result.await.unwrap_or_else(|_| Err(StoreError::Failed("its writer ended unexpectedly".into())))
-    })
 }
 
 /// See [`Counters`].

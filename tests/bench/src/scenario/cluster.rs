@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use concord_proto::Coordinators;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
-use concord_proto::v1::{ExecuteRequest, GetRequest, GetStatusRequest, TransactionState, Wait};
+use concord_proto::v1::{ExecuteRequest, GetRequest, GetStatusRequest, TransactionState};
 use concord_sandbox::{Flavor, Postgres, PostgresOptions, Server, ServerOptions, Service};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tonic::Code;
 
 use super::side_by_side::branch;
 use crate::contest::{contest, median};
+use crate::crowd;
 use crate::load::{Load, Shape, Target, through, through_each};
 use crate::outcome::{Bound, Outcome};
 use crate::processor_time::Watched;
@@ -111,7 +112,9 @@ async fn take_overs(setup: &Setup, store: &str) -> Result<Outcome> {
         [service::noop("noop-1", path, &both).await?, service::noop("noop-2", path, &both).await?];
     let dead = service::never_confirms("never-confirms", path).await?;
     setup.progress.stage(&format!("cluster, {HELD} are decided"), 0);
-    hold(&pair[0], [&participants[0], &dead]).await?;
+    let branches = [&participants[0], &dead].map(|participant| branch(&participant.url())).to_vec();
+    let request = ExecuteRequest { branches, ..ExecuteRequest::default() };
+    crowd::decide(&CoordinatorClient::new(channel(&pair[0].url())?), &request, HELD).await?;
     let load = KeyedLoad::start(&pair, &participants)?;
     let mut seconds = Vec::new();
     setup.progress.stage("cluster, take-overs", rounds);
@@ -141,25 +144,6 @@ async fn take_overs(setup: &Setup, store: &str) -> Result<Outcome> {
         .detail(&format!(
             "meanwhile {answered} answered as committed, all on record; {repeated} calls repeated"
         )))
-}
-
-/// Has so many decided whose second participant does not confirm.
-async fn hold(coordinator: &Service, participants: [&Service; 2]) -> Result<()> {
-    let client = CoordinatorClient::new(channel(&coordinator.url())?);
-    let branches = participants.map(|participant| branch(&participant.url())).to_vec();
-    let request = ExecuteRequest { branches, wait: Wait::Decided.into(), ..ExecuteRequest::default() };
-    stream::iter(0..HELD)
-        .map(|_| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move {
-                let done = client.execute(request).await?.into_inner().transaction.unwrap_or_default();
-                ensure!(done.state() == TransactionState::Committing, "not held up: {done:?}");
-                Ok(())
-            }
-        })
-        .buffer_unordered(MANY)
-        .try_collect()
-        .await
 }
 
 /// Callers that repeat what was not answered, with the same key, at whichever coordinator answers.

@@ -1,17 +1,13 @@
 //! No-op TCC while others are live: begun and left alone, or decided and held up by a participant that is dead.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_proto::v1::{ExecuteRequest, TransactionState, Wait};
-use concord_sandbox::Service;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use tonic::transport::Channel;
 
 use super::side_by_side::{SideBySide, branch};
 use crate::crowd;
 use crate::outcome::Outcome;
 use crate::service::{self, channel};
-use crate::setup::{MANY, Setup};
+use crate::setup::Setup;
 
 pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
     let counts: &[usize] = if setup.quick { &[100, 10_000] } else { &[100, 10_000, 100_000] };
@@ -37,30 +33,9 @@ async fn with_a_dead_participant(setup: &Setup, held: usize) -> Result<[Outcome;
     let stage = SideBySide::set_up().await?;
     let mut dead = service::never_confirms("dead", stage.directory().path()).await?;
     let client = CoordinatorClient::new(channel(&stage.burdened.url())?);
-    decide(&client, &stage, &dead, held).await?;
+    let mut request = stage.request(1);
+    request.branches.push(branch(&dead.url()));
+    crowd::decide(&client, &request, held).await?;
     dead.kill9()?;
     stage.compare(setup, &format!("live, {held} held up by a dead participant")).await
-}
-
-async fn decide(
-    client: &CoordinatorClient<Channel>,
-    stage: &SideBySide,
-    dead: &Service,
-    count: usize,
-) -> Result<()> {
-    let mut request: ExecuteRequest = stage.request(1);
-    request.branches.push(branch(&dead.url()));
-    request.wait = Wait::Decided.into();
-    stream::iter(0..count)
-        .map(|_| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move {
-                let done = client.execute(request).await?.into_inner().transaction.unwrap_or_default();
-                ensure!(done.state() == TransactionState::Committing, "not held up: {done:?}");
-                Ok(())
-            }
-        })
-        .buffer_unordered(MANY)
-        .try_collect()
-        .await
 }
