@@ -4,6 +4,7 @@
 //! calls. No module imports one above it; [`serve`] puts them together.
 
 pub mod config;
+mod ending;
 pub mod engine;
 pub mod resource;
 pub mod serve;

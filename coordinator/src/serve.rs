@@ -1,5 +1,6 @@
 //! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
+use crate::ending::Ending;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
 use crate::resource::Resources;
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
@@ -117,12 +119,12 @@ pub async fn run_in(
         engine: Arc::clone(&engine),
         participants,
         resources,
+        ending: Arc::new(Ending::new(Duration::from_millis(config.shutdown.grace_ms))),
         pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
         payload_bytes_max: config.limits.payload_bytes_max,
         started_at: UnixMillis::now(),
     };
-    let grace = Duration::from_millis(config.shutdown.grace_ms);
-    let result = serve_until(listener, services, grace, shutdown).await;
+    let result = serve_until(listener, services, shutdown).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
     // After a failure there is nothing left to write: the store has refused everything since.
     match result {
@@ -138,29 +140,46 @@ pub async fn run_in(
 async fn serve_until(
     listener: TcpListener,
     services: Services,
-    grace: Duration,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let (engine, participants) = (Arc::clone(&services.engine), Arc::clone(&services.participants));
+    let ending = Arc::clone(&services.ending);
     let health = HealthReporter::new();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = transport::serve(listener, services, health.clone(), async {
         // A dropped sender stops the server as well.
         let _ = stopped.await;
     });
-    tokio::pin!(server);
+    // It may come during a drain that an operator has ordered, and is an order like any other.
+    let signal = async {
+        shutdown.await;
+        ending.order(None);
+        std::future::pending::<Infallible>().await
+    };
+    tokio::pin!(server, signal);
     tokio::select! {
         result = &mut server => return result.map_err(ServeError::Server),
         error = engine.store_failed() => return Err(error.into()),
-        () = shutdown => {}
+        never = &mut signal => match never {},
+        () = ending.ordered() => {}
     }
-    tracing::info!(grace_ms = grace.as_millis(), "stopping: no new transactions");
+    engine.stop_beginning();
+    tracing::info!("stopping: no new transactions");
     transport::report_health(&health, false).await;
     // Calls go on being answered meanwhile: initiators still commit, participants still vote.
     tokio::select! {
         result = &mut server => return result.map_err(ServeError::Server),
         error = engine.store_failed() => return Err(error.into()),
-        () = engine.drain(grace) => {}
+        never = &mut signal => match never {},
+        () = ending.over(&engine) => {}
+    }
+    let transactions = engine.statistics().live;
+    match (transactions, engine.is_shared()) {
+        (0, _) => {}
+        (_, false) => tracing::warn!(transactions, "leaving unfinished transactions to the next start"),
+        (_, true) => {
+            tracing::info!(transactions, "leaving unfinished transactions to the other coordinators")
+        }
     }
     participants.detach_all();
     drop(stop);

@@ -286,6 +286,45 @@ fn a_second_signal_stops_it_at_once() {
 }
 
 #[test]
+fn a_drain_waits_for_what_is_live() {
+    let mut serving = Serving::start();
+    let gtid = &serving.begin("lasting", 1)[0];
+    let args = ["drain", "--grace-ms", "3600000", "--json", "--address", &serving.address];
+    let mut drain = concord(serving.dir.path(), &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut steps = BufReader::new(drain.stdout.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let first = steps.next().unwrap();
+    assert_eq!((&first["live_transactions"], &first["stopping"]), (&1.into(), &false.into()), "{first}");
+    assert_eq!(serving.json(&["status"])["draining"], true);
+    serving.expect(0, &["tx", "rollback", gtid]);
+    let last = steps.last().unwrap();
+    assert_eq!((&last["live_transactions"], &last["stopping"]), (&0.into(), &true.into()), "{last}");
+    assert_eq!(drain.wait().unwrap().code(), Some(0));
+    assert_eq!(serving.exit_code(), Some(0));
+}
+
+#[test]
+fn the_last_order_to_stop_counts() {
+    for hurry in ["drain", "signal"] {
+        let mut serving = Serving::start();
+        serving.begin("lasting", 1);
+        let args = ["drain", "--grace-ms", "3600000", "--address", &serving.address];
+        let mut patient = concord(serving.dir.path(), &args).stdout(Stdio::piped()).spawn().unwrap();
+        while serving.json(&["status"])["draining"] != true {}
+        match hurry {
+            "drain" => {
+                let (out, _) = serving.expect(0, &["drain", "--grace-ms", "0"]);
+                assert!(out.ends_with("; transactions that go on when it is started again: 1\n"), "{out}");
+            }
+            _ => serving.signal("-TERM"),
+        }
+        assert_eq!(serving.exit_code(), Some(0), "{hurry}");
+        assert_eq!(patient.wait().unwrap().code(), Some(0), "{hurry}");
+    }
+}
+
+#[test]
 fn two_coordinators_do_not_share_a_store() {
     let serving = Serving::start();
     let (_, err) = expect(3, serving.dir.path(), &["serve", "--listen", "127.0.0.1:0"]);

@@ -66,10 +66,10 @@ impl From<Channel> for Coordinators {
 
 impl Service<http::Request<Body>> for Coordinators {
     type Response = http::Response<Body>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 
@@ -95,7 +95,19 @@ impl Service<http::Request<Body>> for Coordinators {
                     Ordering::Relaxed,
                 );
             }
-            answer
+            answer.map_err(broken)
         })
     }
+}
+
+/// A call that broke on its way is one that nobody answered, whatever gRPC calls it: a coordinator that stops closes its
+/// connections in good order, for one, which it has as an internal error.
+fn broken(error: Error) -> Status {
+    let error = Arc::new(error);
+    let mut status = Status::from_error(Box::new(Arc::clone(&error)));
+    if matches!(status.code(), Code::Internal | Code::Unknown) {
+        status = Status::unavailable(status.message());
+        status.set_source(error);
+    }
+    status
 }

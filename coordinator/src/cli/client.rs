@@ -33,6 +33,24 @@ pub(super) struct ClientArgs {
     json: bool,
 }
 
+/// Who gives an order.
+#[derive(Debug, Clone, Args)]
+pub(super) struct OperatorArgs {
+    /// Who gives the order, for the record [default: $USER]
+    #[arg(long, env = "CONCORD_OPERATOR", value_name = "NAME")]
+    operator: Option<String>,
+}
+
+impl OperatorArgs {
+    pub(super) fn name(&self) -> Result<String, Failure> {
+        let user = || std::env::var("USER").ok();
+        self.operator.clone().or_else(user).filter(|name| !name.is_empty()).ok_or_else(|| {
+            Failure::usage("nobody to name in the record: $USER is not set")
+                .with_hint("say who you are: --operator NAME")
+        })
+    }
+}
+
 /// A connection, with how to present what comes from it.
 #[derive(Debug)]
 pub(super) struct Client {

@@ -2,6 +2,7 @@
 
 mod client;
 mod configuration;
+mod drain;
 mod failure;
 mod resource;
 mod serve;
@@ -51,6 +52,8 @@ enum Command {
     Resource(resource::ResourceCommand),
     /// Show who the coordinator is, how busy it is, and what its log has cost
     Status(ClientArgs),
+    /// Stop a coordinator once its transactions have ended, or leave them to others
+    Drain(drain::DrainArgs),
     /// Show, check or begin a configuration
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
@@ -71,6 +74,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Tx(command) => blocking(transaction::run(command)),
         Command::Resource(command) => blocking(resource::run(command)),
         Command::Status(args) => blocking(client::status(args)),
+        Command::Drain(args) => blocking(drain::run(args)),
         Command::Config(command) => configuration::run(command),
         Command::Completions { shell } => completions(shell),
     };

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use concord_proto::v1;
 use concord_protocol::Gtid;
 
-use super::client::{Client, ClientArgs};
+use super::client::{Client, ClientArgs, OperatorArgs};
 use super::failure::Failure;
 use super::view::TransactionRecord;
 
@@ -50,9 +50,8 @@ pub(super) struct OneArgs {
 /// An order about a transaction, for the history.
 #[derive(Debug, Clone, Args)]
 pub(super) struct OrderArgs {
-    /// Who gives the order, for the history [default: $USER]
-    #[arg(long, env = "CONCORD_OPERATOR", value_name = "NAME")]
-    operator: Option<String>,
+    #[command(flatten)]
+    operator: OperatorArgs,
     #[command(flatten)]
     one: OneArgs,
 }
@@ -63,11 +62,7 @@ impl OrderArgs {
     }
 
     fn operator(&self) -> Result<String, Failure> {
-        let user = || std::env::var("USER").ok();
-        self.operator.clone().or_else(user).filter(|name| !name.is_empty()).ok_or_else(|| {
-            Failure::usage("nobody to name in the history: $USER is not set")
-                .with_hint("say who you are: --operator NAME")
-        })
+        self.operator.name()
     }
 }
 

@@ -90,6 +90,7 @@ impl From<Option<Decision>> for Verdict {
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Statistics {
     pub live: usize,
+    pub stopping: bool,
     pub parked: usize,
     pub begun: u64,
     pub committed: u64,
@@ -320,6 +321,7 @@ impl Engine {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Statistics {
             live: registry.len(),
+            stopping: self.stopping.load(Ordering::SeqCst),
             parked: registry.newest_first(None).filter(|live| live.lock().transaction.is_parked()).count(),
             begun: read(&counts.begun),
             committed: read(&counts.committed),
@@ -337,28 +339,29 @@ impl Engine {
         self.driver.failed.wait().await
     }
 
-    /// Takes no new transactions from now on, and waits until the live ones have ended or `grace` is over.
-    pub async fn drain(&self, grace: Duration) {
+    /// Begins no transaction from now on.
+    pub fn stop_beginning(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Resolves when no transaction is live. Others may begin, unless they are [kept out](Engine::stop_beginning).
+    pub async fn drained(&self) {
         let registry = &self.driver.registry;
-        let drained = async {
-            loop {
-                let left = registry.left.notified();
-                tokio::pin!(left);
-                // From here on no departure is missed.
-                left.as_mut().enable();
-                if registry.len() == 0 {
-                    return;
-                }
-                left.await;
+        loop {
+            let left = registry.left.notified();
+            tokio::pin!(left);
+            // From here on no departure is missed.
+            left.as_mut().enable();
+            if registry.len() == 0 {
+                return;
             }
-        };
-        if tokio::time::timeout(grace, drained).await.is_err() {
-            tracing::warn!(
-                transactions = registry.len(),
-                "leaving unfinished transactions to the next start"
-            );
+            left.await;
         }
+    }
+
+    /// Whether other coordinators go on with what this one leaves behind.
+    pub fn is_shared(&self) -> bool {
+        self.driver.store.is_shared()
     }
 
     /// Closes the store. What is decided goes on after the next start; what is not is rolled back then.

@@ -34,6 +34,7 @@ use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
 use self::peers::Peers;
 use crate::config::Config;
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::resource::Resources;
 use crate::store::UnixMillis;
@@ -54,6 +55,7 @@ pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl O
         engine: Arc::clone(&engine),
         peers: Arc::clone(&peers),
         resources,
+        ending: Arc::new(Ending::new(Duration::ZERO)),
         started_at: UnixMillis(0),
     };
     (CoordinatorService { engine, peers, pages }, operator)
@@ -64,6 +66,7 @@ pub(crate) struct Services {
     pub(crate) engine: Arc<Engine>,
     pub(crate) participants: Arc<GrpcParticipants>,
     pub(crate) resources: Arc<Resources>,
+    pub(crate) ending: Arc<Ending>,
     pub(crate) pages: PageSizes,
     /// Payload bytes of one transaction at the most.
     pub(crate) payload_bytes_max: usize,
@@ -92,10 +95,10 @@ pub(crate) async fn serve(
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { engine, participants, resources, pages, payload_bytes_max, started_at } = services;
+    let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at } = services;
     let peers = Arc::<Peers>::default();
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
-    let operator = OperatorService { engine, peers, resources, started_at };
+    let operator = OperatorService { engine, peers, resources, ending, started_at };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -1,24 +1,32 @@
 //! The `Operator` service: what people who run the coordinator call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_proto::v1;
 use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::v1::operator_server::Operator;
 use concord_protocol::BranchId;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::{bytes_max, pass_on};
 use super::peers::Peers;
+use crate::ending::Ending;
 use crate::engine::{Engine, Order, Verdict};
 use crate::resource::{InDoubtView, ResourceView, Resources};
 use crate::store::UnixMillis;
+
+/// How often a drain tells how far it has come.
+const DRAIN_PROGRESS: Duration = Duration::from_millis(200);
 
 pub(crate) struct OperatorService {
     pub(crate) engine: Arc<Engine>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) resources: Arc<Resources>,
+    pub(crate) ending: Arc<Ending>,
     pub(crate) started_at: UnixMillis,
 }
 
@@ -95,6 +103,7 @@ impl Operator for OperatorService {
             epoch: self.engine.epoch().0,
             started_at: Some(timestamp(self.started_at)),
             live_transactions: counts.live as u64,
+            draining: counts.stopping,
             parked_transactions: counts.parked as u64,
             begun: counts.begun,
             committed: counts.committed,
@@ -106,6 +115,44 @@ impl Operator for OperatorService {
             calls: counts.calls,
             calls_failed: counts.calls_failed,
         }))
+    }
+
+    type DrainStream = ReceiverStream<Result<v1::DrainResponse, Status>>;
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let v1::DrainRequest { grace_ms, operator } = request.into_inner();
+        let operator = text("operator", operator, bytes_max::OPERATOR)?;
+        tracing::info!(operator, grace_ms, "told to drain");
+        self.engine.stop_beginning();
+        self.ending.order(grace_ms.map(|ms| Duration::from_millis(ms.into())));
+        let (tell, told) = mpsc::channel(1);
+        tokio::spawn(tell_progress(Arc::clone(&self.engine), Arc::clone(&self.ending), tell));
+        Ok(Response::new(ReceiverStream::new(told)))
+    }
+}
+
+/// Tells how a drain goes on, until it has ended or nobody listens any more.
+async fn tell_progress(
+    engine: Arc<Engine>,
+    ending: Arc<Ending>,
+    tell: mpsc::Sender<Result<v1::DrainResponse, Status>>,
+) {
+    let progress = |stopping| v1::DrainResponse {
+        live_transactions: engine.statistics().live as u64,
+        stopping,
+        is_shared: engine.is_shared(),
+    };
+    let mut ticks = tokio::time::interval(DRAIN_PROGRESS);
+    let over = ending.over(&engine);
+    tokio::pin!(over);
+    loop {
+        let stopping = tokio::select! {
+            () = &mut over => true,
+            _ = ticks.tick() => false,
+        };
+        if tell.send(Ok(progress(stopping))).await.is_err() || stopping {
+            return;
+        }
     }
 }
 

@@ -52,10 +52,11 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn set(shared: Shared) -> Result<Scene> {
-        Scene::set_with(shared, WorldOptions::default()).await
+        Scene::set_with(shared, WorldOptions::default(), LEASE).await
     }
 
-    pub(super) async fn set_with(shared: Shared, options: WorldOptions) -> Result<Scene> {
+    /// Those whose lease is to be given back, rather than to run out, have a long one.
+    pub(super) async fn set_with(shared: Shared, options: WorldOptions, lease: Duration) -> Result<Scene> {
         static STORES: AtomicU32 = AtomicU32::new(0);
         static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
             let start = || Postgres::start_blocking(PostgresOptions::default()).expect("a database server");
@@ -79,7 +80,7 @@ impl Scene {
             }
         };
         let coordinator =
-            options.coordinator.set("store.url", url).set("cluster.lease_ms", LEASE.as_millis());
+            options.coordinator.set("store.url", url).set("cluster.lease_ms", lease.as_millis());
         let options = WorldOptions { coordinator, peers: 2, ..options };
         let banks = pair.banks(10, 1_000).await?;
         Ok(Scene { world: World::start(PROGRAMS, banks, options).await?, _pair: pair })

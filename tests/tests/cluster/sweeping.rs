@@ -6,7 +6,7 @@ on_each_store!(what_a_dead_participant_left_prepared);
 
 async fn what_a_dead_participant_left_prepared(shared: Shared) -> Result<()> {
     let options = WorldOptions { sweeper: true, ..WorldOptions::default() };
-    let mut scene = Scene::set_with(shared, options).await?;
+    let mut scene = Scene::set_with(shared, options, LEASE).await?;
     // Of three transactions, each with another coordinator: decided, so committed without its participant.
     scene.world.two.fault(Verb::Commit, Fault::Unavailable).await?;
     let mut transfers = Vec::new();

@@ -13,7 +13,7 @@ use std::io;
 use prost_types::Timestamp;
 use serde::Serialize;
 
-pub(super) use overview::{InDoubtListing, ResourceListing, StatusReport};
+pub(super) use overview::{DrainReport, InDoubtListing, ResourceListing, StatusReport};
 pub(super) use transaction::{TransactionRecord, TransactionsListing};
 
 /// A record that people can read as well as programs.

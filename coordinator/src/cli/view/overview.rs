@@ -187,6 +187,8 @@ pub(in crate::cli) struct StatusReport {
     cluster_id: String,
     epoch: u32,
     started_at: Option<String>,
+    /// It begins no transaction.
+    draining: bool,
     live_transactions: u64,
     parked_transactions: u64,
     begun: u64,
@@ -209,6 +211,7 @@ impl From<v1::GetStatusResponse> for StatusReport {
             cluster_id: format!("{:016x}", status.cluster_id),
             epoch: status.epoch,
             started_at: rfc3339(status.started_at),
+            draining: status.draining,
             live_transactions: status.live_transactions,
             parked_transactions: status.parked_transactions,
             begun: status.begun,
@@ -232,7 +235,11 @@ impl View for StatusReport {
             Some(if count > 0 { cell.tone(Tone::Alarm) } else { cell })
         };
         let started = self.started.as_ref().map(|at| span(look.now_ms.saturating_sub(unix_ms(at))));
-        let up = started.map(|age| Cell::new(format!("up for {age}")).tone(Tone::Good));
+        let (draining, tone) = match self.draining {
+            true => (", draining", Tone::Alarm),
+            false => ("", Tone::Good),
+        };
+        let up = started.map(|age| Cell::new(format!("up for {age}{draining}")).tone(tone));
         facts(
             look,
             [
@@ -251,6 +258,43 @@ impl View for StatusReport {
                 ("calls", Some(format!("{}, of which {} failed", self.calls, self.calls_failed).into())),
             ],
         )
+    }
+}
+
+/// How far a drain has come.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct DrainReport {
+    live_transactions: u64,
+    stopping: bool,
+    is_shared: bool,
+}
+
+impl From<v1::DrainResponse> for DrainReport {
+    fn from(step: v1::DrainResponse) -> Self {
+        let v1::DrainResponse { live_transactions, stopping, is_shared } = step;
+        DrainReport { live_transactions, stopping, is_shared }
+    }
+}
+
+impl DrainReport {
+    /// On one line.
+    pub(in crate::cli) fn step(&self, _: &Look) -> String {
+        match (self.live_transactions, self.stopping, self.is_shared) {
+            (live, false, _) => format!("draining; live transactions: {live}"),
+            (0, true, _) => "the coordinator stops; no transaction is left".to_owned(),
+            (live, true, true) => {
+                format!("the coordinator stops; transactions that go on at the other coordinators: {live}")
+            }
+            (live, true, false) => {
+                format!("the coordinator stops; transactions that go on when it is started again: {live}")
+            }
+        }
+    }
+}
+
+impl View for DrainReport {
+    fn text(&self, look: &Look) -> String {
+        self.step(look) + "\n"
     }
 }
 

@@ -108,13 +108,12 @@ async fn past_the_limit_new_transactions_are_refused_at_once() {
 async fn while_draining_nothing_new_begins_and_the_old_may_end() {
     let world = World::new().await;
     let gtid = world.joined(&[A, B]).await;
-    let (drained, ()) = tokio::join!(
-        tokio::time::timeout(Duration::from_secs(5), world.engine.drain(Duration::from_secs(10))),
-        async {
+    world.engine.stop_beginning();
+    let (drained, ()) =
+        tokio::join!(tokio::time::timeout(Duration::from_secs(5), world.engine.drained()), async {
             let refused = world.engine.begin(BeginRequest::default()).await;
             assert!(matches!(refused, Err(EngineError::ShuttingDown)));
             world.engine.commit(gtid, Wait::Completed, None).await.unwrap();
-        }
-    );
+        });
     drained.expect("drained before its grace was over");
 }

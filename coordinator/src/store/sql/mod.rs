@@ -36,8 +36,9 @@ use tokio::sync::oneshot;
 
 use self::batch::Known;
 use self::lease::Lease;
-use self::link::{Address, Link};
+use self::link::{Address, Dialect, Link};
 use self::reader::Readers;
+use self::schema::Version;
 #[cfg(test)]
 pub(super) use self::tests::{MariaDb, MySql, PostgreSql, SqlSubject};
 use self::writer::Writer;
@@ -95,6 +96,15 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::NewerSchema`], [`StoreError::Open`].
     pub fn open(url: &str, member: Member) -> Result<Self, StoreError> {
+        Self::open_knowing(url, member, schema::versions)
+    }
+
+    /// As [`SqlStore::open`], by a program that knows these versions of the tables.
+    fn open_knowing(
+        url: &str,
+        member: Member,
+        versions: impl FnOnce(Dialect) -> &'static [Version],
+    ) -> Result<Self, StoreError> {
         let place = shown(url);
         let failed = |problem: Problem| problem.open(&place);
         let address = Address::parse(url).map_err(Problem::Sql).map_err(failed)?;
@@ -104,7 +114,8 @@ impl SqlStore {
             .enable_all()
             .build()
             .map_err(|error| failed(Problem::Refused(format!("no threads: {error}"))))?;
-        let mut opened = runtime.block_on(schema::open(&address, &member)).map_err(failed)?;
+        let versions = versions(address.dialect());
+        let mut opened = runtime.block_on(schema::open(&address, &member, versions)).map_err(failed)?;
         let owned = runtime.block_on(members::owned(&mut opened.link, opened.epoch)).map_err(failed)?;
         let term = runtime.block_on(members::term(&mut opened.link, opened.epoch)).map_err(failed)?;
         let term = Arc::new(AtomicI64::new(term));

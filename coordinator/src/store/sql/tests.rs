@@ -144,6 +144,8 @@ on_each! {
     a_lease_that_cannot_be_renewed_is_given_up_in_time
     a_connection_that_breaks_is_made_again
     a_commit_is_made_once_however_often_it_is_tried
+    neighbouring_versions_share_it
+    what_would_break_an_older_one_waits_for_its_end
 }
 
 fn who_has_been_taken_over_writes_nothing_more<K: Kind>() {
@@ -359,19 +361,19 @@ fn cut_connections(url: &str) {
         run(async {
             let mut link = Address::parse(url).unwrap().connect(10).await.unwrap();
             let others = match link.dialect() {
-                link::Dialect::MySql => {
+                Dialect::MySql => {
                     "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
                      WHERE db = DATABASE() AND id <> CONNECTION_ID()"
                 }
-                link::Dialect::Postgres => {
+                Dialect::Postgres => {
                     "SELECT CAST(pid AS BIGINT) FROM pg_stat_activity \
                      WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 }
             };
             for id in link.query(others.to_owned(), |row| row.number(0)).await.unwrap() {
                 let kill = match link.dialect() {
-                    link::Dialect::MySql => format!("KILL {id}"),
-                    link::Dialect::Postgres => format!("SELECT pg_terminate_backend({id})"),
+                    Dialect::MySql => format!("KILL {id}"),
+                    Dialect::Postgres => format!("SELECT pg_terminate_backend({id})"),
                 };
                 // It may have ended by itself.
                 let _ = link.execute(kill).await;
@@ -411,4 +413,67 @@ fn a_commit_is_made_once_however_often_it_is_tried<K: Kind>() {
         store.append(vec![begun(3, "", "")], Durability::Forced).await.unwrap();
         assert!(store.get(gtid(3)).await.unwrap().is_some());
     });
+}
+
+/// Opens it as a program would that knows these versions too.
+fn open_newer(url: &str, name: &str, newer: &[Version]) -> Result<SqlStore, StoreError> {
+    let member =
+        Member { name: name.into(), address: format!("{name}:7600"), lease: Duration::from_secs(10) };
+    apart(|| {
+        SqlStore::open_knowing(url, member, |dialect| [schema::versions(dialect), newer].concat().leak())
+    })
+}
+
+/// What a release may do to the tables that the one before it works with.
+const ADDS: Version = Version {
+    sql: "ALTER TABLE concord_record ADD COLUMN extra BIGINT; ALTER TABLE concord_ended ADD COLUMN extra BIGINT; \
+          ALTER TABLE concord_keyed ADD COLUMN extra BIGINT; ALTER TABLE concord_coordinator ADD COLUMN extra BIGINT; \
+          CREATE TABLE concord_extra (id BIGINT NOT NULL PRIMARY KEY)",
+    needs: 1,
+};
+/// And what it may not.
+const BREAKS: Version = Version { sql: "ALTER TABLE concord_keyed RENAME TO concord_keys", needs: 3 };
+
+fn neighbouring_versions_share_it<K: Kind>() {
+    let url = database::<K>();
+    let old = open(&url, "old");
+    run(async {
+        let at = |store: &SqlStore, n| Gtid::compose(n, store.epoch(), n);
+        let write = |store: &SqlStore, entry: Entry, gtid| {
+            store.append(vec![Entry { gtid, ..entry }], Durability::Forced)
+        };
+        write(&old, begun(1, "", ""), at(&old, 1)).await.unwrap();
+        let new = open_newer(&url, "new", &[ADDS]).unwrap();
+        // The old one goes on, is started again, and takes over from the new one.
+        write(&old, decided(1, true), at(&old, 1)).await.unwrap();
+        write(&old, ended(1, 1, true), at(&old, 1)).await.unwrap();
+        write(&new, begun(2, "", ""), at(&new, 2)).await.unwrap();
+        let issued = at(&new, 2);
+        new.close().await.unwrap();
+        drop(old);
+        let again = open(&url, "old");
+        assert_eq!(again.load_live().await.unwrap()[0].gtid, issued);
+        assert_eq!(again.claim_key("key".into(), gtid(3), None).await.unwrap(), gtid(3));
+        write(&again, decided(2, false), issued).await.unwrap();
+        write(&again, ended(2, 2, false), issued).await.unwrap();
+        assert_eq!(again.list_ended(Filter { limit: 10, ..Filter::default() }).await.unwrap().len(), 2);
+        assert_eq!(again.purge(UnixMillis(u64::MAX >> 1), 10).await.unwrap(), 2);
+    });
+}
+
+fn what_would_break_an_older_one_waits_for_its_end<K: Kind>() {
+    let url = database::<K>();
+    let old = open(&url, "old");
+    let refused = open_newer(&url, "new", &[ADDS, BREAKS]).unwrap_err().to_string();
+    assert!(refused.contains("upgrade that one first"), "{refused}");
+    run(async {
+        old.append(vec![begun(1, "", "")], Durability::Forced).await.unwrap();
+        old.close().await.unwrap();
+    });
+    let new = open_newer(&url, "new", &[ADDS, BREAKS]).unwrap();
+    assert_eq!(run(new.load_live()).unwrap().len(), 1);
+    // Which the older one would only find out when it writes.
+    let member = Member { name: "old".into(), address: "old:7600".into(), lease: Duration::from_secs(10) };
+    let refused = apart(|| SqlStore::open(&url, member)).unwrap_err();
+    assert!(matches!(refused, StoreError::NewerSchema { found: 3, known: 1, .. }), "{refused}");
 }

@@ -1,5 +1,5 @@
--- Numbers about the store itself: 'cluster_id', 'version', 'epoch' and 'term' (the last ones that were
--- given out).
+-- Numbers about the store itself: 'cluster_id'; 'version', of these tables; 'needs', the oldest version that a coordinator
+-- must know to work with them; 'epoch' and 'term', the last ones that were given out.
 CREATE TABLE IF NOT EXISTS concord_meta (
     name  TEXT NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
@@ -8,7 +8,8 @@ CREATE TABLE IF NOT EXISTS concord_meta (
 -- One row for each life of a coordinator. Others reach it at `address`. `expires_at` by this database's clock, in
 -- milliseconds since the Unix epoch. `successor` is the epoch that has taken over, always one that has no successor itself;
 -- from then on this one may write nothing. `commits` counts its commits: a coordinator that has lost its connection sees by
--- it whether the last one was made. `term` is raised by each take-over, beyond all that were given out before.
+-- it whether the last one was made. `term` is raised by each take-over, beyond all that were given out before. `knows` is the
+-- newest version of these tables that its program knows.
 CREATE TABLE IF NOT EXISTS concord_coordinator (
     epoch      BIGINT NOT NULL PRIMARY KEY,
     name       TEXT NOT NULL,
@@ -16,6 +17,7 @@ CREATE TABLE IF NOT EXISTS concord_coordinator (
     expires_at BIGINT NOT NULL,
     successor  BIGINT,
     term       BIGINT NOT NULL,
+    knows      BIGINT NOT NULL,
     commits    BIGINT NOT NULL DEFAULT 0
 );
 
