@@ -16,12 +16,13 @@ use concord_proto::v1::operator_server::{Operator, OperatorServer};
 use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::{
     BeginRequest, BeginResponse, Branch, BranchContext, BranchKind, BranchOutcome, BranchRequest,
-    BranchState, CommitRequest, CommitResponse, ConfirmRequest, ExecuteRequest, ExecuteResponse, GetRequest,
-    GetResponse, GetStatusRequest, GetStatusResponse, InquireRequest, InquireResponse, ListInDoubtRequest,
-    ListInDoubtResponse, ListRequest, ListResourcesRequest, ListResourcesResponse, ListResponse, ParkRequest,
-    ParkResponse, RegisterBranchRequest, RegisterBranchResponse, ReportVoteRequest, ReportVoteResponse,
-    ResolveRequest, ResolveResponse, RetryRequest, RetryResponse, RollbackRequest, RollbackResponse,
-    Transaction, TransactionState, TryRequest, WatchRequest, WatchResponse, Work,
+    BranchState, CommitRequest, CommitResponse, ConfirmRequest, DrainRequest, DrainResponse, ExecuteRequest,
+    ExecuteResponse, GetRequest, GetResponse, GetStatusRequest, GetStatusResponse, InquireRequest,
+    InquireResponse, ListInDoubtRequest, ListInDoubtResponse, ListRequest, ListResourcesRequest,
+    ListResourcesResponse, ListResponse, ParkRequest, ParkResponse, RegisterBranchRequest,
+    RegisterBranchResponse, ReportVoteRequest, ReportVoteResponse, ResolveRequest, ResolveResponse,
+    RetryRequest, RetryResponse, RollbackRequest, RollbackResponse, Transaction, TransactionState,
+    TryRequest, WatchRequest, WatchResponse, Work,
 };
 use concord_protocol::{Epoch, Gtid};
 use concord_sandbox::parent_gone;
@@ -203,6 +204,8 @@ struct Counter {
 
 #[tonic::async_trait]
 impl Operator for Counter {
+    type DrainStream = Empty<Result<DrainResponse, Status>>;
+
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Answer<GetStatusResponse> {
         Ok(Response::new(GetStatusResponse { log_syncs: self.log.syncs(), ..GetStatusResponse::default() }))
     }
@@ -220,6 +223,9 @@ impl Operator for Counter {
         unimplemented()
     }
     async fn list_resources(&self, _: Request<ListResourcesRequest>) -> Answer<ListResourcesResponse> {
+        unimplemented()
+    }
+    async fn drain(&self, _: Request<DrainRequest>) -> Answer<Self::DrainStream> {
         unimplemented()
     }
 }

@@ -1,6 +1,8 @@
 //! Coordinators that share a store: what it costs against the embedded one, what two of them cost each other, and how long
 //! it takes until one that was killed is taken over from.
 
+mod footprint;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +40,7 @@ pub(crate) async fn measure(setup: &Setup) -> Result<Vec<Outcome>> {
     for database in ["alone", "shared"] {
         server.create_database(database).await?;
     }
-    let outcomes = throughput(setup, [server.url("alone"), server.url("shared")]).await?;
+    let outcomes = throughput(setup, [server.url("alone"), server.url("shared")], None).await?;
     Ok(outcomes.into_iter().map(|outcome| outcome.detail("the store is in PostgreSQL")).collect())
 }
 
@@ -47,16 +49,23 @@ pub(crate) async fn measure_on(setup: &Setup, flavor: Flavor) -> Result<Vec<Outc
     for database in ["alone", "shared", "killed"] {
         server.create_database(database).await?;
     }
-    let mut outcomes = throughput(setup, [server.url("alone"), server.url("shared")]).await?;
+    let urls = [server.url("alone"), server.url("shared")];
+    let mut outcomes = throughput(setup, urls, server.pid()).await?;
     outcomes.push(take_overs(setup, &server.url("killed")).await?);
     Ok(outcomes.into_iter().map(|outcome| outcome.on(flavor)).collect())
 }
 
-/// One coordinator with the embedded store, one with a shared store for itself, and two with one store.
-async fn throughput(setup: &Setup, [alone, shared]: [String; 2]) -> Result<Vec<Outcome>> {
+/// One coordinator with the embedded store, one with a shared store for itself, and two with one store. `server`: the process
+/// of a MySQL or MariaDB server with the stores, of which all that it does is known.
+async fn throughput(
+    setup: &Setup,
+    [alone, shared]: [String; 2],
+    server: Option<u32>,
+) -> Result<Vec<Outcome>> {
     let directory = Setup::directory()?;
     let path = directory.path();
     let embedded = coordinator(path, "embedded", &[]).await?;
+    let meter = alone.clone();
     let alone = coordinator(path, "alone", &[format!("--store={alone}")]).await?;
     let shared = [format!("--store={shared}")];
     let both = [coordinator(path, "first", &shared).await?, coordinator(path, "second", &shared).await?];
@@ -74,17 +83,27 @@ async fn throughput(setup: &Setup, [alone, shared]: [String; 2]) -> Result<Vec<O
         ("embedded", vec![embedded.pid()]),
         ("on a shared store", vec![alone.pid()]),
         ("two on one", both.iter().map(Service::pid).collect()),
+        ("participants", participants.iter().map(Service::pid).collect()),
+        ("store", server.into_iter().collect()),
     ]);
+    let stored = async |meter: &str| match server {
+        Some(_) => footprint::read(meter, &[&alone, &both[0], &both[1]]).await.map(Some),
+        None => Ok(None),
+    };
+    let before = stored(&meter).await?;
     let load = Load { shape: Shape::Closed(MANY), span: setup.span() };
     let [of_embedded, of_alone, of_both] =
         contest(setup, "cluster", targets, load, setup.rounds(), &watched).await?;
+    let after = stored(&meter).await?;
+    let footprint = before.zip(after).map(|(before, after)| after.since(&before)).unwrap_or_default();
     let times = |side: &crate::contest::Side| side.processor_time();
     Ok(vec![
         Outcome::throughput("cluster, a shared store against the embedded one", &of_alone, &of_embedded)?
             .at(MANY)
             .ratio_wanted(Bound::AtLeast(0.3))
             .syncs_wanted(Bound::AtMost(0.2))
-            .detail(&format!("shared {}; embedded {}", times(&of_alone), times(&of_embedded))),
+            .detail(&format!("shared {}; embedded {}", times(&of_alone), times(&of_embedded)))
+            .detail(&footprint),
         Outcome::throughput("cluster, two coordinators against one", &of_both, &of_alone)?
             .at(MANY)
             .ratio_wanted(Bound::AtLeast(0.9))
