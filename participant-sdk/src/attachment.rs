@@ -1,6 +1,7 @@
 //! Being called on a stream of one's own: the participant opens it, and calls and answers travel on it, many in one
 //! message.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use concord_proto::v1::answer::Response as Answered;
@@ -8,11 +9,11 @@ use concord_proto::v1::attachment_client::AttachmentClient;
 use concord_proto::v1::call::Request as Asked;
 use concord_proto::v1::participant_server::Participant;
 use concord_proto::v1::{Answer, AttachRequest, AttachResponse, Call, CallError};
-use futures_util::{Stream, StreamExt as _, stream};
+use concord_proto::{Coordinators, Place};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use tokio::task::{JoinError, JoinSet};
 use tonic::{Code, Request, Status, Streaming};
 
 /// A message with answers is closed when it has grown to this, in bytes.
@@ -22,65 +23,100 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// The pause before attaching again, first and at the most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Keeps a participant attached to the coordinator under `address`, and answers its calls, until `stop` is ready; then
-/// takes no new calls, and finishes those under way. A stream that breaks is opened again.
+/// Keeps a participant attached under `address` to each of the coordinators, and answers their calls, until `stop` is
+/// ready; then takes no new calls, and finishes those under way. A stream that breaks is opened again.
 ///
 /// [`crate::ParticipantServer`] does this by itself. It is here for services that implement
 /// `concord.v1.Participant` on their own.
 pub async fn attach<S: Participant + Clone>(
     service: S,
-    coordinator: Channel,
+    coordinators: impl Into<Coordinators>,
     address: String,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    // A task, because the caller's may have a thread of its own (that of `main`), which every message would have to wake.
-    let mut task = JoinSet::new();
-    task.spawn(stay_attached(service, coordinator, address, stop));
-    if let Some(Err(error)) = task.join_next().await
-        && let Ok(panic) = error.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
+    let (mut coordinators, stop) = (coordinators.into(), stop.shared());
+    // Tasks, because the caller's may have a thread of its own (that of `main`), which every message would have to wake.
+    let mut streams = JoinSet::new();
+    let mut attached = HashSet::new();
+    loop {
+        for Place { url, channel } in coordinators.places().iter().cloned() {
+            if attached.insert(url.clone()) {
+                let place = Place { url, channel };
+                let stream =
+                    Attachment { place, coordinators: coordinators.clone(), address: address.clone() };
+                streams.spawn(stream.keep(service.clone(), stop.clone()));
+            }
+        }
+        tokio::select! {
+            () = coordinators.changed() => {}
+            Some(ended) = streams.join_next() => {
+                attached.remove(&url_of(ended));
+            }
+            () = stop.clone() => break,
+        }
+    }
+    while let Some(ended) = streams.join_next().await {
+        url_of(ended);
     }
 }
 
-async fn stay_attached<S: Participant + Clone>(
-    service: S,
-    coordinator: Channel,
+/// Of a stream that has ended. A panic goes on here.
+fn url_of(ended: Result<String, JoinError>) -> String {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(url) => url,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Nobody aborts them.
+        Err(Err(_)) => String::new(),
+    }
+}
+
+/// A stream to one coordinator.
+struct Attachment {
+    place: Place,
+    /// Those that there are.
+    coordinators: Coordinators,
     address: String,
-    stop: impl Future<Output = ()> + Send,
-) {
-    tokio::pin!(stop);
-    let client = AttachmentClient::new(coordinator).max_decoding_message_size(usize::MAX);
-    let (mut pause, mut warned) = (PAUSE.0, Code::Ok);
-    loop {
-        let (answers, queue) = mpsc::unbounded_channel();
-        let outgoing = outgoing(address.clone(), queue);
-        let mut client = client.clone();
-        let opened = tokio::select! {
-            opened = client.attach(outgoing) => opened,
-            () = &mut stop => return,
-        };
-        let ended = match opened {
-            Ok(incoming) => {
-                tracing::info!(%address, "attached to the coordinator");
-                (pause, warned) = (PAUSE.0, Code::Ok);
-                match serve(&service, incoming.into_inner(), answers, &mut stop).await {
-                    End::Left => return,
-                    End::Broken(status) => status,
+}
+
+impl Attachment {
+    /// Until `stop` is ready, or the stream breaks and the coordinator is none any more; answers its URL.
+    async fn keep<S: Participant + Clone>(self, service: S, stop: impl Future<Output = ()> + Send) -> String {
+        let Attachment { place, coordinators, address } = self;
+        tokio::pin!(stop);
+        let client = AttachmentClient::new(place.channel).max_decoding_message_size(usize::MAX);
+        let (mut pause, mut warned) = (PAUSE.0, Code::Ok);
+        // One that is about to leave is called no more by its name, and may still have to call us.
+        while coordinators.places().iter().any(|other| other.url == place.url) {
+            let (answers, queue) = mpsc::unbounded_channel();
+            let outgoing = outgoing(address.clone(), queue);
+            let mut client = client.clone();
+            let opened = tokio::select! {
+                opened = client.attach(outgoing) => opened,
+                () = &mut stop => break,
+            };
+            let ended = match opened {
+                Ok(incoming) => {
+                    tracing::info!(%address, "attached to the coordinator");
+                    (pause, warned) = (PAUSE.0, Code::Ok);
+                    match serve(&service, incoming.into_inner(), answers, &mut stop).await {
+                        End::Left => break,
+                        End::Broken(status) => status,
+                    }
                 }
+                Err(status) => status,
+            };
+            // Once, not at every attempt while the coordinator is down.
+            if ended.code() != warned {
+                warned = ended.code();
+                tracing::warn!(%address, code = ?warned, "not attached to the coordinator: {}", ended.message());
             }
-            Err(status) => status,
-        };
-        // Once, not at every attempt while the coordinator is down.
-        if ended.code() != warned {
-            warned = ended.code();
-            tracing::warn!(%address, code = ?warned, "not attached to the coordinator: {}", ended.message());
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))) => {}
+                () = &mut stop => break,
+            }
+            pause = (pause * 2).min(PAUSE.1);
         }
-        tokio::select! {
-            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))) => {}
-            () = &mut stop => return,
-        }
-        pause = (pause * 2).min(PAUSE.1);
+        place.url
     }
 }
 

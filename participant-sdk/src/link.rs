@@ -12,7 +12,6 @@ use concord_proto::v1::{
 };
 use concord_protocol::{BranchId, ClusterId, Gtid};
 use concord_xa::Xid;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 /// Gtids in one question to the coordinator.
@@ -50,9 +49,8 @@ impl Link {
         Link { client, coordinators, address, cluster: AtomicU64::new(0) }
     }
 
-    /// To each coordinator.
-    pub(crate) fn channels(&self) -> &[Channel] {
-        self.coordinators.channels()
+    pub(crate) fn coordinators(&self) -> &Coordinators {
+        &self.coordinators
     }
 
     /// Calls one coordinator, and where it does not answer the others, one after the other. All calls here may be
@@ -61,7 +59,7 @@ impl Link {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        for _ in 1..self.channels().len() {
+        for _ in 1..self.coordinators.places().len() {
             match call(self.client.clone()).await {
                 Err(status) if status.code() == Code::Unavailable => {
                     tracing::debug!(%status, "a coordinator does not answer; asking the next one");

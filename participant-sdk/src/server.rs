@@ -8,7 +8,6 @@ use concord_proto::v1::participant_server::ParticipantServer as Generated;
 use concord_protocol::Gtid;
 use concord_xa::{Database, ServerInfo};
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::transport::{Server, server::Router};
@@ -90,11 +89,8 @@ impl ParticipantServer {
     /// takes no new calls, and finishes those under way. A stream that breaks is opened again. For those who add
     /// [`ParticipantServer::service`] to a server of their own, or to none.
     pub async fn attach_until(&self, stop: impl Future<Output = ()> + Send + 'static) {
-        let (link, stop) = (&self.participant.link, stop.shared());
-        let streams = link.channels().iter().map(|channel| {
-            attach(self.service.clone(), channel.clone(), link.address().to_owned(), stop.clone())
-        });
-        join_all(streams).await;
+        let link = &self.participant.link;
+        attach(self.service.clone(), link.coordinators().clone(), link.address().to_owned(), stop).await;
     }
 
     /// The service and gRPC health, to which more services may be added.

@@ -4,7 +4,7 @@
 mod coordinators;
 pub mod status;
 
-pub use coordinators::Coordinators;
+pub use coordinators::{Coordinators, Place};
 
 /// The public interface, version 1.
 #[allow(

@@ -19,7 +19,6 @@ use concord_proto::v1::participant_client::ParticipantClient;
 use concord_proto::v1::participant_server::{Participant, ParticipantServer as Generated};
 use concord_proto::v1::*;
 use concord_tests::{Entry, Fault, Verb};
-use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -369,12 +368,8 @@ async fn main() -> Result<()> {
             router.serve_with_incoming_shutdown(incoming, stop).await?;
         }
         None => {
-            let (coordinators, stop) = (Coordinators::connect_lazy(&args.coordinator)?, stop.shared());
-            let streams = coordinators
-                .channels()
-                .iter()
-                .map(|channel| attach(guarded.clone(), channel.clone(), args.address.clone(), stop.clone()));
-            futures_util::future::join_all(streams).await;
+            let coordinators = Coordinators::connect_lazy(&args.coordinator)?;
+            attach(guarded, coordinators, args.address.clone(), stop).await;
         }
     }
     server.shutdown().await;

@@ -1,5 +1,7 @@
 //! The way to several coordinators that share a store. Any of them answers any call.
 
+mod names;
+
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::Pin;
@@ -8,10 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Code, Status};
+
+use self::names::Name;
 
 /// How long a coordinator may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,42 +31,77 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// was not answered, and the next one goes to the same coordinator, until that has been silent for ten seconds.
 #[derive(Debug, Clone)]
 pub struct Coordinators {
-    channels: Arc<[Channel]>,
+    places: watch::Receiver<Arc<[Place]>>,
     /// Counts on; modulo their number, the one that is called.
     current: Arc<AtomicUsize>,
 }
 
+/// The way to one coordinator.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Which one it is: its URL.
+    pub url: String,
+    /// Connects by itself, when it is used.
+    pub channel: Channel,
+}
+
 impl Coordinators {
     /// The way to the coordinators at these addresses, with commas between them: `http://a:7600,http://b:7600`. It begins
-    /// with any of them, and connects at the first call.
+    /// with any of them, and connects at the first call. A host name that has several addresses stands for a
+    /// coordinator at each, and is looked up again every five seconds.
     ///
     /// # Errors
     /// One is not a URL.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn connect_lazy(urls: &str) -> Result<Self, Error> {
-        let channel = |url: &str| {
-            let endpoint = Endpoint::from_shared(url.trim().to_owned())?;
-            Ok(endpoint
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE)
-                .connect_lazy())
-        };
-        let channels: Result<Arc<[_]>, Error> = urls.split(',').map(channel).collect();
-        let any = RandomState::new().build_hasher().finish() as usize;
-        Ok(Coordinators { channels: channels?, current: Arc::new(AtomicUsize::new(any)) })
+        let mut places = Vec::new();
+        let mut names = Vec::new();
+        for url in urls.split(',').map(str::trim) {
+            let endpoint = endpoint(url)?;
+            names.push(Name::of(&endpoint));
+            places.push(Place { url: url.to_owned(), channel: endpoint.connect_lazy() });
+        }
+        let (found, seen) = watch::channel(Arc::from(places));
+        if names.iter().any(Option::is_some) {
+            tokio::spawn(names::follow(names, found, names::look_up));
+        }
+        Ok(Coordinators::following(seen))
     }
 
-    /// One channel to each.
-    pub fn channels(&self) -> &[Channel] {
-        &self.channels
+    /// The way to those that somebody else finds, in a registry of services, say, and changes as they come and go.
+    pub fn following(places: watch::Receiver<Arc<[Place]>>) -> Self {
+        let any = RandomState::new().build_hasher().finish() as usize;
+        Coordinators { places, current: Arc::new(AtomicUsize::new(any)) }
+    }
+
+    /// Those that there are now.
+    pub fn places(&self) -> Arc<[Place]> {
+        Arc::clone(&self.places.borrow())
+    }
+
+    /// Resolves when there may be others than at the last call; never, when that cannot be.
+    pub async fn changed(&mut self) {
+        if self.places.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
 impl From<Channel> for Coordinators {
     fn from(channel: Channel) -> Self {
-        Coordinators { channels: Arc::new([channel]), current: Arc::default() }
+        let place = Place { url: String::new(), channel };
+        Coordinators::following(watch::channel(Arc::from([place])).1)
     }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE))
 }
 
 impl Service<http::Request<Body>> for Coordinators {
@@ -74,8 +114,12 @@ impl Service<http::Request<Body>> for Coordinators {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let (place, current) = (self.current.load(Ordering::Relaxed), Arc::clone(&self.current));
-        let mut channel = self.channels[place % self.channels.len()].clone();
+        let (turn, current) = (self.current.load(Ordering::Relaxed), Arc::clone(&self.current));
+        let places = self.places();
+        let place = turn.checked_rem(places.len()).and_then(|number| places.get(number));
+        let Some(mut channel) = place.map(|place| place.channel.clone()) else {
+            return Box::pin(async { Err(Status::unavailable("there is no coordinator")) });
+        };
         Box::pin(async move {
             let called = async {
                 poll_fn(|context| channel.poll_ready(context)).await?;
@@ -89,8 +133,8 @@ impl Service<http::Request<Body>> for Coordinators {
             if answer.as_ref().map_or(true, is_unavailable) {
                 // Unless another call has moved on already.
                 let _ = current.compare_exchange(
-                    place,
-                    place.wrapping_add(1),
+                    turn,
+                    turn.wrapping_add(1),
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 );
