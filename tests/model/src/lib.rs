@@ -34,6 +34,7 @@ mod action;
 mod check;
 mod claim;
 mod configuration;
+mod coordinator;
 mod digest;
 mod extent;
 mod hunt;
