@@ -49,14 +49,14 @@ fn small() -> Vec<Configuration> {
     let none = Faults::default();
     let reader = Faults { participant_crashes: 1, duplicated: 1, ..none };
     [
+        each(&[&[Xa], &[Tcc]], &[StaysOpen], Faults { crashes: 1, take_overs: 1, ..none }),
+        each(&[&[Xa, Tcc]], &[EarlyVote, Strict], Faults { take_overs: 1, ..none }),
         alone(),
         each(&[&[Xa, Tcc]], &[EarlyVote], Faults { crashes: 1, lost: 1, ..none }),
         each(&[&[Xa, Xa]], &[EarlyVote], reader),
         each(&[&[Xa, Xa]], &[Strict], Faults { crashes: 1, lost: 1, ..none }),
         each(&[&[Tcc, Tcc]], &[Initiator], Faults { crashes: 1, ..none }),
         each(&[&[Xa, Tcc]], &[StaysOpen], Faults { crashes: 1, ..none }),
-        each(&[&[Xa], &[Tcc]], &[StaysOpen], Faults { crashes: 1, take_overs: 1, ..none }),
-        each(&[&[Xa, Tcc]], &[EarlyVote, Strict], Faults { take_overs: 1, ..none }),
     ]
     .concat()
 }
