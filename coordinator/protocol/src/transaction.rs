@@ -34,6 +34,8 @@
 //! | Working, Preparing | call failed | same | set a retry timer; then the same call, marked repeated |
 //! | Preparing | last vote, some yes | Deciding | **force** Decided(commit) |
 //! | Preparing | last vote, all read-only | Committed | append Ended, tell |
+//! | Preparing | the same, of one that stays open | Deciding | **force** Ended |
+//! | Deciding | Logged (Ended) | Committed | tell |
 //! | Deciding | Logged | Committing | tell, call Commit (TCC: Confirm) on those that voted yes |
 //! | Delegating | Logged | Delegated | call the one-phase commit |
 //! | Delegated | Rollback · deadline | Delegated | call Rollback: the participant says which came first |
@@ -48,7 +50,8 @@
 //! A transaction that stays open ([`Options::stays_open`]) is Active again after a restart, whatever had been asked of it, unless
 //! more is on record. So what is appended above is **forced** there: Registered of XA branches, and Decided(rollback), until which
 //! is durable it is DecidingRollback: nobody hears of it, neither the initiator nor a branch. A Rollback still on its way when another
-//! coordinator commits the transaction would find it prepared.
+//! coordinator commits the transaction would find it prepared. And that all have only read is forced: whoever has been taken
+//! over does not know of the branches that have joined since.
 //!
 //! Deciding can neither be left for RollingBack nor told to anyone: the record is in the log's hands.
 
@@ -468,8 +471,7 @@ impl Transaction {
         }
         let prepared = self.ids_where(|branch| branch.state == BranchState::Prepared);
         if prepared.is_empty() {
-            // Nothing was written anywhere, so nothing needs to be durable before the answer.
-            self.end(Outcome::Committed, out);
+            self.end_with_nothing_written(out);
             return;
         }
         self.phase = Phase::Deciding;
@@ -477,6 +479,17 @@ impl Transaction {
         self.force(record, Forced::Decided, out);
         if seeded_bug!("decision-not-forced") {
             self.logged(Forced::Decided, out);
+        }
+    }
+
+    fn end_with_nothing_written(&mut self, out: &mut Vec<Effect>) {
+        if self.options.stays_open {
+            // Another coordinator may have taken over, and have let branches join that are not known here.
+            self.phase = Phase::Deciding;
+            self.force(Record::Ended(Outcome::Committed), Forced::Decided, out);
+        } else {
+            // So nothing needs to be durable before the answer.
+            self.end(Outcome::Committed, out);
         }
     }
 
@@ -522,6 +535,13 @@ impl Transaction {
                     out.push(Effect::Tell(Milestone::Joined(id)));
                     self.start_if_enlisted(out);
                 }
+            }
+            (Forced::Decided, Phase::Deciding)
+                if self.branches.iter().all(|branch| branch.state.has_ended()) =>
+            {
+                self.phase = Phase::Committed;
+                out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));
+                out.push(Effect::Tell(Milestone::Completed));
             }
             (Forced::Decided, Phase::Deciding) => {
                 self.phase = Phase::Committing;

@@ -306,7 +306,8 @@ pub enum Forced {
     Registered(BranchId),
     /// [`Record::Delegated`].
     Delegated,
-    /// [`Record::Decided`], to commit, or in a transaction that stays open.
+    /// [`Record::Decided`], to commit, or in a transaction that stays open. Of such a one in which nobody has written
+    /// anything: [`Record::Ended`].
     Decided,
 }
 

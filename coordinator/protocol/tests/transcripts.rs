@@ -318,6 +318,36 @@ fn a_rollback_that_was_not_on_disk_has_never_been_told() {
 }
 
 #[test]
+fn that_all_have_only_read_is_told_when_it_is_on_disk_if_another_may_have_taken_over() {
+    Conversation::staying_open()
+        .logged()
+        .event("a participant joins", Event::Register(Xa))
+        .logged()
+        .reported(1, Vote::ReadOnly)
+        .event("initiator: commit", Event::Commit)
+        .event("initiator: commit, again", Event::Commit)
+        .logged()
+        .event("initiator: commit, again", Event::Commit)
+        .check("stays_open_only_read");
+}
+
+#[test]
+fn that_all_have_only_read_is_not_told_by_whom_another_has_taken_over_from() {
+    Conversation::staying_open()
+        .logged()
+        .event("a participant joins", Event::Register(Xa))
+        .logged()
+        .reported(1, Vote::ReadOnly)
+        .event("initiator: commit", Event::Commit)
+        .taken_over(BEGUN[..2].to_vec())
+        .event("another participant joins", Event::Register(Xa))
+        .logged()
+        .deadline()
+        .logged()
+        .check("stays_open_only_read_taken_over");
+}
+
+#[test]
 fn one_that_stays_open_ends_at_its_deadline() {
     Conversation::staying_open()
         .logged()

@@ -122,19 +122,22 @@ impl Driver {
         // Queued here, under the transaction's lock: the log keeps the order of the steps.
         let written = self.store.append(entries, durability);
         crash_point!("coordinator/log-queued", each super::crash::records(effects));
-        if ended {
-            // The receiver lives as long as the engine.
-            let _ = self.leaving.send((live.gtid, written));
-        } else if let Some(record) = forced {
+        if let Some(record) = forced {
             let (driver, live) = (Arc::clone(self), Arc::clone(live));
             tokio::spawn(async move {
                 let written = written.await;
                 crash_point!("coordinator/log-durable", super::crash::forced(record));
                 match written {
                     Ok(()) => driver.step_or_log(&live, Event::Logged(record)),
-                    Err(error) => driver.fail(error),
+                    Err(error) => return driver.fail(error),
+                }
+                if ended {
+                    driver.registry.remove(live.gtid);
                 }
             });
+        } else if ended {
+            // The receiver lives as long as the engine.
+            let _ = self.leaving.send((live.gtid, written));
         }
     }
 

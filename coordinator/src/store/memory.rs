@@ -19,6 +19,7 @@ use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, Unix
 pub struct MemoryStore {
     cluster_id: ClusterId,
     epoch: Epoch,
+    is_shared: bool,
     state: Mutex<State>,
 }
 
@@ -67,7 +68,12 @@ impl MemoryStore {
 
     /// A new, empty store whose identity the test knows.
     pub fn with_cluster_id(cluster_id: ClusterId) -> Self {
-        MemoryStore { cluster_id, epoch: Epoch(1), state: Mutex::default() }
+        MemoryStore { cluster_id, epoch: Epoch(1), is_shared: false, state: Mutex::default() }
+    }
+
+    /// The same, as one that other coordinators could share: so the engine is as careful as it has to be there.
+    pub fn shared(self) -> Self {
+        MemoryStore { is_shared: true, ..self }
     }
 
     /// From now on appends wait.
@@ -113,6 +119,7 @@ impl MemoryStore {
         MemoryStore {
             cluster_id: self.cluster_id,
             epoch: Epoch(self.epoch.0.saturating_add(1)),
+            is_shared: self.is_shared,
             state: Mutex::new(State { written: disk.clone(), synced: disk, ..State::default() }),
         }
     }
@@ -197,6 +204,10 @@ impl Store for MemoryStore {
 
     fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     fn append(

@@ -8,6 +8,7 @@ use stateright::{Checker as _, HasDiscoveries, Model as _, Property};
 use crate::action::Action;
 use crate::claim::Claim;
 use crate::configuration::Configuration;
+use crate::coordinator::Coordinator;
 use crate::resolution::{Known, ends_well};
 use crate::trace::Trace;
 use crate::world::World;
@@ -109,13 +110,30 @@ impl stateright::Model for Model {
                 },
             ));
         }
+        if self.rules.faults.take_overs > 0 {
+            properties.extend([
+                Property::sometimes(
+                    "a commit delivered after a take-over",
+                    |model: &Model, world: &World| {
+                        world.left.take_overs < model.rules.faults.take_overs
+                            && world.state() == Some(State::Committed)
+                            && world.told == Some(Decision::Commit)
+                    },
+                ),
+                Property::sometimes("a commit by one that was taken over", |_: &Model, world: &World| {
+                    let late = world.late.as_ref().and_then(Coordinator::decision);
+                    late == Some(Decision::Commit)
+                        || world.told == Some(Decision::Commit) && world.owner.decision().is_none()
+                }),
+            ]);
+        }
         properties
     }
 }
 
 impl World {
     fn state(&self) -> Option<State> {
-        self.transaction.as_ref().map(Transaction::state)
+        self.owner.transaction.as_ref().map(Transaction::state)
     }
 }
 

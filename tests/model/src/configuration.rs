@@ -36,6 +36,9 @@ impl fmt::Display for Mode {
 pub struct Faults {
     /// Crashes of the coordinator: all that is volatile is lost, and of the log any unsynced suffix.
     pub crashes: u8,
+    /// Take-overs by another coordinator, while the one before it goes on without knowing; not more than one of those at a
+    /// time.
+    pub take_overs: u8,
     /// Crashes of a participant.
     pub participant_crashes: u8,
     /// Calls without an answer: they never left, or were given up and may still arrive.
@@ -54,9 +57,11 @@ pub struct Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Faults { crashes, participant_crashes, lost, duplicated, refusals, sweeps, orders } = self;
+        let Faults { crashes, take_overs, participant_crashes, lost, duplicated, refusals, sweeps, orders } =
+            self;
         let parts = [
             (crashes, "crash"),
+            (take_overs, "take-over"),
             (participant_crashes, "participant crash"),
             (lost, "lost"),
             (duplicated, "dup"),

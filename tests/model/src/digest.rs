@@ -6,8 +6,10 @@
 use std::hash::{BuildHasher as _, Hash, Hasher};
 
 use ahash::RandomState;
-use concord_protocol::{BranchId, Record, Timer, Transaction};
+use concord_protocol::{BranchId, Forced, Record, Timer, Transaction};
 
+use crate::coordinator::{Coordinator, Who};
+use crate::log::Acknowledgement;
 use crate::message::{Index, Message, branch_id};
 use crate::world::World;
 
@@ -31,9 +33,14 @@ impl World {
         branches.sort_unstable();
         let mut hasher = SEEDS.build_hasher();
         branches.hash(&mut hasher);
-        self.transaction.as_ref().map(phase).hash(&mut hasher);
-        (self.registered, self.told, self.broken).hash(&mut hasher);
-        self.timers.contains(&Timer::Deadline).hash(&mut hasher);
+        for (who, coordinator) in self.coordinators() {
+            coordinator.transaction.as_ref().map(phase).hash(&mut hasher);
+            coordinator.timers.contains(&Timer::Deadline).hash(&mut hasher);
+            if who == Who::Late {
+                self.late_log_digest(coordinator, None).hash(&mut hasher);
+            }
+        }
+        (self.registered, self.told, self.broken, self.log.taken_over_at).hash(&mut hasher);
         self.log_digest(None).hash(&mut hasher);
         hasher.finish()
     }
@@ -43,30 +50,30 @@ impl World {
         let mut hasher = SEEDS.build_hasher();
         self.participant(index).hash(&mut hasher);
         (self.registered > index).hash(&mut hasher);
-        self.transaction.as_ref().and_then(|transaction| transaction.branch(id)).hash(&mut hasher);
+        for (who, coordinator) in self.coordinators() {
+            coordinator.branch_digest(index).hash(&mut hasher);
+            if who == Who::Late {
+                self.late_log_digest(coordinator, Some(id)).hash(&mut hasher);
+            }
+        }
         // In any order: the network has none.
         let messages = self.network.iter().filter(|message| message.participant() == index);
         messages.map(message_digest).fold(0, u64::wrapping_add).hash(&mut hasher);
-        let retries = self.timers.iter().filter_map(|timer| match timer {
-            Timer::Retry { branch, attempts } if *branch == id => Some(SEEDS.hash_one(attempts)),
-            _ => None,
-        });
-        retries.fold(0, u64::wrapping_add).hash(&mut hasher);
         self.log_digest(Some(id)).hash(&mut hasher);
         hasher.finish()
     }
 
     /// Of the records about one branch, or about none in particular: what they say, and where they stand.
     ///
-    /// What is on disk is there, in whatever order. When no crash is left, nothing can be lost, and only that
+    /// What is on disk is there, in whatever order. When neither crash nor take-over is left, nothing can be lost, and only that
     /// matters which the claims look at.
     fn log_digest(&self, branch: Option<BranchId>) -> u64 {
         let log = &self.log;
         let mut sum = u64::from(!log.records.is_empty());
         for (place, record) in log.records.iter().enumerate() {
             let unsynced = (place + 1).saturating_sub(log.synced);
-            let waiting = log.waiting.iter().position(|(length, _)| *length == place + 1);
-            let place = match (self.left.crashes, waiting) {
+            let waiting = self.owner.waiting.iter().position(|waiting| waiting.length == place + 1);
+            let place = match (self.left.crashes + self.left.take_overs, waiting) {
                 (0, None) if unsynced > 0 || !is_looked_at(record) => continue,
                 (0, Some(turn)) if unsynced > 0 => turn + 1,
                 (_, _) => unsynced,
@@ -78,9 +85,40 @@ impl World {
         }
         sum
     }
+
+    /// What the late one may yet hear of a branch, or of none in particular.
+    fn late_log_digest(&self, late: &Coordinator, branch: Option<BranchId>) -> u64 {
+        let mut sum = 0;
+        for (turn, Acknowledgement { length, forced }) in late.waiting.iter().enumerate() {
+            let registered = match forced {
+                Forced::Registered(id) => Some(*id),
+                _ => None,
+            };
+            if registered == branch {
+                let forced = registered.is_none().then_some(forced);
+                let unsynced = length.saturating_sub(self.log.synced);
+                sum = u64::wrapping_add(sum, SEEDS.hash_one((turn, unsynced, forced)));
+            }
+        }
+        sum
+    }
 }
 
-/// Whether a claim looks at it, when no crash is left.
+impl Coordinator {
+    /// What it knows of a branch, and intends.
+    fn branch_digest(&self, index: Index) -> u64 {
+        let id = branch_id(index);
+        let branch = self.transaction.as_ref().and_then(|transaction| transaction.branch(id));
+        let retries = self.timers.iter().filter_map(|timer| match timer {
+            Timer::Retry { branch, attempts } if *branch == id => Some(SEEDS.hash_one(attempts)),
+            _ => None,
+        });
+        let place = usize::from(index);
+        SEEDS.hash_one((branch, retries.fold(0, u64::wrapping_add), self.given_up[place], self.parked[place]))
+    }
+}
+
+/// Whether a claim looks at it, when nothing can be lost.
 fn is_looked_at(record: &Record) -> bool {
     matches!(
         record,
@@ -90,10 +128,10 @@ fn is_looked_at(record: &Record) -> bool {
 
 fn message_digest(message: &Message) -> u64 {
     match *message {
-        Message::Call { to: _, verb, repeated, orphan, doubled } => {
-            SEEDS.hash_one((1, verb, repeated, orphan, doubled))
+        Message::Call { to: _, verb, repeated, caller, doubled } => {
+            SEEDS.hash_one((1, verb, repeated, caller, doubled))
         }
-        Message::Reply { verb, reply, .. } => SEEDS.hash_one((2, verb, reply)),
+        Message::Reply { from: _, to, verb, reply } => SEEDS.hash_one((2, to, verb, reply)),
         Message::Start { .. } => SEEDS.hash_one(3),
         Message::Report { vote, .. } => SEEDS.hash_one((4, vote)),
     }

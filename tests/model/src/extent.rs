@@ -10,7 +10,7 @@ use crate::configuration::{Configuration, Faults};
 pub enum Extent {
     /// Seconds, also without optimization: one and two branches.
     Small,
-    /// Two minutes on two processors: two branches with faults of every kind, and three.
+    /// Three minutes on two processors: two branches with faults of every kind, three, and take-overs.
     Usual,
     /// Many minutes, and gigabytes: three branches with two crashes of the coordinator, two with faults of every kind.
     Long,
@@ -20,14 +20,22 @@ pub enum Extent {
 pub fn configurations(extent: Extent) -> Vec<Configuration> {
     match extent {
         Extent::Small => small(),
-        Extent::Usual => [alone(), pairs(), threes()].concat(),
+        Extent::Usual => [alone(), pairs(), threes(), taken_over()].concat(),
         Extent::Long => long(),
     }
 }
 
 /// One fault of every kind.
-const EVERYTHING: Faults =
-    Faults { crashes: 1, participant_crashes: 1, lost: 1, duplicated: 1, refusals: 1, sweeps: 1, orders: 1 };
+const EVERYTHING: Faults = Faults {
+    crashes: 1,
+    take_overs: 0,
+    participant_crashes: 1,
+    lost: 1,
+    duplicated: 1,
+    refusals: 1,
+    sweeps: 1,
+    orders: 1,
+};
 
 /// What machines and networks do, without people and sweepers.
 const ACCIDENTS: Faults = Faults { refusals: 0, sweeps: 0, orders: 0, ..EVERYTHING };
@@ -41,6 +49,8 @@ fn small() -> Vec<Configuration> {
     let none = Faults::default();
     let reader = Faults { participant_crashes: 1, duplicated: 1, ..none };
     [
+        each(&[&[Xa], &[Tcc]], &[StaysOpen], Faults { crashes: 1, take_overs: 1, ..none }),
+        each(&[&[Xa, Tcc]], &[EarlyVote, Strict], Faults { take_overs: 1, ..none }),
         alone(),
         each(&[&[Xa, Tcc]], &[EarlyVote], Faults { crashes: 1, lost: 1, ..none }),
         each(&[&[Xa, Xa]], &[EarlyVote], reader),
@@ -80,7 +90,29 @@ fn threes() -> Vec<Configuration> {
     .concat()
 }
 
+/// A second coordinator, while the first goes on.
+fn taken_over() -> Vec<Configuration> {
+    let once = Faults { take_overs: 1, ..Faults::default() };
+    let accidents = Faults { take_overs: 1, crashes: 0, ..ACCIDENTS };
+    [
+        each(&[&[Xa], &[Tcc]], &[EarlyVote], Faults { take_overs: 1, ..EVERYTHING }),
+        each(
+            &[&[Xa], &[Tcc]],
+            &[StaysOpen],
+            Faults { take_overs: 1, duplicated: 0, refusals: 0, ..EVERYTHING },
+        ),
+        each(&PAIRS, &[EarlyVote], accidents),
+        each(&[&[Xa, Tcc]], &[EarlyVote], Faults { lost: 1, sweeps: 1, orders: 1, ..once }),
+        each(&PAIRS[..2], &[Strict], Faults { duplicated: 0, ..accidents }),
+        each(&PAIRS, &[StaysOpen], Faults { participant_crashes: 1, ..once }),
+        // On a shared store every such transaction stays open; the core need not rely on it.
+        each(&PAIRS, &[Initiator], Faults { crashes: 1, participant_crashes: 1, ..once }),
+    ]
+    .concat()
+}
+
 fn long() -> Vec<Configuration> {
+    let once = Faults { take_overs: 1, ..Faults::default() };
     let twice = Faults { crashes: 2, ..ACCIDENTS };
     [
         each(&THREES, &[EarlyVote], twice),
@@ -90,6 +122,14 @@ fn long() -> Vec<Configuration> {
         each(&PAIRS[..2], &[Strict], EVERYTHING),
         each(&PAIRS, &[Initiator], EVERYTHING),
         each(&PAIRS, &[StaysOpen], Faults { crashes: 2, ..EVERYTHING }),
+        each(&[&[Xa], &[Tcc]], &[EarlyVote, StaysOpen], Faults { take_overs: 2, ..EVERYTHING }),
+        each(&PAIRS, &[EarlyVote], Faults { take_overs: 1, orders: 0, ..EVERYTHING }),
+        each(&PAIRS, &[EarlyVote], Faults { lost: 1, sweeps: 1, orders: 1, ..once }),
+        each(&PAIRS[..2], &[Strict], Faults { take_overs: 1, ..ACCIDENTS }),
+        each(&PAIRS, &[StaysOpen], Faults { participant_crashes: 1, lost: 1, ..once }),
+        each(&PAIRS, &[StaysOpen], Faults { sweeps: 1, orders: 1, ..once }),
+        each(&PAIRS, &[StaysOpen], Faults { take_overs: 2, ..once }),
+        each(&THREES, &[EarlyVote], Faults { participant_crashes: 1, ..once }),
     ]
     .concat()
 }

@@ -1,38 +1,52 @@
-//! The coordinator's log: what is written, and how much of it would survive.
+//! The coordinators' log: what is written, and how much of it would survive.
 
 use concord_protocol::{Forced, Record};
 
-/// An append-only list of records.
+use crate::mutant::Mutant;
+
+/// A list of records, appended to by one coordinator after the other.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Log {
     pub(crate) records: Vec<Record>,
     /// So many records are on disk for certain. Of the others a crash may lose any suffix.
     pub(crate) synced: usize,
-    /// Forced records that wait, oldest first, each with the length of the log that makes it durable.
-    pub(crate) waiting: Vec<(usize, Forced)>,
+    /// How many there were when another coordinator took over.
+    pub(crate) taken_over_at: usize,
+}
+
+/// A forced record whose writer waits to hear that it is durable.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Acknowledgement {
+    /// The length of the log that makes it durable.
+    pub(crate) length: usize,
+    pub(crate) forced: Forced,
 }
 
 impl Log {
-    pub(crate) fn append(&mut self, record: Record, forced: Option<Forced>) {
+    pub(crate) fn append(&mut self, record: Record, forced: Option<Forced>) -> Option<Acknowledgement> {
         self.records.push(record);
-        self.waiting.extend(forced.map(|forced| (self.records.len(), forced)));
+        forced.map(|forced| Acknowledgement { length: self.records.len(), forced })
     }
 
-    /// The oldest forced record becomes durable, with everything before it.
-    pub(crate) fn sync(&mut self) -> Option<Forced> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        let (length, forced) = self.waiting.remove(0);
+    /// So many records are on disk, at least.
+    pub(crate) fn sync(&mut self, length: usize) {
         self.synced = self.synced.max(length);
-        Some(forced)
     }
 
     /// A crash: of the log, `kept` records are found again.
     pub(crate) fn crash(&mut self, kept: usize) {
         self.records.truncate(kept);
         self.synced = self.records.len();
-        self.waiting.clear();
+        self.taken_over_at = self.taken_over_at.min(kept);
+    }
+
+    /// In the order in which they are found by whoever reads them back.
+    pub(crate) fn read(&self, mutant: Option<Mutant>) -> Vec<Record> {
+        let mut records = self.records.clone();
+        if mutant == Some(Mutant::KeepsItsTerm) {
+            records.rotate_left(self.taken_over_at);
+        }
+        records
     }
 
     pub(crate) fn is_durable(&self, wanted: impl Fn(&Record) -> bool) -> bool {

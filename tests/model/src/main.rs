@@ -53,6 +53,10 @@ struct Own {
     #[arg(long, value_name = "N", default_value = "0")]
     crashes: u8,
 
+    /// Take-overs by another coordinator, while the one before it goes on
+    #[arg(long, value_name = "N", default_value = "0")]
+    take_overs: u8,
+
     /// Crashes of a participant
     #[arg(long, value_name = "N", default_value = "0")]
     participant_crashes: u8,
@@ -94,6 +98,7 @@ impl Own {
     fn configuration(&self) -> Option<Configuration> {
         let faults = Faults {
             crashes: self.crashes,
+            take_overs: self.take_overs,
             participant_crashes: self.participant_crashes,
             lost: self.lost,
             duplicated: self.duplicated,

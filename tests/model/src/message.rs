@@ -4,6 +4,8 @@ use std::fmt;
 
 use concord_protocol::{BranchId, Outcome, Reply, Verb, Vote};
 
+use crate::coordinator::Who;
+
 /// A participant's place in the world, from 0; its branch's number is one more.
 pub(crate) type Index = u8;
 
@@ -25,16 +27,16 @@ pub(crate) enum Message {
         to: Index,
         verb: Verb,
         repeated: bool,
-        /// Nobody waits for its answer: the call was given up, its caller is dead, or it is a duplicate.
-        orphan: bool,
+        /// Who waits for its answer. Nobody: the call was given up, its caller is dead, or it is a duplicate.
+        caller: Option<Who>,
         /// A duplicate was made, so it has certainly left.
         doubled: bool,
     },
     /// A participant answers.
-    Reply { from: Index, verb: Verb, reply: Reply },
+    Reply { from: Index, to: Who, verb: Verb, reply: Reply },
     /// Initiator-driven: a participant has joined and may start its work.
     Start { to: Index },
-    /// Initiator-driven: a participant reports its vote unasked.
+    /// Initiator-driven: a participant reports its vote unasked, to whichever coordinator it reaches.
     Report { from: Index, vote: Vote },
 }
 
@@ -50,16 +52,55 @@ impl Message {
     }
 }
 
+impl Message {
+    /// The same, when nobody waits for its answer any more.
+    pub(crate) fn abandoned(self) -> Message {
+        match self {
+            Message::Call { to, verb, repeated, .. } => {
+                Message::Call { to, verb, repeated, caller: None, doubled: false }
+            }
+            other => other,
+        }
+    }
+
+    /// The first of two that are the same.
+    pub(crate) fn doubled(self) -> Message {
+        match self {
+            Message::Call { to, verb, repeated, caller, .. } => {
+                Message::Call { to, verb, repeated, caller, doubled: caller.is_some() }
+            }
+            other => other,
+        }
+    }
+
+    /// The same, when its coordinator is the late one from now on.
+    pub(crate) fn taken_over(self) -> Message {
+        match self {
+            Message::Call { to, verb, repeated, caller, doubled } => {
+                Message::Call { to, verb, repeated, caller: caller.map(|_| Who::Late), doubled }
+            }
+            Message::Reply { from, to: _, verb, reply } => {
+                Message::Reply { from, to: Who::Late, verb, reply }
+            }
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let branch = self.participant() + 1;
         match self {
-            Message::Call { verb, repeated, orphan, .. } => {
+            Message::Call { verb, repeated, caller, .. } => {
                 let repeated = if *repeated { ", repeated" } else { "" };
-                let orphan = if *orphan { ", nobody waits" } else { "" };
-                write!(f, "{verb:?} to branch {branch}{repeated}{orphan}")
+                let caller = match caller {
+                    Some(Who::Owner) => "",
+                    Some(Who::Late) => ", from the late one",
+                    None => ", nobody waits",
+                };
+                write!(f, "{verb:?} to branch {branch}{repeated}{caller}")
             }
-            Message::Reply { verb, reply, .. } => {
+            Message::Reply { verb, reply, to, .. } => {
                 let reply = match reply {
                     Reply::Worked => "done",
                     Reply::Vote(Vote::Yes) => "yes",
@@ -70,7 +111,7 @@ impl fmt::Display for Message {
                     Reply::Refused => "refused",
                     Reply::Failed { .. } => "no answer",
                 };
-                write!(f, "branch {branch} to {verb:?}: {reply}")
+                write!(f, "{to}branch {branch} to {verb:?}: {reply}")
             }
             Message::Start { .. } => write!(f, "branch {branch} has joined"),
             Message::Report { vote, .. } => write!(f, "branch {branch} reports its vote: {vote:?}"),

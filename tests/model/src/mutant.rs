@@ -33,4 +33,12 @@ pub enum Mutant {
     UnknownIsCommitted,
     /// A participant cancels what it refuses to confirm.
     RefusalCancels,
+    /// Whoever was taken over goes on writing, and hears that it is durable.
+    NoFence,
+    /// Whoever takes over reads the log first and fences then: meanwhile the other has written more.
+    ReadsBeforeItFences,
+    /// Whoever takes over goes on with a term that is not beyond the other's: its records stand before those.
+    KeepsItsTerm,
+    /// The driver takes the refusal of a fenced append for its acknowledgement.
+    RefusalIsAck,
 }

@@ -47,7 +47,7 @@ pub(crate) struct Participant {
     pub(crate) joined: bool,
     /// It has said that it only read, and has not written anything since.
     pub(crate) read_only: bool,
-    /// The coordinator has counted that vote.
+    /// A coordinator has counted that vote.
     pub(crate) counted_as_reader: bool,
     /// It has said that it is rolled back, and that it will stay so.
     pub(crate) fenced: bool,
@@ -55,10 +55,6 @@ pub(crate) struct Participant {
     pub(crate) refused: bool,
     /// An operator has ended it against the decision.
     pub(crate) forced: bool,
-    /// The coordinator has given up a call to work, in this life of its own. The call may have arrived.
-    pub(crate) given_up: bool,
-    /// The coordinator's log says that it is left alone until an operator orders otherwise.
-    pub(crate) parked: bool,
     /// How often its effects became permanent, and were undone. More than two are counted as two.
     pub(crate) commits: u8,
     pub(crate) undone: u8,
@@ -75,8 +71,6 @@ impl Participant {
             fenced: false,
             refused: false,
             forced: false,
-            given_up: false,
-            parked: false,
             commits: 0,
             undone: 0,
         }

@@ -12,6 +12,7 @@ use concord_protocol::{Decision, State, Timer};
 use crate::action::Action;
 use crate::claim::Claim;
 use crate::configuration::{Configuration, Faults};
+use crate::coordinator::Who;
 use crate::message::{Index, Message, branch_id};
 use crate::participant::{Choice, Rm};
 use crate::world::World;
@@ -113,38 +114,43 @@ fn step(world: &mut World, rules: &Configuration) -> Step {
     Step::Went(action)
 }
 
-/// What happens next, of all that must happen some time.
+/// What happens next, of all that must happen some time. The late one can help nobody, and so it ends at once.
 fn next(world: &World, rules: &Configuration) -> Option<Action> {
-    if !world.log.waiting.is_empty() {
-        return Some(Action::Sync);
+    if world.late.is_some() {
+        return Some(Action::LateEnds);
     }
-    let awaited = |message: &&Message| !matches!(message, Message::Call { orphan: true, .. });
+    if !world.owner.waiting.is_empty() {
+        return Some(Action::Sync(Who::Owner));
+    }
+    let awaited = |message: &&Message| !matches!(message, Message::Call { caller: None, .. });
     if let Some(message) = world.network.iter().find(awaited) {
         return Some(Action::Deliver(*message, Choice::Yes));
     }
-    if let Some(timer) = world.timers.iter().find(|timer| **timer != Timer::Deadline) {
-        return Some(Action::Fire(*timer));
+    let timers = &world.owner.timers;
+    if let Some(timer) = timers.iter().find(|timer| **timer != Timer::Deadline) {
+        return Some(Action::Fire(Who::Owner, *timer));
     }
-    let transaction = world.transaction.as_ref();
-    if world.is_parked() {
-        return Some(acknowledgement(world).unwrap_or(Action::Retry));
+    let transaction = world.owner.transaction.as_ref();
+    if world.owner.is_parked() {
+        return Some(acknowledgement(world).unwrap_or(Action::Retry(Who::Owner)));
     }
     // The initiator may never come back. Nobody else's work needs the deadline.
     if transaction.is_some_and(|transaction| transaction.state() == State::Active)
-        && world.timers.contains(&Timer::Deadline)
+        && timers.contains(&Timer::Deadline)
     {
-        return Some(Action::Fire(Timer::Deadline));
+        return Some(Action::Fire(Who::Owner, Timer::Deadline));
     }
     if let Some(index) = world.indices().find(|index| world.participant(*index).rm == Rm::Worked) {
         return Some(Action::Expire(index));
     }
-    let answered = |index: &Index| world.is_in_doubt(*index) && world.verdict(*index, rules).is_some();
-    world.indices().find(answered).map(Action::Inquire)
+    let answered =
+        |index: &Index| world.is_in_doubt(*index) && world.verdict(Who::Owner, *index, rules).is_some();
+    world.indices().find(answered).map(|index| Action::Inquire(Who::Owner, index))
 }
 
 /// A branch that ended against the decision, and was forced to, waits for the operator to say that he knows.
 fn acknowledgement(world: &World) -> Option<Action> {
-    let transaction = world.transaction.as_ref()?;
+    let transaction = world.owner.transaction.as_ref()?;
     let waits = |index: &Index| {
         let branch = transaction.branch(branch_id(*index));
         world.participant(*index).forced && branch.is_some_and(|b| b.is_parked() && b.state().has_ended())
@@ -153,7 +159,7 @@ fn acknowledgement(world: &World) -> Option<Action> {
         Decision::Commit => Decision::Rollback,
         Decision::Rollback => Decision::Commit,
     };
-    world.indices().find(waits).map(|index| Action::Resolve(index, against))
+    world.indices().find(waits).map(|index| Action::Resolve(Who::Owner, index, against))
 }
 
 fn late_call(world: &World) -> Option<Action> {

@@ -20,7 +20,9 @@ impl Trace {
         let mut world = World::new(rules);
         let mut lines =
             vec![format!("{} branches ({}), {}", rules.kinds.len(), rules.kinds_text(), rules.mode)];
-        lines.extend(world.transaction.iter().map(|transaction| format!("     {:?}", transaction.state())));
+        lines.extend(
+            world.owner.transaction.iter().map(|transaction| format!("     {:?}", transaction.state())),
+        );
         for action in actions {
             tell(&mut world, action, rules, &mut lines);
         }
@@ -54,7 +56,7 @@ fn tell(world: &mut World, action: Action, rules: &Configuration, lines: &mut Ve
 }
 
 fn state_of(world: &World) -> Vec<String> {
-    let state = world.transaction.as_ref().map(|transaction| transaction.state());
+    let state = world.owner.transaction.as_ref().map(|transaction| transaction.state());
     let mut lines = vec![match state {
         Some(state) => format!("     the transaction: {state:?}, told: {:?}", world.told),
         None => format!("     the transaction: unknown, told: {:?}", world.told),

@@ -61,6 +61,30 @@ async fn read_only_branches_are_not_told_to_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn on_a_shared_store_it_is_on_disk_that_nobody_wrote_before_anybody_hears_of_it() {
+    let world = World::on(MemoryStore::new().shared(), Arc::default()).await;
+    for participant in [A, B] {
+        world.actors.script(participant, Script::ReadOnly);
+    }
+    let gtid = world.joined(&[A, B]).await;
+    world.store.pause();
+    {
+        let commit = world.engine.commit(gtid, Wait::Decided, None);
+        tokio::pin!(commit);
+        assert!(tokio::time::timeout(Duration::from_secs(20), &mut commit).await.is_err());
+        assert_eq!(world.engine.inquire(gtid).await.unwrap().verdict, Verdict::Undecided);
+        world.store.resume();
+        assert_eq!(commit.await.unwrap().state, State::Committed);
+    }
+    // It leaves memory as all others do, and is history.
+    world.engine.drain(Duration::from_secs(20)).await;
+    assert_eq!(world.engine.statistics().live, 0);
+    assert_eq!(world.engine.commit(gtid, Wait::Completed, None).await.unwrap().state, State::Committed);
+    // Nobody was called but for its vote.
+    assert_eq!(world.actors.calls(gtid), [(1, Verb::Prepare), (2, Verb::Prepare)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_branch_commits_in_one_call() {
     let world = World::new().await;
     let done = world.execute(&[A]).await.unwrap();
