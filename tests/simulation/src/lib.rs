@@ -27,6 +27,7 @@ pub mod scenario;
 pub mod shrink;
 mod store;
 mod sweeper;
+mod transport;
 mod world;
 
 pub use mutant::{Found, hunt};

@@ -48,6 +48,14 @@ pub enum Mutant {
     CancelBlind,
     /// A Cancel that comes before its Try is not recorded.
     EmptyCancelForgotten,
+    /// A shared store does not look whether whoever writes has been taken over from.
+    NoFenceInTheStore,
+    /// The same; and a coordinator judges by its wall clock how long its lease lasts.
+    LeaseByWallClock,
+    /// Whoever takes over marks its records with its old term.
+    TermNotRaised,
+    /// A shared store gives an idempotency key to everyone who asks.
+    KeyNotClaimed,
 }
 
 /// A run that found a bug.
@@ -77,7 +85,12 @@ impl Mutant {
     /// now.
     fn known_seed(self) -> u64 {
         match self {
-            Mutant::NoBarrierRow | Mutant::CancelBlind => 0,
+            Mutant::NoFenceInTheStore
+            | Mutant::LeaseByWallClock
+            | Mutant::TermNotRaised
+            | Mutant::KeyNotClaimed
+            | Mutant::NoBarrierRow
+            | Mutant::CancelBlind => 0,
             Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 1,
             Mutant::NoMarker | Mutant::ForeignToo => 3,
             Mutant::AcknowledgesBeforeSync | Mutant::EmptyCancelForgotten => 4,
