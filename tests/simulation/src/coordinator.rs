@@ -39,7 +39,7 @@ pub(crate) struct Coordinator {
 }
 
 /// A process that has died is started again after so long, if nobody says otherwise.
-const RESTART_MS: u64 = 100;
+const RESTART_MS: u64 = 500;
 
 enum State {
     Down { medium: Option<Medium>, for_ms: u64 },
@@ -163,19 +163,27 @@ impl Coordinator {
 
     /// kill -9, and a start after so long.
     pub(crate) fn kill(&self, world: &World, down_ms: u64) {
+        if self.end(world, down_ms) {
+            world.figures.count(Fault::Coordinator);
+        }
+    }
+
+    /// The process ends, and is started again after so long. False: there is none.
+    fn end(&self, world: &World, down_ms: u64) -> bool {
         let mut state = self.lock();
         if let State::Up { life, store, .. } = &*state {
             life.end();
-            world.figures.count(Fault::Coordinator);
             let mut roll = world.dice.of(0xC4A5).of(self.name(self.effects.load(Ordering::Relaxed))).roll();
             let medium = Some(store.crash(&mut roll));
             let dead = std::mem::replace(&mut *state, State::Down { medium, for_ms: down_ms });
             drop(state);
             // Its background tasks end with it.
             drop(dead);
-            world.say(|| format!("coordinator {}: killed", self.number));
+            world.say(|| format!("coordinator {}: ends", self.number));
             self.died.notify_one();
+            return true;
         }
+        false
     }
 
     /// SIGSTOP. Answers what goes on when it is thawed. Its timers go off meanwhile, as they would when it goes on; but
@@ -204,7 +212,7 @@ impl Coordinator {
             engine.close().await
         });
         if let Some(Ok(())) = closed.await {
-            self.kill(world, 0);
+            self.end(world, 0);
         }
     }
 
@@ -239,7 +247,8 @@ impl Coordinator {
                     Some(Ok(store)) => Arc::new(store),
                     Some(Err(problem)) => {
                         world.say(|| format!("coordinator {number}: cannot open its store: {problem:?}"));
-                        return self.kill(world, RESTART_MS);
+                        self.end(world, RESTART_MS);
+                        return;
                     }
                     None => return,
                 }
@@ -250,7 +259,10 @@ impl Coordinator {
         let engine = Engine::start_in(store, calls, settings(world), machine);
         let engine = match life.within(engine).await {
             Some(Ok(engine)) => Arc::new(engine),
-            Some(Err(StoreError::Read(_))) => return self.kill(world, RESTART_MS),
+            Some(Err(StoreError::Read(_))) => {
+                self.end(world, RESTART_MS);
+                return;
+            }
             Some(Err(error)) => {
                 world.violation("start", format!("the coordinator does not start: {error}"));
                 return;
@@ -272,7 +284,7 @@ impl Coordinator {
         tokio::spawn(async move {
             // `concord serve` ends with its store.
             if life.within(engine.store_failed()).await.is_some() {
-                world.coordinator(number).kill(&world, RESTART_MS);
+                world.coordinator(number).end(&world, RESTART_MS);
             }
         });
     }

@@ -25,7 +25,7 @@ pub enum Fault {
     Database,
     /// A coordinator was killed, at some time or before or after an effect.
     Coordinator,
-    /// A coordinator's wall clock jumped.
+    /// The wall clock of a coordinator jumped, or of a shared store's database.
     Clock,
     /// Everything stood still for a while.
     Pause,
@@ -109,7 +109,7 @@ pub struct Faults {
     pub databases: u64,
     /// Coordinators killed.
     pub coordinators: u64,
-    /// Jumps of coordinators' wall clocks.
+    /// Jumps of wall clocks, of coordinators and of shared stores' databases.
     pub clocks: u64,
     /// Times when everything stood still.
     pub pauses: u64,

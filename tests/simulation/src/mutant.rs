@@ -85,26 +85,23 @@ impl Mutant {
     /// now.
     fn known_seed(self) -> u64 {
         match self {
-            Mutant::NoFenceInTheStore
-            | Mutant::LeaseByWallClock
-            | Mutant::TermNotRaised
-            | Mutant::KeyNotClaimed
-            | Mutant::NoBarrierRow
-            | Mutant::CancelBlind => 0,
-            Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 1,
-            Mutant::NoMarker | Mutant::ForeignToo => 3,
+            Mutant::NoBarrierRow | Mutant::CancelBlind => 0,
+            Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 2,
+            Mutant::NoMarker | Mutant::ForeignToo | Mutant::KeyNotClaimed => 3,
             Mutant::AcknowledgesBeforeSync | Mutant::EmptyCancelForgotten => 4,
             Mutant::AnyPrepareIsYes => 5,
-            Mutant::ConfirmBlind => 7,
-            Mutant::VotesBeforePrepare => 9,
+            Mutant::ConfirmBlind => 8,
+            Mutant::TermNotRaised => 9,
+            Mutant::VotesBeforePrepare => 16,
             Mutant::NoFence => 25,
-            Mutant::CommitsWithoutAsking => 32,
             Mutant::NoTombstone => 53,
             Mutant::RowsNotCounted => 59,
-            Mutant::RecoveryGuesses => 78,
+            Mutant::RecoveryGuesses => 64,
+            Mutant::NoFenceInTheStore | Mutant::LeaseByWallClock => 85,
+            Mutant::CommitsWithoutAsking => 247,
             Mutant::RefusalNotRecorded => 282,
             Mutant::NotaIsSuccess => 402,
-            Mutant::AsksForTheTransaction => 456,
+            Mutant::AsksForTheTransaction => 1_871,
             Mutant::AbortsWhatItDidNotStart => 1_549,
         }
     }

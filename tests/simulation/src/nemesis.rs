@@ -116,6 +116,13 @@ async fn strike(world: Arc<World>, disaster: Disaster) {
             world.say(|| "the store's database starts".into());
             server.come_back();
         }
+        Disaster::StoreClock { at_ms, by_ms } => {
+            world.pause(at_ms).await;
+            let Some(server) = &world.server else { return };
+            world.figures.count(Fault::Clock);
+            world.say(|| format!("the clock of the store's database jumps by {by_ms} ms"));
+            server.jump(by_ms);
+        }
         Disaster::Pause { at_ms, for_ms } => {
             world.pause(at_ms).await;
             world.figures.count(Fault::Pause);

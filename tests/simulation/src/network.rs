@@ -157,8 +157,8 @@ impl Network {
         self.lock().under_way
     }
 
-    /// What becomes of a coordinator's round trip to the database of its store.
-    pub(crate) fn store_trip(&self, world: &World, coordinator: u8) -> StoreTrip {
+    /// What becomes of a coordinator's round trip to the database of its store, which takes up to `slow_ms` more.
+    pub(crate) fn store_trip(&self, world: &World, coordinator: u8, slow_ms: u64) -> StoreTrip {
         let about = 4_000_000 + u64::from(coordinator);
         let number = self.number(about, 0);
         let mut roll = self.dice.of(about).of(number).roll();
@@ -170,7 +170,7 @@ impl Network {
             }
             roll.between(0..=weather.database_ms)
         };
-        let (there_ms, back_ms) = (span(&mut roll), span(&mut roll));
+        let (there_ms, back_ms) = (span(&mut roll) + roll.between(0..=slow_ms), span(&mut roll));
         let (from, to) = (Place::Coordinator(coordinator), Place::Store);
         let breaks = roll.chance(weather.break_connection);
         let arrives = !(self.is_cut(from, to) || breaks && roll.chance(0.5));

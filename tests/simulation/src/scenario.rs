@@ -86,6 +86,8 @@ pub struct CoordinatorPlan {
     pub count: u8,
     /// With a shared store: a coordinator may be silent for so long.
     pub lease_ms: u64,
+    /// With a shared store: a read takes so long at the most for each of its round trips.
+    pub slow_read_ms: u64,
     /// The longest pause between two phase-two calls.
     pub backoff_max_ms: u64,
     /// How long a call may take.
@@ -288,6 +290,13 @@ pub enum Disaster {
         /// For how long.
         for_ms: u64,
     },
+    /// The clock of a shared store's database jumps.
+    StoreClock {
+        /// When.
+        at_ms: u64,
+        /// By so much.
+        by_ms: i64,
+    },
     /// A coordinator's store fails at the commit of this number; the coordinator stops and is started again.
     Store {
         /// Whose.
@@ -410,9 +419,11 @@ fn weather(dice: Dice) -> Weather {
 fn coordinator(dice: Dice, two: Dice) -> CoordinatorPlan {
     let (mut roll, mut two) = (dice.roll(), two.roll());
     let count = if two.chance(1.0 / 3.0) { 2 } else { 1 };
+    let lease_ms = two.between(1_000..=6_000);
     CoordinatorPlan {
         count,
-        lease_ms: two.between(1_000..=6_000),
+        lease_ms,
+        slow_read_ms: if two.chance(0.3) { two.between(0..=lease_ms / 3) } else { 0 },
         backoff_max_ms: roll.between(200..=10_000),
         call_timeout_ms: roll.between(200..=5_000),
         park_after: if roll.chance(0.1) { 3 } else { 0 },
@@ -607,7 +618,11 @@ impl Disaster {
                 let (from, to) = (Place::Coordinator(who), Place::Coordinator(1 - who.min(1)));
                 Disaster::Partition { from, to, both: roll.chance(0.5), at_ms, for_ms }
             }
-            6..=8 => {
+            6 => {
+                let by = i64::try_from(roll.between(0..=60_000)).unwrap_or(0);
+                Disaster::StoreClock { at_ms, by_ms: if roll.chance(0.5) { by } else { -by } }
+            }
+            7..=8 => {
                 let (from, to) = (Place::Coordinator(who), Place::Store);
                 let (from, to) = if roll.chance(0.5) { (from, to) } else { (to, from) };
                 Disaster::Partition { from, to, both: roll.chance(0.7), at_ms, for_ms }

@@ -90,7 +90,7 @@ impl SharedStore {
         life: &Arc<Life>,
         number: u8,
     ) -> Result<Self, Problem> {
-        let link = Link { world: Arc::clone(world), number, server: Arc::clone(server) };
+        let link = Link { world: Arc::clone(world), number, server: Arc::clone(server), slow_ms: 0 };
         let lease = Lease::new(world, number);
         let lease_ms = world.scenario.coordinator.lease_ms;
         let opening = async {
@@ -133,9 +133,9 @@ impl SharedStore {
         let Some(world) = opened.process.world.upgrade() else { return std::future::pending().boxed() };
         async move {
             let twice = async {
-                match read(opened.link(&world)).await {
+                match read(opened.slow_link(&world)).await {
                     // It was an old connection; a new one is made.
-                    Err(Problem::Broken) => read(opened.link(&world)).await,
+                    Err(Problem::Broken) => read(opened.slow_link(&world)).await,
                     result => result,
                 }
             };
@@ -150,7 +150,13 @@ impl SharedStore {
 
 impl Opened {
     fn link(&self, world: &Arc<World>) -> Link {
-        Link { world: Arc::clone(world), number: self.process.number, server: Arc::clone(&self.server) }
+        let server = Arc::clone(&self.server);
+        Link { world: Arc::clone(world), number: self.process.number, server, slow_ms: 0 }
+    }
+
+    fn slow_link(&self, world: &Arc<World>) -> Link {
+        let slow_ms = if world.is_healed() { 0 } else { world.scenario.coordinator.slow_read_ms };
+        Link { slow_ms, ..self.link(world) }
     }
 
     /// Nothing more is written, and the process is to end.

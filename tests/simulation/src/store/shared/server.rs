@@ -20,6 +20,16 @@ struct State {
     away: bool,
     /// How often it has gone away: with it went all connections.
     departures: u64,
+    /// How far its clock is off, in milliseconds.
+    skew_ms: i64,
+}
+
+impl State {
+    /// Sets the clock, which began long before the run.
+    fn tell_time(&mut self, world: &World) {
+        const ORIGIN_MS: u64 = 1_000_000_000;
+        self.tables.now_ms = (ORIGIN_MS + world.now_ms()).saturating_add_signed(self.skew_ms);
+    }
 }
 
 impl Server {
@@ -35,10 +45,15 @@ impl Server {
         locked(&self.0).away = false;
     }
 
+    /// Its clock jumps.
+    pub(crate) fn jump(&self, by_ms: i64) {
+        locked(&self.0).skew_ms += by_ms;
+    }
+
     /// Lives whose lease has not run out.
     pub(crate) fn alive(&self, world: &World) -> Vec<Epoch> {
         let mut state = locked(&self.0);
-        state.tables.now_ms = world.now_ms();
+        state.tell_time(world);
         state.tables.alive()
     }
 
@@ -52,12 +67,12 @@ impl Server {
     }
 
     /// Runs an SQL transaction. None: nobody listens.
-    fn run<T>(&self, now_ms: u64, work: impl FnOnce(&mut Tables) -> T) -> Option<(u64, T)> {
+    fn run<T>(&self, world: &World, work: impl FnOnce(&mut Tables) -> T) -> Option<(u64, T)> {
         let mut state = locked(&self.0);
         if state.away {
             return None;
         }
-        state.tables.now_ms = now_ms;
+        state.tell_time(world);
         let value = work(&mut state.tables);
         Some((state.departures, value))
     }
@@ -73,6 +88,8 @@ pub(super) struct Link {
     pub(super) world: Arc<World>,
     pub(super) number: u8,
     pub(super) server: Arc<Server>,
+    /// How much longer a round trip takes at the most, in milliseconds.
+    pub(super) slow_ms: u64,
 }
 
 impl Link {
@@ -82,13 +99,13 @@ impl Link {
         &self,
         work: impl FnOnce(&mut Tables) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let fate = self.world.network.store_trip(&self.world, self.number);
+        let fate = self.world.network.store_trip(&self.world, self.number, self.slow_ms);
         let (answer, answered) = oneshot::channel();
         if let Some(there_ms) = fate.there_ms {
             let (link, under_way) = (self.clone(), UnderWay::new(&self.world));
             tokio::spawn(async move {
                 link.world.pause(there_ms).await;
-                let done = link.server.run(link.world.now_ms(), work);
+                let done = link.server.run(&link.world, work);
                 drop(under_way);
                 let Back::Answer(back_ms) = fate.back else { return };
                 link.world.pause(back_ms).await;
