@@ -74,6 +74,11 @@ pub const BUGS: &[Bug] = &[
         "asked about what it does not know, the coordinator says committed",
     ),
     bug(
+        "store-asked-first",
+        Home::Engine,
+        "whether an epoch is over is asked after the store was: what it wrote in between counts as rolled back",
+    ),
+    bug(
         "undecided-is-rolled-back",
         Home::Engine,
         "asked about what is undecided, the coordinator says rolled back",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::{Order, TransactionFilter, Verdict};
 use crate::resource::{Branches, Sweeper};
-use concord_protocol::{Decision, Refusal};
+use concord_protocol::{Decision, Epoch, Refusal};
 use concord_xa::{Holding, InDoubt, RawXid, Resolution, XaError, Xid};
 
 #[tokio::test(start_paused = true)]
@@ -272,6 +272,20 @@ async fn the_sweeper_ends_a_one_phase_commit_whose_participant_never_comes_back(
         let state = if outcome == Outcome::Committed { State::Committed } else { State::RolledBack };
         world.reaches(one.gtid, state).await;
     }
+}
+
+/// Between a look at the store and the end of the epoch that issued it, it may have been decided.
+#[tokio::test(start_paused = true)]
+async fn rolled_back_is_presumed_only_of_an_epoch_that_was_over_before_the_store_was_asked() {
+    let world = World::new().await;
+    let [inquired, committed] = [7, 8].map(|epoch| Gtid::compose(1, Epoch(epoch), 1));
+    world.store.ends_soon(inquired.epoch());
+    assert_eq!(world.engine.inquire(inquired).await.unwrap().verdict, Verdict::Undecided);
+    assert_eq!(world.engine.inquire(inquired).await.unwrap().verdict, Verdict::RolledBack);
+    world.store.ends_soon(committed.epoch());
+    let commit = || world.engine.commit(committed, Wait::Decided, None);
+    assert!(matches!(commit().await, Err(EngineError::UnknownGtid(_))));
+    assert!(matches!(commit().await, Err(EngineError::RolledBack { .. })));
 }
 
 /// A database that lists a prepared branch and does as it is told.
