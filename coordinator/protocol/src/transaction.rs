@@ -483,7 +483,7 @@ impl Transaction {
     }
 
     fn end_with_nothing_written(&mut self, out: &mut Vec<Effect>) {
-        if self.options.stays_open {
+        if self.options.stays_open && !seeded_bug!("open-commit-not-forced") {
             // Another coordinator may have taken over, and have let branches join that are not known here.
             self.phase = Phase::Deciding;
             self.force(Record::Ended(Outcome::Committed), Forced::Decided, out);

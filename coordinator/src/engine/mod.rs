@@ -295,7 +295,7 @@ impl Engine {
         if seeded_bug!("unknown-is-committed") {
             return Ok(Standing { verdict: Verdict::Committed, ended: true });
         }
-        if is_over {
+        if is_over || seeded_bug!("store-asked-first") && self.is_over(gtid.epoch()).await? {
             return Ok(Standing { verdict: Verdict::RolledBack, ended: true });
         }
         // Of our own epoch it would be known; of another coordinator's, it may yet be decided; of a later one, the store
@@ -401,7 +401,7 @@ impl Engine {
                 false => Err(EngineError::Elsewhere(gtid)),
             };
         }
-        Err(match is_over {
+        Err(match is_over || seeded_bug!("store-asked-first") && self.is_over(gtid.epoch()).await? {
             // Presumed abort; and for ever, for nobody can decide it any more.
             true => EngineError::RolledBack {
                 gtid,

@@ -5,6 +5,7 @@
 //! longer be (presumed abort), and that have been there for the safety interval: what a living participant is
 //! just about to end is left to it. Any doubt wins: everything else is left alone.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -82,13 +83,14 @@ impl Sweeper {
             return;
         }
         let due = self.sighted(listed, safety_interval);
-        let stuck = self
-            .stuck(engine, safety_interval, &due)
-            .into_iter()
-            .map(|(xid, decision)| (xid, Some(decision)));
-        let work: Vec<_> = due.into_iter().map(|xid| (xid, None)).chain(stuck).collect();
+        let stuck = self.stuck(engine, safety_interval);
+        let others = stuck.keys().filter(|xid| !due.contains(xid)).copied();
+        let work: Vec<_> = due.iter().map(|xid| (*xid, true)).chain(others.map(|xid| (xid, false))).collect();
         for some in work.chunks(SESSIONS_MAX) {
-            join_all(some.iter().map(|(xid, decision)| self.end(engine, database, *xid, *decision))).await;
+            let end = |(xid, listed): &(Xid, bool)| {
+                self.end(engine, database, *xid, *listed, stuck.get(xid).copied())
+            };
+            join_all(some.iter().map(end)).await;
         }
         self.status().swept_at = Some(UnixMillis::now());
     }
@@ -109,14 +111,12 @@ impl Sweeper {
         ours.into_iter().filter(due).collect()
     }
 
-    /// Branches of participants that live in this database, decided for the safety interval and not ended: the
-    /// participant does not answer. Not those that are listed as prepared; they are looked after as such.
-    fn stuck(&self, engine: &Engine, safety_interval: Duration, listed: &[Xid]) -> Vec<(Xid, Decision)> {
+    /// Branches of participants that live in this database, asked to end for the safety interval and not ended: the
+    /// participant does not answer.
+    fn stuck(&self, engine: &Engine, safety_interval: Duration) -> BTreeMap<Xid, Decision> {
         let stuck = engine.stuck(safety_interval).into_iter();
         let here = stuck.filter(|stuck| self.participants.iter().any(|one| **one == *stuck.participant));
-        here.map(|stuck| (self.xid(stuck.gtid, stuck.branch), stuck.decision))
-            .filter(|(xid, _)| !listed.contains(xid))
-            .collect()
+        here.map(|stuck| (self.xid(stuck.gtid, stuck.branch), stuck.decision)).collect()
     }
 
     /// Our branch, if Concord made this name for this coordinator. Anything else is never touched.
@@ -128,22 +128,31 @@ impl Sweeper {
         Xid { cluster: self.cluster, gtid, branch }
     }
 
-    async fn end(&self, engine: &Engine, database: &impl Branches, xid: Xid, decision: Option<Decision>) {
-        let verdict = match decision {
-            Some(Decision::Commit) => Ok(Verdict::Committed),
-            Some(Decision::Rollback) => Ok(Verdict::RolledBack),
-            // Found listed: it may live in another database of the same server, whose barrier table alone
-            // proves anything about it. Where there is no such table, the server's own answer must do.
-            None => match database.holding(&xid).await {
-                Ok(Holding::Here(_) | Holding::NoTable) => {
-                    engine.inquire_branch(xid.gtid, Some(xid.branch)).await.map(|standing| standing.verdict)
-                }
+    /// `stuck`: what its participant has been asked in vain. That may be the fence of a one-phase commit, about which an
+    /// inquiry would learn nothing.
+    async fn end(
+        &self,
+        engine: &Engine,
+        database: &impl Branches,
+        xid: Xid,
+        listed: bool,
+        stuck: Option<Decision>,
+    ) {
+        // Found listed, it may live in another database of the same server, whose barrier table alone proves anything
+        // about it. Where there is no such table, the server's own answer must do.
+        if listed {
+            match database.holding(&xid).await {
+                Ok(Holding::Here(_) | Holding::NoTable) => {}
                 Ok(Holding::Elsewhere) => return,
                 Err(error) => {
                     tracing::warn!(%xid, %error, "a branch in doubt cannot be looked at yet");
                     return;
                 }
-            },
+            }
+        }
+        let verdict = match stuck {
+            Some(decision) => Ok(Some(decision).into()),
+            None => engine.inquire_branch(xid.gtid, Some(xid.branch)).await.map(|standing| standing.verdict),
         };
         crash_point!("coordinator/sweeper/before");
         let resolution = match verdict {

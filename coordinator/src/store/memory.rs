@@ -8,7 +8,7 @@ use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
+use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis};
 
 /// A store that keeps the whole contract but for the medium: its "disk" is another part of memory, and a
 /// [crash](Self::crash) leaves what is on that disk.
@@ -37,6 +37,8 @@ struct State {
     fail_next: Option<Arc<str>>,
     over: Option<StoreError>,
     counters: Counters,
+    /// Epochs of other coordinators, and whether they are over.
+    others: BTreeMap<Epoch, bool>,
 }
 
 /// One append, or one purge: what is on disk as a whole or not at all.
@@ -92,6 +94,11 @@ impl MemoryStore {
     /// The next commit fails, and with it the store.
     pub fn fail_next(&self, reason: &str) {
         self.lock().fail_next = Some(reason.into());
+    }
+
+    /// An epoch of another coordinator, which is over from the second time on that this store is asked about it.
+    pub fn ends_soon(&self, epoch: Epoch) {
+        self.lock().others.insert(epoch, false);
     }
 
     /// How many appends (and purges) a crash could lose now.
@@ -233,6 +240,17 @@ impl Store for MemoryStore {
 
     fn find_key(&self, key: String) -> BoxFuture<'static, Result<Option<Gtid>, StoreError>> {
         self.read(|content| content.keys.get(&key).and_then(|gtids| gtids.first().copied()))
+    }
+
+    fn reign(&self, epoch: Epoch) -> BoxFuture<'static, Result<Reign, StoreError>> {
+        let reign = match self.lock().others.get_mut(&epoch) {
+            Some(is_over) => {
+                let owner = Owner::Other { address: "elsewhere".into() };
+                Reign { owner, is_over: std::mem::replace(is_over, true) }
+            }
+            None => Reign { owner: Owner::Us, is_over: epoch < self.epoch },
+        };
+        Box::pin(async move { Ok(reign) })
     }
 
     fn purge(&self, before: UnixMillis, limit: usize) -> BoxFuture<'static, Result<usize, StoreError>> {

@@ -51,6 +51,11 @@ pub const BUGS: &[Bug] = &[
         "a rollback is told before it is on disk, of a transaction that another coordinator may leave open",
     ),
     bug(
+        "open-commit-not-forced",
+        Home::Protocol,
+        "that nobody wrote is told before it is on disk, of a transaction that another coordinator may leave open",
+    ),
+    bug(
         "open-branch-not-forced",
         Home::Protocol,
         "a branch has joined before it is on disk, in a transaction that another coordinator may leave open",
@@ -72,6 +77,11 @@ pub const BUGS: &[Bug] = &[
         "unknown-is-committed",
         Home::Engine,
         "asked about what it does not know, the coordinator says committed",
+    ),
+    bug(
+        "store-asked-first",
+        Home::Engine,
+        "whether an epoch is over is asked after the store was: what it wrote in between counts as rolled back",
     ),
     bug(
         "undecided-is-rolled-back",

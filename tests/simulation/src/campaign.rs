@@ -122,13 +122,21 @@ impl std::fmt::Display for Figures {
             clocks,
             pauses,
             stores,
+            frozen,
+            stores_away,
+            take_overs,
+            fenced,
+            leases_lost,
+            passed_on,
         } = self.faults;
         write!(
             f,
             "{} seeds in {:.0} s: {:.0} simulated hours, {} transactions committed, {} rolled back; messages: \
              {lost} lost, {repeated} repeated, {delayed} late; {partitions} partitions, {connections} connections \
              broken; killed: {coordinators} coordinators, {participants} participants, {databases} databases; {twins} participants doubled; \
-             {stores} store failures, {clocks} clock jumps, {pauses} pauses; {} violations",
+             {stores} store failures, {clocks} clock jumps, {pauses} pauses; on shared stores: {frozen} coordinators \
+             stopped for a while, {stores_away} databases killed, {take_overs} take-overs, {fenced} fenced writes, \
+             {leases_lost} leases lost, {passed_on} calls passed on; {} violations",
             self.seeds, self.seconds, self.simulated_hours, self.committed, self.rolled_back, self.violations,
         )
     }

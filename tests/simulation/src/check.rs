@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use concord_coordinator::engine::{EngineError, Order, Snapshot};
+use concord_coordinator::engine::{Engine, EngineError, Order, Snapshot, TransactionFilter};
+use concord_coordinator::store::StoreError;
 use concord_protocol::{BranchState, Decision, Gtid, State};
 use concord_xa::Xid;
 
 use crate::database::{Deed, Key, Note, Row};
+use crate::life::Life;
 use crate::scenario::TransactionPlan;
 use crate::world::{CLUSTER, World};
 
@@ -60,17 +62,27 @@ pub(crate) async fn until_quiet(world: &Arc<World>) {
 }
 
 async fn retry_parked(world: &World) {
-    let Some((life, engine)) = world.coordinator.door() else { return };
-    if engine.statistics().parked == 0 {
-        return;
+    for coordinator in world.coordinators() {
+        let Some((life, engine)) = coordinator.door() else { continue };
+        if engine.statistics().parked > 0 {
+            retry_parked_of(world, &life, &engine).await;
+        }
     }
+}
+
+async fn retry_parked_of(world: &World, life: &Life, engine: &Engine) {
     for gtid in world.names().into_keys() {
         let order = Order { operator: "operator".into(), reason: "the warehouse is built".into() };
         let retried = life.within(engine.retry(gtid, order));
         if let Some(Err(error)) = retried.await
             && !matches!(
                 error,
-                EngineError::UnknownGtid(_) | EngineError::RolledBack { .. } | EngineError::Refused { .. }
+                EngineError::UnknownGtid(_)
+                    | EngineError::RolledBack { .. }
+                    | EngineError::Refused { .. }
+                    | EngineError::Elsewhere(_)
+                    // Its lease has run out; it is about to end.
+                    | EngineError::Store(StoreError::Read(_))
             )
         {
             world.violation("operator", format!("{gtid} cannot be retried: {error}"));
@@ -84,13 +96,25 @@ fn left_over(world: &World) -> Vec<String> {
     if world.network.under_way() > 0 {
         left.push(format!("{} messages are under way", world.network.under_way()));
     }
-    match world.coordinator.door() {
-        None => left.push("the coordinator is down".into()),
-        Some((_, engine)) => {
-            let live = engine.statistics().live;
-            if live > 0 {
-                left.push(format!("{live} transactions of the coordinator's have not ended"));
+    for coordinator in world.coordinators() {
+        let number = coordinator.number;
+        match coordinator.door() {
+            None => left.push(format!("coordinator {number} is down")),
+            Some((_, engine)) => {
+                let live = engine.statistics().live;
+                if live > 0 {
+                    left.push(format!("{live} transactions of coordinator {number}'s have not ended"));
+                }
             }
+        }
+    }
+    if let Some(server) = &world.server {
+        let (unended, alive) = (server.unended(), server.alive(world).len());
+        if unended > 0 {
+            left.push(format!("the store has {unended} transactions that have not ended"));
+        }
+        if alive != world.coordinators().len() {
+            left.push(format!("{alive} coordinators have a lease"));
         }
     }
     for database in &world.databases {
@@ -291,9 +315,16 @@ fn promises(world: &World, committed: &BTreeMap<Gtid, u32>) {
     }
 }
 
-/// I1, I2, I3: the coordinator's records agree with the databases, and know of no heuristic outcome.
+/// I1, I2, I3: the coordinators' records agree with the databases, and know of no heuristic outcome.
 async fn records(world: &World, committed: &BTreeMap<Gtid, u32>) {
-    let Some((_, engine)) = world.coordinator.door() else { return };
+    for coordinator in world.coordinators() {
+        if let Some((_, engine)) = coordinator.door() {
+            records_of(world, committed, &engine).await;
+        }
+    }
+}
+
+async fn records_of(world: &World, committed: &BTreeMap<Gtid, u32>, engine: &Engine) {
     for (gtid, number) in world.names() {
         let there = committed.contains_key(&gtid);
         match engine.get(gtid).await {
@@ -320,6 +351,14 @@ async fn records(world: &World, committed: &BTreeMap<Gtid, u32>) {
             Err(EngineError::UnknownGtid(_)) => {}
             Err(error) => world.violation("records", format!("transaction {number}, {gtid}: {error}")),
         }
+    }
+    match engine.list(&TransactionFilter { limit: 1_000, ..TransactionFilter::default() }).await {
+        Ok(page) => {
+            for one in page.transactions.iter().filter(|one| !one.state.is_terminal()) {
+                world.violation("I8", format!("{} is listed as {:?}", one.gtid, one.state));
+            }
+        }
+        Err(error) => world.violation("records", format!("they cannot be listed: {error}")),
     }
 }
 

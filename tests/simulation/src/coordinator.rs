@@ -1,4 +1,5 @@
-//! The coordinator's process: the real engine, its log, its way out to participants; killed and started again.
+//! A coordinator's process: the real engine, its store, its way out to participants; killed, stopped for a while, and
+//! started again. There is one, or there are two that share a store.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,23 +9,25 @@ use std::time::Duration;
 use concord_coordinator::engine::{
     Backoff, BranchCall, CallResult, Engine, Participants, Settings, Surroundings,
 };
-use concord_coordinator::store::{MemoryStore, UnixMillis};
+use concord_coordinator::store::{MemoryStore, Store, StoreError, UnixMillis};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
+use crate::dice::Roll;
 use crate::figures::Fault;
 use crate::life::Life;
 use crate::network::{self, Message, Place};
 use crate::participant::Job;
 use crate::scenario::Moment;
-use crate::store::SimulatedStore;
+use crate::store::{DiskStore, Server, SharedStore};
 use crate::sweeper;
 use crate::world::{CLUSTER, World, participant_number};
 
-/// The coordinator's machine: a disk, and a process that comes and goes.
+/// A coordinator's machine: perhaps a disk, and a process that comes and goes.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
+    pub(crate) number: u8,
     state: Mutex<State>,
     /// Woken when the process has died.
     died: Notify,
@@ -35,9 +38,33 @@ pub(crate) struct Coordinator {
     chances: AtomicU64,
 }
 
+/// A process that has died is started again after so long, if nobody says otherwise.
+const RESTART_MS: u64 = 500;
+
 enum State {
-    Down { disk: Option<Box<MemoryStore>>, for_ms: u64 },
-    Up { life: Arc<Life>, store: Arc<SimulatedStore>, engine: Option<Arc<Engine>> },
+    Down { medium: Option<Medium>, for_ms: u64 },
+    Up { life: Arc<Life>, store: Opened, engine: Option<Arc<Engine>> },
+}
+
+/// Where a store is, while nobody has it open.
+enum Medium {
+    Disk(Box<MemoryStore>),
+    Shared(Arc<Server>),
+}
+
+/// The same, while somebody has.
+enum Opened {
+    Disk(Arc<DiskStore>),
+    Shared(Arc<Server>),
+}
+
+impl Opened {
+    fn crash(&self, roll: &mut Roll) -> Medium {
+        match self {
+            Opened::Disk(store) => Medium::Disk(Box::new(store.crash(roll))),
+            Opened::Shared(server) => Medium::Shared(Arc::clone(server)),
+        }
+    }
 }
 
 impl fmt::Debug for State {
@@ -50,10 +77,15 @@ impl fmt::Debug for State {
 }
 
 impl Coordinator {
-    pub(crate) fn new() -> Self {
-        let disk = Some(Box::new(MemoryStore::with_cluster_id(CLUSTER)));
+    /// Without a shared store it has a disk of its own.
+    pub(crate) fn new(number: u8, shared: Option<&Arc<Server>>) -> Self {
+        let medium = match shared {
+            Some(server) => Medium::Shared(Arc::clone(server)),
+            None => Medium::Disk(Box::new(MemoryStore::with_cluster_id(CLUSTER))),
+        };
         Coordinator {
-            state: Mutex::new(State::Down { disk, for_ms: 0 }),
+            number,
+            state: Mutex::new(State::Down { medium: Some(medium), for_ms: 0 }),
             died: Notify::new(),
             effects: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -78,11 +110,22 @@ impl Coordinator {
         self.commits.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    fn chance(&self, world: &World) -> f64 {
+        let count = self.chances.fetch_add(1, Ordering::Relaxed);
+        world.dice.of(0xC1A2CE).of(self.name(count)).roll().fraction()
+    }
+
+    /// What this coordinator does for the time of this number. Names a choice.
+    pub(crate) fn name(&self, count: u64) -> u64 {
+        u64::from(self.number) << 40 | count
+    }
+
     pub(crate) fn jump(&self, by_ms: i64) {
         *self.skew_ms.lock().unwrap_or_else(PoisonError::into_inner) += by_ms;
     }
 
-    fn wall_ms(&self, world: &World) -> u64 {
+    /// What its wall clock says.
+    pub(crate) fn wall_ms(&self, world: &World) -> u64 {
         /// Some day in 2024.
         const ORIGIN_MS: u64 = 1_710_000_000_000;
         let skew = *self.skew_ms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,8 +139,8 @@ impl Coordinator {
             return false;
         }
         let number = self.effects.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(down_ms) = world.dies(Moment::Before(number)) {
-            world.say(|| format!("coordinator: dies before effect {number}, {what}"));
+        if let Some(down_ms) = world.dies(self.number, Moment::Before(number)) {
+            world.say(|| format!("coordinator {}: dies before effect {number}, {what}", self.number));
             self.kill(world, down_ms);
             return false;
         }
@@ -110,8 +153,8 @@ impl Coordinator {
             return false;
         }
         let number = self.effects.load(Ordering::Relaxed);
-        if let Some(down_ms) = world.dies(Moment::After(number)) {
-            world.say(|| format!("coordinator: dies after effect {number}"));
+        if let Some(down_ms) = world.dies(self.number, Moment::After(number)) {
+            world.say(|| format!("coordinator {}: dies after effect {number}", self.number));
             self.kill(world, down_ms);
             return false;
         }
@@ -120,59 +163,106 @@ impl Coordinator {
 
     /// kill -9, and a start after so long.
     pub(crate) fn kill(&self, world: &World, down_ms: u64) {
+        if self.end(world, down_ms) {
+            world.figures.count(Fault::Coordinator);
+        }
+    }
+
+    /// The process ends, and is started again after so long. False: there is none.
+    fn end(&self, world: &World, down_ms: u64) -> bool {
         let mut state = self.lock();
         if let State::Up { life, store, .. } = &*state {
             life.end();
-            world.figures.count(Fault::Coordinator);
-            let mut roll = world.dice.of(0xC4A5).of(self.effects.load(Ordering::Relaxed)).roll();
-            let disk = Some(Box::new(store.crash(&mut roll)));
-            let dead = std::mem::replace(&mut *state, State::Down { disk, for_ms: down_ms });
+            let mut roll = world.dice.of(0xC4A5).of(self.name(self.effects.load(Ordering::Relaxed))).roll();
+            let medium = Some(store.crash(&mut roll));
+            let dead = std::mem::replace(&mut *state, State::Down { medium, for_ms: down_ms });
             drop(state);
             // Its background tasks end with it.
             drop(dead);
-            world.say(|| "coordinator: killed".into());
+            world.say(|| format!("coordinator {}: ends", self.number));
             self.died.notify_one();
+            return true;
         }
+        false
+    }
+
+    /// SIGSTOP. Answers what goes on when it is thawed. Its timers go off meanwhile, as they would when it goes on; but
+    /// nothing of what follows from them leaves the process, and nothing gets in.
+    pub(crate) fn freeze(&self) -> Option<Arc<Life>> {
+        let State::Up { life, .. } = &*self.lock() else { return None };
+        life.freeze();
+        Some(Arc::clone(life))
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        let life = match &*self.lock() {
+            State::Up { life, .. } => Arc::clone(life),
+            State::Down { .. } => return,
+        };
+        life.thaw();
     }
 
     /// Takes no new transactions, waits for the live ones, closes the store, and ends; and starts again.
     pub(crate) async fn stop_in_good_order(&self, world: &World, grace: Duration) {
         let Some((life, engine)) = self.door() else { return };
-        world.say(|| "coordinator: stops".into());
+        world.say(|| format!("coordinator {}: stops", self.number));
         let closed = life.within(async {
             engine.drain(grace).await;
             engine.close().await
         });
         if let Some(Ok(())) = closed.await {
-            self.kill(world, 0);
+            self.end(world, 0);
         }
     }
 
     /// Starts the process, and again whenever it has died.
     pub(crate) async fn supervise(&self, world: &Arc<World>) {
         loop {
-            let (disk, for_ms) = match &mut *self.lock() {
-                State::Down { disk, for_ms } => (disk.take(), *for_ms),
+            let (medium, for_ms) = match &mut *self.lock() {
+                State::Down { medium, for_ms } => (medium.take(), *for_ms),
                 State::Up { .. } => (None, 0),
             };
-            if let Some(disk) = disk {
+            if let Some(medium) = medium {
                 world.pause(for_ms).await;
-                self.start(world, *disk).await;
+                self.start(world, medium).await;
             }
             self.died.notified().await;
         }
     }
 
-    async fn start(&self, world: &Arc<World>, disk: MemoryStore) {
-        let life = Life::begin();
-        let store = SimulatedStore::open(world, &life, disk);
-        *self.lock() = State::Up { life: Arc::clone(&life), store: Arc::clone(&store), engine: None };
-        world.say(|| "coordinator: starts".into());
-        let calls = Arc::new(Calls { world: Arc::downgrade(world), life: Arc::clone(&life) });
-        let machine = Arc::new(Machine { world: Arc::downgrade(world) });
+    async fn start(&self, world: &Arc<World>, medium: Medium) {
+        let (life, number) = (Life::begin(), self.number);
+        let up = |store| *self.lock() = State::Up { life: Arc::clone(&life), store, engine: None };
+        world.say(|| format!("coordinator {number}: starts"));
+        let store: Arc<dyn Store> = match medium {
+            Medium::Disk(disk) => {
+                let store = DiskStore::open(world, &life, number, *disk);
+                up(Opened::Disk(Arc::clone(&store)));
+                store
+            }
+            Medium::Shared(server) => {
+                up(Opened::Shared(Arc::clone(&server)));
+                match life.within(SharedStore::open(world, &server, &life, number)).await {
+                    Some(Ok(store)) => Arc::new(store),
+                    Some(Err(problem)) => {
+                        world.say(|| format!("coordinator {number}: cannot open its store: {problem:?}"));
+                        self.end(world, RESTART_MS);
+                        return;
+                    }
+                    None => return,
+                }
+            }
+        };
+        let calls = Arc::new(Calls { world: Arc::downgrade(world), life: Arc::clone(&life), number });
+        let machine = Arc::new(Machine { world: Arc::downgrade(world), number });
         let engine = Engine::start_in(store, calls, settings(world), machine);
         let engine = match life.within(engine).await {
             Some(Ok(engine)) => Arc::new(engine),
+            Some(Err(StoreError::Read(_))) => {
+                self.end(world, RESTART_MS);
+                return;
+            }
             Some(Err(error)) => {
                 world.violation("start", format!("the coordinator does not start: {error}"));
                 return;
@@ -185,12 +275,16 @@ impl Coordinator {
         {
             *door = Some(Arc::clone(&engine));
         }
-        sweeper::start(world, &life, &engine);
+        sweeper::start(world, &life, &engine, number);
+        if world.server.is_some() {
+            let (world, life, engine) = (Arc::clone(world), Arc::clone(&life), Arc::clone(&engine));
+            tokio::spawn(async move { life.within(take_over_for_ever(&world, number, &engine)).await });
+        }
         let world = Arc::clone(world);
         tokio::spawn(async move {
             // `concord serve` ends with its store.
             if life.within(engine.store_failed()).await.is_some() {
-                world.coordinator.kill(&world, 100);
+                world.coordinator(number).end(&world, RESTART_MS);
             }
         });
     }
@@ -201,9 +295,21 @@ impl Coordinator {
         if let State::Up { life, .. } = &*state {
             life.end();
         }
-        let stopped = std::mem::replace(&mut *state, State::Down { disk: None, for_ms: 0 });
+        let stopped = std::mem::replace(&mut *state, State::Down { medium: None, for_ms: 0 });
         drop(state);
         drop(stopped);
+    }
+}
+
+/// Looks for coordinators whose lease has run out, as `concord serve` does.
+async fn take_over_for_ever(world: &Arc<World>, number: u8, engine: &Engine) {
+    let every_ms = (world.scenario.coordinator.lease_ms / 3).min(1_000);
+    let coordinator = world.coordinator(number);
+    loop {
+        let chance = coordinator.chance(world);
+        world.pause(every_ms / 2 + (every_ms as f64 * chance) as u64).await;
+        // What goes wrong is tried again; when the store has failed, the engine says so.
+        let _ = engine.take_over().await;
     }
 }
 
@@ -223,21 +329,21 @@ fn settings(world: &World) -> Settings {
     }
 }
 
-/// The coordinator's wall clock and random numbers.
+/// A coordinator's wall clock and random numbers.
 struct Machine {
     world: Weak<World>,
+    number: u8,
 }
 
 impl Surroundings for Machine {
     fn wall_clock(&self) -> UnixMillis {
         let world = self.world.upgrade();
-        UnixMillis(world.map_or(0, |world| world.coordinator.wall_ms(&world)))
+        UnixMillis(world.map_or(0, |world| world.coordinator(self.number).wall_ms(&world)))
     }
 
     fn chance(&self) -> f64 {
         let Some(world) = self.world.upgrade() else { return 1.0 };
-        let number = world.coordinator.chances.fetch_add(1, Ordering::Relaxed);
-        world.dice.of(0xC1A2CE).of(number).roll().fraction()
+        world.coordinator(self.number).chance(&world)
     }
 }
 
@@ -245,22 +351,24 @@ impl Surroundings for Machine {
 struct Calls {
     world: Weak<World>,
     life: Arc<Life>,
+    number: u8,
 }
 
 impl Participants for Calls {
     fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult> {
         let Some(world) = self.world.upgrade() else { return std::future::pending().boxed() };
-        if !world.coordinator.effect(&world, &self.life, "call") {
+        let (coordinator, number) = (world.coordinator(self.number), self.number);
+        if !coordinator.effect(&world, &self.life, "call") {
             return std::future::pending().boxed();
         }
         world.say(|| {
             let BranchCall { gtid, branch, participant, verb, repeated, .. } = &call;
             let again = if *repeated { " (repeated)" } else { "" };
-            format!("coordinator: {verb:?}{again} to {participant}, {gtid} branch {branch}")
+            format!("coordinator {number}: {verb:?}{again} to {participant}, {gtid} branch {branch}")
         });
         // It leaves now: what happens to the coordinator afterwards does not hold it up.
-        let sent = tokio::spawn(send(world.clone(), call));
-        world.coordinator.effect_done(&world, &self.life);
+        let sent = tokio::spawn(send(world.clone(), Arc::clone(&self.life), number, call));
+        coordinator.effect_done(&world, &self.life);
         let life = Arc::clone(&self.life);
         async move {
             match life.within(sent).await {
@@ -277,7 +385,10 @@ impl Participants for Calls {
     }
 }
 
-async fn send(world: Arc<World>, call: BranchCall) -> CallResult {
+async fn send(world: Arc<World>, life: Arc<Life>, from: u8, call: BranchCall) -> CallResult {
+    if life.is_frozen() && life.within(std::future::ready(())).await.is_none() {
+        return CallResult::failed(false, "it was never sent");
+    }
     let Some(number) = participant_number(&call.participant) else {
         return CallResult::failed(false, "there is no such participant");
     };
@@ -285,7 +396,7 @@ async fn send(world: Arc<World>, call: BranchCall) -> CallResult {
         world.name(call.gtid, job.transaction);
     }
     let message = Message {
-        from: Place::Coordinator,
+        from: Place::Coordinator(from),
         to: Place::Participant(number),
         about: world.about(call.gtid),
         what: 100 * (call.verb as u64 + 1) + u64::from(call.branch.0),

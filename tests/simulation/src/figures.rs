@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// What can go wrong.
+/// What can go wrong; and what comes of it where coordinators share a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A message was lost.
@@ -23,17 +23,29 @@ pub enum Fault {
     Twin,
     /// A database server was killed.
     Database,
-    /// The coordinator was killed, at some time or before or after an effect.
+    /// A coordinator was killed, at some time or before or after an effect.
     Coordinator,
-    /// The coordinator's wall clock jumped.
+    /// The wall clock of a coordinator jumped, or of a shared store's database.
     Clock,
     /// Everything stood still for a while.
     Pause,
-    /// The coordinator's store failed.
+    /// A coordinator's store failed.
     Store,
+    /// A coordinator stood still while the others went on.
+    Frozen,
+    /// The database of a shared store was killed.
+    StoreAway,
+    /// A coordinator took over from a life of another, or of its own.
+    TakeOver,
+    /// A write was refused, for its coordinator had been taken over from.
+    Fenced,
+    /// A coordinator lost its lease, by its own clock.
+    LeaseLost,
+    /// A coordinator passed a call on to another.
+    PassedOn,
 }
 
-const FAULTS: usize = Fault::Store as usize + 1;
+const FAULTS: usize = Fault::PassedOn as usize + 1;
 
 /// Counts of one run.
 #[derive(Debug, Default)]
@@ -44,6 +56,11 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn count(&self, fault: Fault) {
         self.faults[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what was counted elsewhere.
+    pub(crate) fn add(&self, fault: Fault, count: u64) {
+        self.faults[fault as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn total(&self) -> Faults {
@@ -61,6 +78,12 @@ impl Counts {
             clocks: of(Fault::Clock),
             pauses: of(Fault::Pause),
             stores: of(Fault::Store),
+            frozen: of(Fault::Frozen),
+            stores_away: of(Fault::StoreAway),
+            take_overs: of(Fault::TakeOver),
+            fenced: of(Fault::Fenced),
+            leases_lost: of(Fault::LeaseLost),
+            passed_on: of(Fault::PassedOn),
         }
     }
 }
@@ -86,12 +109,24 @@ pub struct Faults {
     pub databases: u64,
     /// Coordinators killed.
     pub coordinators: u64,
-    /// Jumps of the coordinator's wall clock.
+    /// Jumps of wall clocks, of coordinators and of shared stores' databases.
     pub clocks: u64,
     /// Times when everything stood still.
     pub pauses: u64,
-    /// Failures of the coordinator's store.
+    /// Failures of coordinators' stores.
     pub stores: u64,
+    /// Times when a coordinator stood still while the others went on.
+    pub frozen: u64,
+    /// Databases of shared stores killed.
+    pub stores_away: u64,
+    /// Lives of coordinators that were taken over.
+    pub take_overs: u64,
+    /// Writes refused, for their coordinators had been taken over from.
+    pub fenced: u64,
+    /// Leases that coordinators lost by their own clocks.
+    pub leases_lost: u64,
+    /// Calls that coordinators passed on to others.
+    pub passed_on: u64,
 }
 
 impl Faults {
@@ -109,5 +144,11 @@ impl Faults {
         self.clocks += other.clocks;
         self.pauses += other.pauses;
         self.stores += other.stores;
+        self.frozen += other.frozen;
+        self.stores_away += other.stores_away;
+        self.take_overs += other.take_overs;
+        self.fenced += other.fenced;
+        self.leases_lost += other.leases_lost;
+        self.passed_on += other.passed_on;
     }
 }

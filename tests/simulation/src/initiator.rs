@@ -13,6 +13,7 @@ use crate::dice::Roll;
 use crate::network::{self, Delivered, Message, Place};
 use crate::participant::{Job, Request, Served};
 use crate::scenario::{Ending, TransactionPlan, Way};
+use crate::transport::{self, Route};
 use crate::world::{World, address};
 
 /// How often an initiator asks again before it gives up.
@@ -48,6 +49,11 @@ enum Heard {
 impl Initiator {
     fn message(&self, to: Place, what: u64, repeatable: bool) -> Message {
         Message { from: Place::Initiators, to, about: self.plan.number.into(), what, repeatable }
+    }
+
+    /// The one that is called next.
+    fn coordinator(&self, what: u64) -> Place {
+        Place::Coordinator(self.world.any_coordinator(self.plan.number.into(), what))
     }
 
     fn patience(&self) -> Duration {
@@ -105,8 +111,8 @@ impl Initiator {
         });
         let branches: Vec<_> = branches.collect();
         // Without a key a second copy is another request.
-        let message = self.message(Place::Coordinator, 10, self.plan.keyed);
-        let answer = self.world.ask_with(message, patience, move |engine| {
+        let message = self.message(self.coordinator(10), 10, self.plan.keyed);
+        let answer = transport::ask(&self.world, message, Route::Key, patience, move |engine| {
             let (request, branches) = (request.clone(), branches.clone());
             let until = Some(Instant::now() + patience / 2);
             async move { engine.execute(request, grade, branches, wait, until).await }
@@ -141,7 +147,7 @@ impl Initiator {
             | EngineError::StillUndecided(_)
             | EngineError::UnknownGtid(_)
             | EngineError::Refused { .. } => Heard::Unknown,
-            // There is only one.
+            EngineError::Elsewhere(_) if self.world.server.is_some() => Heard::Unknown,
             EngineError::Elsewhere(_)
             | EngineError::KeyReused { .. }
             | EngineError::Invalid { .. }
@@ -169,8 +175,8 @@ impl Initiator {
     async fn begin(&mut self) -> Option<Gtid> {
         for _ in 0..TRIES {
             let request = self.request();
-            let message = self.message(Place::Coordinator, 11, self.plan.keyed);
-            let answer = self.world.ask_with(message, self.patience(), move |engine| {
+            let message = self.message(self.coordinator(11), 11, self.plan.keyed);
+            let answer = transport::ask(&self.world, message, Route::Key, self.patience(), move |engine| {
                 let request = request.clone();
                 async move { engine.begin(request).await }
             });
@@ -231,8 +237,9 @@ impl Initiator {
     async fn end(&mut self, gtid: Gtid, commit: bool) {
         let (wait, patience) = (self.plan.wait, self.patience());
         for _ in 0..TRIES {
-            let message = self.message(Place::Coordinator, if commit { 12 } else { 13 }, true);
-            let answer = self.world.ask_with(message, patience, move |engine| {
+            let what = if commit { 12 } else { 13 };
+            let message = self.message(self.coordinator(what), what, true);
+            let answer = transport::ask(&self.world, message, Route::Owner(gtid), patience, move |engine| {
                 let until = Some(Instant::now() + patience / 2);
                 async move {
                     match commit {

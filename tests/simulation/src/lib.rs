@@ -2,7 +2,8 @@
 //!
 //! What runs here is the coordinator's own engine (`concord_coordinator::engine`, with the protocol core, its timers,
 //! retries, admission, records and recovery) on a simulated disk, with simulated participants on simulated databases
-//! behind a simulated network. Time is tokio's paused clock: it jumps to the next thing that is due. Every choice
+//! behind a simulated network. In a third of the seeds there are two coordinators on one simulated store, which take over
+//! from each other; that store, and what is passed on from one to the other, are modelled on the real ones. Time is tokio's paused clock: it jumps to the next thing that is due. Every choice
 //! follows from the seed, so that a run can be repeated, and made smaller.
 //!
 //! ```sh
@@ -27,6 +28,7 @@ pub mod scenario;
 pub mod shrink;
 mod store;
 mod sweeper;
+mod transport;
 mod world;
 
 pub use mutant::{Found, hunt};

@@ -48,6 +48,14 @@ pub enum Mutant {
     CancelBlind,
     /// A Cancel that comes before its Try is not recorded.
     EmptyCancelForgotten,
+    /// A shared store does not look whether whoever writes has been taken over from.
+    NoFenceInTheStore,
+    /// The same; and a coordinator judges by its wall clock how long its lease lasts.
+    LeaseByWallClock,
+    /// Whoever takes over marks its records with its old term.
+    TermNotRaised,
+    /// A shared store gives an idempotency key to everyone who asks.
+    KeyNotClaimed,
 }
 
 /// A run that found a bug.
@@ -78,20 +86,22 @@ impl Mutant {
     fn known_seed(self) -> u64 {
         match self {
             Mutant::NoBarrierRow | Mutant::CancelBlind => 0,
-            Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 1,
-            Mutant::NoMarker | Mutant::ForeignToo => 3,
+            Mutant::LosesTheMiddle | Mutant::WritersCalledReadOnly => 2,
+            Mutant::NoMarker | Mutant::ForeignToo | Mutant::KeyNotClaimed => 3,
             Mutant::AcknowledgesBeforeSync | Mutant::EmptyCancelForgotten => 4,
             Mutant::AnyPrepareIsYes => 5,
-            Mutant::ConfirmBlind => 7,
-            Mutant::VotesBeforePrepare => 9,
+            Mutant::ConfirmBlind => 8,
+            Mutant::TermNotRaised => 9,
+            Mutant::VotesBeforePrepare => 16,
             Mutant::NoFence => 25,
-            Mutant::CommitsWithoutAsking => 32,
             Mutant::NoTombstone => 53,
             Mutant::RowsNotCounted => 59,
-            Mutant::RecoveryGuesses => 78,
+            Mutant::RecoveryGuesses => 64,
+            Mutant::NoFenceInTheStore | Mutant::LeaseByWallClock => 85,
+            Mutant::CommitsWithoutAsking => 247,
             Mutant::RefusalNotRecorded => 282,
             Mutant::NotaIsSuccess => 402,
-            Mutant::AsksForTheTransaction => 456,
+            Mutant::AsksForTheTransaction => 1_871,
             Mutant::AbortsWhatItDidNotStart => 1_549,
         }
     }

@@ -6,17 +6,18 @@ use std::time::Duration;
 use concord_protocol::{BranchId, ClusterId, Epoch, Gtid};
 use concord_xa::Xid;
 
+use crate::coordinator::Coordinator;
 use crate::database::Statement;
 use crate::figures::Fault;
 use crate::life::Life;
 use crate::scenario::{Disaster, Moment};
 use crate::world::World;
 
-/// Another coordinator's identity.
+/// The identity of other coordinators, on another store.
 const FOREIGN: ClusterId = ClusterId(0xF0);
 
-/// Lets every disaster happen at its time, as long as the life that it answers lasts. Those of the coordinator that
-/// come with an effect, and those of its store, happen there.
+/// Lets every disaster happen at its time, as long as the life that it answers lasts. Those of coordinators that
+/// come with an effect, and those of their stores, happen there.
 pub(crate) fn rage(world: &Arc<World>) -> Arc<Life> {
     let rage = Life::begin();
     for disaster in world.scenario.disasters.clone() {
@@ -35,14 +36,14 @@ pub(crate) fn rage(world: &Arc<World>) -> Arc<Life> {
 
 async fn strike(world: Arc<World>, disaster: Disaster) {
     match disaster {
-        Disaster::Coordinator { moment: Moment::At(at_ms), down_ms } => {
+        Disaster::Coordinator { who, moment: Moment::At(at_ms), down_ms } => {
             world.pause(at_ms).await;
-            world.coordinator.kill(&world, down_ms);
+            world.coordinator(who).kill(&world, down_ms);
         }
         Disaster::Coordinator { .. } | Disaster::Store { .. } => {}
-        Disaster::Stop { at_ms, grace_ms } => {
+        Disaster::Stop { who, at_ms, grace_ms } => {
             world.pause(at_ms).await;
-            world.coordinator.stop_in_good_order(&world, Duration::from_millis(grace_ms)).await;
+            world.coordinator(who).stop_in_good_order(&world, Duration::from_millis(grace_ms)).await;
         }
         Disaster::Twin { who, at_ms, for_ms } => {
             world.pause(at_ms).await;
@@ -90,11 +91,37 @@ async fn strike(world: Arc<World>, disaster: Disaster) {
             world.network.mend(from, to);
             world.network.mend(to, from);
         }
-        Disaster::Clock { at_ms, by_ms } => {
+        Disaster::Clock { who, at_ms, by_ms } => {
             world.pause(at_ms).await;
             world.figures.count(Fault::Clock);
-            world.say(|| format!("coordinator: its wall clock jumps by {by_ms} ms"));
-            world.coordinator.jump(by_ms);
+            world.say(|| format!("coordinator {who}: its wall clock jumps by {by_ms} ms"));
+            world.coordinator(who).jump(by_ms);
+        }
+        Disaster::Freeze { who, at_ms, for_ms } => {
+            world.pause(at_ms).await;
+            let Some(life) = world.coordinator(who).freeze() else { return };
+            world.figures.count(Fault::Frozen);
+            world.say(|| format!("coordinator {who}: stands still"));
+            world.pause(for_ms).await;
+            world.say(|| format!("coordinator {who}: goes on"));
+            life.thaw();
+        }
+        Disaster::StoreAway { at_ms, for_ms } => {
+            world.pause(at_ms).await;
+            let Some(server) = &world.server else { return };
+            world.figures.count(Fault::StoreAway);
+            world.say(|| "the store's database is killed".into());
+            server.leave();
+            world.pause(for_ms).await;
+            world.say(|| "the store's database starts".into());
+            server.come_back();
+        }
+        Disaster::StoreClock { at_ms, by_ms } => {
+            world.pause(at_ms).await;
+            let Some(server) = &world.server else { return };
+            world.figures.count(Fault::Clock);
+            world.say(|| format!("the clock of the store's database jumps by {by_ms} ms"));
+            server.jump(by_ms);
         }
         Disaster::Pause { at_ms, for_ms } => {
             world.pause(at_ms).await;
@@ -125,11 +152,15 @@ pub(crate) fn intrude(world: &World, index: usize, schema: u8) {
     }
 }
 
-/// Starts what is down, but for the participants that never come back, and lets every message through. The coordinator
-/// is started by its supervisor.
+/// Starts what is down, but for the participants that never come back, and lets every message through. Coordinators
+/// are started by their supervisors.
 pub(crate) fn mend(world: &Arc<World>) {
     world.set_healed();
     world.network.heal();
+    if let Some(server) = &world.server {
+        server.come_back();
+    }
+    world.coordinators().iter().for_each(Coordinator::thaw);
     for database in world.databases.iter().filter(|database| !database.is_up()) {
         database.start();
     }

@@ -16,8 +16,10 @@ use crate::world::World;
 pub enum Place {
     /// All initiators.
     Initiators,
-    /// The coordinator.
-    Coordinator,
+    /// A coordinator.
+    Coordinator(u8),
+    /// The database of the store that coordinators share.
+    Store,
     /// A participant.
     Participant(u8),
     /// A database server.
@@ -75,6 +77,25 @@ pub(crate) enum Trouble {
     OnTheWay,
     /// It is done, and nobody hears of it.
     OnTheWayBack,
+}
+
+/// What becomes of a round trip to the database of a shared store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoreTrip {
+    /// When it arrives. None: never.
+    pub(crate) there_ms: Option<u64>,
+    pub(crate) back: Back,
+}
+
+/// What the client hears of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Back {
+    /// The answer, so long after it arrived.
+    Answer(u64),
+    /// The connection breaks, so long after it was sent; it may arrive after that.
+    Broken(u64),
+    /// Nothing, ever.
+    Silence,
 }
 
 /// What becomes of a call: when its copies arrive, and when the answer to the first does.
@@ -136,7 +157,36 @@ impl Network {
         self.lock().under_way
     }
 
-    fn number(&self, about: u64, what: u64) -> u64 {
+    /// What becomes of a coordinator's round trip to the database of its store, which takes up to `slow_ms` more.
+    pub(crate) fn store_trip(&self, world: &World, coordinator: u8, slow_ms: u64) -> StoreTrip {
+        let about = 4_000_000 + u64::from(coordinator);
+        let number = self.number(about, 0);
+        let mut roll = self.dice.of(about).of(number).roll();
+        let weather = self.lock().weather;
+        let span = |roll: &mut crate::dice::Roll| {
+            if roll.chance(weather.store_stall) {
+                world.figures.count(Fault::Delayed);
+                return roll.mostly_short(weather.late_ms);
+            }
+            roll.between(0..=weather.database_ms)
+        };
+        let (there_ms, back_ms) = (span(&mut roll) + roll.between(0..=slow_ms), span(&mut roll));
+        let (from, to) = (Place::Coordinator(coordinator), Place::Store);
+        let breaks = roll.chance(weather.break_connection);
+        let arrives = !(self.is_cut(from, to) || breaks && roll.chance(0.5));
+        let back = if self.is_cut(from, to) || self.is_cut(to, from) {
+            if roll.chance(0.5) { Back::Silence } else { Back::Broken(back_ms) }
+        } else if breaks {
+            world.figures.count(Fault::Connection);
+            Back::Broken(back_ms)
+        } else {
+            Back::Answer(back_ms)
+        };
+        StoreTrip { there_ms: arrives.then_some(there_ms), back }
+    }
+
+    /// The number of the next message of this name, from 1.
+    pub(crate) fn number(&self, about: u64, what: u64) -> u64 {
         let mut state = self.lock();
         let count = state.sent.entry((about, what)).or_default();
         *count += 1;
@@ -197,6 +247,22 @@ impl Network {
     }
 }
 
+/// Counts as under way as long as it is there.
+pub(crate) struct UnderWay(Arc<World>);
+
+impl UnderWay {
+    pub(crate) fn new(world: &Arc<World>) -> Self {
+        world.network.lock().under_way += 1;
+        UnderWay(Arc::clone(world))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.network.lock().under_way -= 1;
+    }
+}
+
 /// Makes a call. `deliver` does at the other end what the message asks for, once for each copy that arrives; the
 /// caller gets the answer to the first.
 ///
@@ -219,11 +285,11 @@ where
     let deliver = Arc::new(deliver);
     for (index, delay_ms) in fate.copies.into_iter().enumerate() {
         let first = (index == 0).then(|| answer.clone());
-        world.network.lock().under_way += 1;
+        let under_way = UnderWay::new(world);
         let (world, deliver) = (Arc::clone(world), Arc::clone(&deliver));
         tokio::spawn(async move {
             world.pause(delay_ms).await;
-            world.network.lock().under_way -= 1;
+            drop(under_way);
             let delivered = deliver().await;
             let (Some(first), Some(back_ms)) = (first, fate.back_ms) else { return };
             world.pause(back_ms).await;

@@ -27,7 +27,7 @@ pub struct Scenario {
     pub disasters: Vec<Disaster>,
     /// How messages fare.
     pub weather: Weather,
-    /// How the coordinator is set.
+    /// How coordinators are set.
     pub coordinator: CoordinatorPlan,
     /// How participants are set.
     pub participant: ParticipantPlan,
@@ -59,19 +59,35 @@ pub struct Weather {
     pub break_connection: f64,
     /// Statements that were sent together are run with pauses between them.
     pub slow_server: f64,
+    /// What is sent to the database of a shared store, or comes back, is late, by [`Weather::late_ms`] at the most.
+    pub store_stall: f64,
 }
 
 impl Weather {
     /// Nothing goes wrong.
     #[must_use]
     pub fn calm(self) -> Self {
-        Weather { lose: 0.0, repeat: 0.0, stall: 0.0, break_connection: 0.0, slow_server: 0.0, ..self }
+        Weather {
+            lose: 0.0,
+            repeat: 0.0,
+            stall: 0.0,
+            break_connection: 0.0,
+            slow_server: 0.0,
+            store_stall: 0.0,
+            ..self
+        }
     }
 }
 
-/// How the coordinator is set.
+/// How coordinators are set.
 #[derive(Debug, Clone, Copy)]
 pub struct CoordinatorPlan {
+    /// How many there are. Two share a store.
+    pub count: u8,
+    /// With a shared store: a coordinator may be silent for so long.
+    pub lease_ms: u64,
+    /// With a shared store: a read takes so long at the most for each of its round trips.
+    pub slow_read_ms: u64,
     /// The longest pause between two phase-two calls.
     pub backoff_max_ms: u64,
     /// How long a call may take.
@@ -90,7 +106,7 @@ pub struct CoordinatorPlan {
     pub safety_ms: u64,
     /// How long ended transactions are kept.
     pub retention_ms: u64,
-    /// Whether what initiators drive stays open when it restarts, as on a shared store.
+    /// Whether what initiators drive stays open when it restarts, as on a shared store; true if there are two.
     pub is_shared: bool,
 }
 
@@ -170,7 +186,7 @@ pub struct BranchPlan {
     pub stubborn: bool,
 }
 
-/// When the coordinator is killed.
+/// When a coordinator is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// At this time.
@@ -184,15 +200,19 @@ pub enum Moment {
 /// Something that breaks, and is put right later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disaster {
-    /// kill -9 of the coordinator; what its log had not synced is lost from some point on.
+    /// kill -9 of a coordinator; what its log had not synced is lost from some point on.
     Coordinator {
+        /// Which one.
+        who: u8,
         /// When.
         moment: Moment,
         /// For how long.
         down_ms: u64,
     },
-    /// The coordinator is stopped in good order: it drains for so long, and closes its store.
+    /// A coordinator is stopped in good order: it drains for so long, and closes its store.
     Stop {
+        /// Which one.
+        who: u8,
         /// When.
         at_ms: u64,
         /// For how long it may drain.
@@ -238,8 +258,10 @@ pub enum Disaster {
         /// For how long.
         for_ms: u64,
     },
-    /// The coordinator's wall clock jumps.
+    /// A coordinator's wall clock jumps.
     Clock {
+        /// Which one's.
+        who: u8,
         /// When.
         at_ms: u64,
         /// By so much.
@@ -252,11 +274,36 @@ pub enum Disaster {
         /// For how long.
         for_ms: u64,
     },
-    /// The coordinator's store fails at the commit of this number; the coordinator stops and is started again.
+    /// A coordinator stands still, while the others go on.
+    Freeze {
+        /// Which one.
+        who: u8,
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The database of a shared store is killed, and started again.
+    StoreAway {
+        /// When.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The clock of a shared store's database jumps.
+    StoreClock {
+        /// When.
+        at_ms: u64,
+        /// By so much.
+        by_ms: i64,
+    },
+    /// A coordinator's store fails at the commit of this number; the coordinator stops and is started again.
     Store {
+        /// Whose.
+        who: u8,
         /// Which commit.
         commit: u64,
-        /// Whether what was being written is on disk all the same.
+        /// Whether what was being written is on disk all the same. Not in a shared store.
         survives: bool,
     },
 }
@@ -280,12 +327,13 @@ impl Scenario {
         let transactions: Vec<_> = transactions.collect();
         let theme = Theme::new(&mut roll);
         let bad_luck = roll.between(0..=theme.disasters_max());
-        let disasters = (0..bad_luck)
-            .map(|number| Disaster::new(dice.of(3).of(number), theme, span_ms, &participants, servers.len()))
-            .collect();
+        let mut coordinator = coordinator(dice.of(5), dice.of(10));
+        let stage = Stage { span_ms, participants: participants.len(), servers: servers.len(), coordinator };
+        let mut disasters: Vec<_> =
+            (0..bad_luck).map(|number| Disaster::new(dice.of(3).of(number), theme, &stage)).collect();
+        disasters.extend(of_two(dice.of(11), &stage));
         let foreigners = foreigners(dice.of(8), participants.len(), span_ms);
         let forsaken = forsaken(dice.of(9), &transactions, participants.len());
-        let mut coordinator = coordinator(dice.of(5));
         if !forsaken.is_empty() {
             // What is parked waits for an operator, and the sweeper leaves it to him.
             coordinator.park_after = 0;
@@ -364,12 +412,18 @@ fn weather(dice: Dice) -> Weather {
         late_ms: roll.between(100..=60_000),
         break_connection,
         slow_server,
+        store_stall: stall / 10.0,
     }
 }
 
-fn coordinator(dice: Dice) -> CoordinatorPlan {
-    let mut roll = dice.roll();
+fn coordinator(dice: Dice, two: Dice) -> CoordinatorPlan {
+    let (mut roll, mut two) = (dice.roll(), two.roll());
+    let count = if two.chance(1.0 / 3.0) { 2 } else { 1 };
+    let lease_ms = two.between(1_000..=6_000);
     CoordinatorPlan {
+        count,
+        lease_ms,
+        slow_read_ms: if two.chance(0.3) { two.between(0..=lease_ms / 3) } else { 0 },
         backoff_max_ms: roll.between(200..=10_000),
         call_timeout_ms: roll.between(200..=5_000),
         park_after: if roll.chance(0.1) { 3 } else { 0 },
@@ -379,7 +433,7 @@ fn coordinator(dice: Dice) -> CoordinatorPlan {
         sweep_ms: roll.between(1_000..=10_000),
         safety_ms: roll.between(1_000..=10_000),
         retention_ms: 3_600_000,
-        is_shared: roll.chance(0.5),
+        is_shared: roll.chance(0.5) || count > 1,
     }
 }
 
@@ -521,12 +575,67 @@ impl Theme {
     }
 }
 
+/// What disasters may happen to.
+struct Stage {
+    span_ms: u64,
+    participants: usize,
+    servers: usize,
+    coordinator: CoordinatorPlan,
+}
+
+impl Stage {
+    fn coordinator(&self, roll: &mut Roll) -> u8 {
+        match self.coordinator.count {
+            1 => 0,
+            count => who(roll, count.into()),
+        }
+    }
+}
+
+fn who(roll: &mut Roll, count: usize) -> u8 {
+    u8::try_from(roll.index(count)).unwrap_or(0)
+}
+
+/// What happens to coordinators that share a store, besides.
+fn of_two(dice: Dice, stage: &Stage) -> Vec<Disaster> {
+    if stage.coordinator.count < 2 {
+        return Vec::new();
+    }
+    let count = dice.roll().between(0..=6);
+    (1..=count).map(|number| Disaster::of_two(dice.of(number), stage)).collect()
+}
+
 impl Disaster {
-    fn new(dice: Dice, theme: Theme, span_ms: u64, participants: &[u8], servers: usize) -> Self {
+    fn of_two(dice: Dice, stage: &Stage) -> Self {
+        let mut roll = dice.roll();
+        let at_ms = roll.between(0..=stage.span_ms);
+        let for_ms = roll.between(0..=3 * stage.coordinator.lease_ms);
+        let who = stage.coordinator(&mut roll);
+        match roll.between(0..=9) {
+            0..=3 => Disaster::Freeze { who, at_ms, for_ms },
+            4 => Disaster::StoreAway { at_ms, for_ms },
+            5 => {
+                let (from, to) = (Place::Coordinator(who), Place::Coordinator(1 - who.min(1)));
+                Disaster::Partition { from, to, both: roll.chance(0.5), at_ms, for_ms }
+            }
+            6 => {
+                let by = i64::try_from(roll.between(0..=60_000)).unwrap_or(0);
+                Disaster::StoreClock { at_ms, by_ms: if roll.chance(0.5) { by } else { -by } }
+            }
+            7..=8 => {
+                let (from, to) = (Place::Coordinator(who), Place::Store);
+                let (from, to) = if roll.chance(0.5) { (from, to) } else { (to, from) };
+                Disaster::Partition { from, to, both: roll.chance(0.7), at_ms, for_ms }
+            }
+            _ => Disaster::Coordinator { who, moment: Moment::At(at_ms), down_ms: for_ms },
+        }
+    }
+
+    fn new(dice: Dice, theme: Theme, stage: &Stage) -> Self {
+        let Stage { span_ms, participants, servers, .. } = *stage;
         let mut roll = dice.roll();
         let at_ms = roll.between(0..=span_ms);
         let down_ms = roll.mostly_short(10_000);
-        let who = |roll: &mut Roll, count: usize| u8::try_from(roll.index(count)).unwrap_or(0);
         match theme.kind(&mut roll) {
             0..=7 => {
                 let effect = roll.between(1..=150);
@@ -535,29 +644,34 @@ impl Disaster {
                     1 => Moment::Before(effect),
                     _ => Moment::After(effect),
                 };
-                Disaster::Coordinator { moment, down_ms }
+                Disaster::Coordinator { who: stage.coordinator(&mut roll), moment, down_ms }
             }
-            8..=10 => Disaster::Participant { who: who(&mut roll, participants.len()), at_ms, down_ms },
+            8..=10 => Disaster::Participant { who: who(&mut roll, participants), at_ms, down_ms },
             11..=13 => Disaster::Database { who: who(&mut roll, servers), at_ms, down_ms },
             14..=16 => {
-                let participant = Place::Participant(who(&mut roll, participants.len()));
+                let participant = Place::Participant(who(&mut roll, participants));
+                let coordinator = Place::Coordinator(stage.coordinator(&mut roll));
                 let (from, to) = match roll.between(0..=5) {
-                    0 => (Place::Initiators, Place::Coordinator),
+                    0 => (Place::Initiators, coordinator),
                     1 => (participant, Place::Database(who(&mut roll, servers))),
-                    2 => (Place::Coordinator, Place::Database(who(&mut roll, servers))),
-                    _ => (Place::Coordinator, participant),
+                    2 => (coordinator, Place::Database(who(&mut roll, servers))),
+                    _ => (coordinator, participant),
                 };
                 let (from, to) = if roll.chance(0.5) { (from, to) } else { (to, from) };
                 Disaster::Partition { from, to, both: roll.chance(0.5), at_ms, for_ms: down_ms }
             }
             17 => {
                 let by = i64::try_from(roll.between(0..=600_000)).unwrap_or(0);
-                Disaster::Clock { at_ms, by_ms: if roll.chance(0.5) { by } else { -by } }
+                let by_ms = if roll.chance(0.5) { by } else { -by };
+                Disaster::Clock { who: stage.coordinator(&mut roll), at_ms, by_ms }
             }
             18 => Disaster::Pause { at_ms, for_ms: down_ms },
-            19 => Disaster::Stop { at_ms, grace_ms: down_ms },
-            20..=21 => Disaster::Twin { who: who(&mut roll, participants.len()), at_ms, for_ms: down_ms },
-            _ => Disaster::Store { commit: roll.between(1..=60), survives: roll.chance(0.5) },
+            19 => Disaster::Stop { who: stage.coordinator(&mut roll), at_ms, grace_ms: down_ms },
+            20..=21 => Disaster::Twin { who: who(&mut roll, participants), at_ms, for_ms: down_ms },
+            _ => {
+                let (commit, survives) = (roll.between(1..=60), roll.chance(0.5));
+                Disaster::Store { who: stage.coordinator(&mut roll), commit, survives }
+            }
         }
     }
 }

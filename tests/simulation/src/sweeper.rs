@@ -1,4 +1,4 @@
-//! Puts the coordinator's own sweeper to work on simulated databases.
+//! Puts a coordinator's own sweeper to work on simulated databases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,19 @@ use crate::resource::Resource;
 use crate::world::{CLUSTER, World, address};
 
 /// Sweeps every participant's schema at intervals, as long as this life lasts.
-pub(crate) fn start(world: &Arc<World>, life: &Arc<Life>, engine: &Arc<Engine>) {
+pub(crate) fn start(world: &Arc<World>, life: &Arc<Life>, engine: &Arc<Engine>, coordinator: u8) {
     let own = Arc::new(Own::default());
     for participant in &world.participants {
         let number = participant.number;
         let resource = Resource {
             host: Arc::clone(&participant.host),
-            from: Place::Coordinator,
+            from: Place::Coordinator(coordinator),
             schema: number,
             own: Arc::clone(&own),
         };
-        let swept = Swept { world: Arc::clone(world), resource };
-        let sweeper = Sweeper::new(format!("participant {number}"), CLUSTER, vec![address(number)]);
+        let name = format!("participant {number}");
+        let swept = Swept { world: Arc::clone(world), resource, name: name.clone() };
+        let sweeper = Sweeper::new(name, CLUSTER, vec![address(number)]);
         let (life, engine) = (Arc::clone(life), Arc::clone(engine));
         tokio::spawn(async move { life.within(swept.sweep_for_ever(&sweeper, &engine)).await });
     }
@@ -36,6 +37,7 @@ pub(crate) fn start(world: &Arc<World>, life: &Arc<Life>, engine: &Arc<Engine>) 
 struct Swept {
     world: Arc<World>,
     resource: Resource,
+    name: String,
 }
 
 impl Swept {
@@ -44,7 +46,11 @@ impl Swept {
         let about = 1_500_000 + u64::from(self.resource.schema);
         loop {
             if let Ok(listed) = self.resource.recover(&self.world, about).await {
-                let listed: Vec<_> = listed.iter().map(|xid| self.in_doubt(xid)).collect();
+                let mut listed: Vec<_> = listed.iter().map(|xid| self.in_doubt(xid)).collect();
+                if !engine.looks_after(&self.name).await {
+                    // As `Resource::sweep`: another coordinator looks after what is found.
+                    listed.clear();
+                }
                 sweeper.sweep(engine, self, &listed, Duration::from_millis(plan.safety_ms)).await;
             }
             self.world.pause(plan.sweep_ms).await;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use concord_coordinator::engine::Engine;
 use concord_protocol::{ClusterId, Gtid};
 use concord_xa::Xid;
 use tokio::task::JoinSet;
@@ -16,11 +15,12 @@ use crate::check::{self, Told};
 use crate::coordinator::Coordinator;
 use crate::database::Host;
 use crate::dice::Dice;
-use crate::figures::{Counts, Faults};
+use crate::figures::{Counts, Fault, Faults};
 use crate::mutant::Mutant;
-use crate::network::{self, Delivered, Lost, Message, Network, Place};
+use crate::network::Network;
 use crate::participant::{Job, Participant};
 use crate::scenario::{BranchPlan, Disaster, Moment, Scenario};
+use crate::store::Server;
 use crate::{initiator, nemesis};
 
 /// The coordinator's identity.
@@ -35,7 +35,9 @@ pub(crate) struct World {
     pub(crate) figures: Counts,
     pub(crate) databases: Vec<Arc<Host>>,
     pub(crate) participants: Vec<Arc<Participant>>,
-    pub(crate) coordinator: Coordinator,
+    /// One; or two, which share the store of this server.
+    coordinators: Vec<Coordinator>,
+    pub(crate) server: Option<Arc<Server>>,
     pub(crate) options: Options,
     start: Instant,
     healed: AtomicBool,
@@ -118,10 +120,13 @@ impl World {
             });
             participants.push(Participant::new(number, Arc::clone(host)));
         }
+        let numbers = 0..scenario.coordinator.count;
+        let server = (scenario.coordinator.count > 1).then(Arc::<Server>::default);
         World {
             network: Network::new(dice.of(1), scenario.weather),
             figures: Counts::default(),
-            coordinator: Coordinator::new(),
+            coordinators: numbers.map(|number| Coordinator::new(number, server.as_ref())).collect(),
+            server,
             start: Instant::now(),
             healed: AtomicBool::new(false),
             told: Mutex::default(),
@@ -138,8 +143,10 @@ impl World {
     }
 
     async fn play(self: &Arc<Self>) -> Outcome {
-        let world = Arc::clone(self);
-        tokio::spawn(async move { world.coordinator.supervise(&world).await });
+        for number in 0..self.scenario.coordinator.count {
+            let world = Arc::clone(self);
+            tokio::spawn(async move { world.coordinator(number).supervise(&world).await });
+        }
         self.participants.iter().for_each(|participant| participant.start(self));
         let mut initiators = JoinSet::new();
         for plan in &self.scenario.transactions {
@@ -154,6 +161,11 @@ impl World {
         check::until_quiet(self).await;
         check::all(self).await;
         let summary = check::summary(self);
+        if let Some(server) = &self.server {
+            let counts = server.counts();
+            self.figures.add(Fault::TakeOver, counts.take_overs);
+            self.figures.add(Fault::Fenced, counts.fenced);
+        }
         let outcome = Outcome {
             violations: std::mem::take(&mut *locked(&self.violations)),
             faults: self.figures.total(),
@@ -166,8 +178,17 @@ impl World {
                 .map(|text| std::mem::take(&mut *locked(text)))
                 .unwrap_or_default(),
         };
-        self.coordinator.stop();
+        self.coordinators.iter().for_each(Coordinator::stop);
         outcome
+    }
+
+    /// The coordinator of this number; the first if there is no such.
+    pub(crate) fn coordinator(&self, number: u8) -> &Coordinator {
+        self.coordinators.get(usize::from(number)).unwrap_or(&self.coordinators[0])
+    }
+
+    pub(crate) fn coordinators(&self) -> &[Coordinator] {
+        &self.coordinators
     }
 
     /// Milliseconds since the start.
@@ -247,68 +268,39 @@ impl World {
         plan.branches.get(job.branch)
     }
 
-    /// Whether the coordinator dies at this moment, and for how long.
-    pub(crate) fn dies(&self, at: Moment) -> Option<u64> {
+    /// Whether a coordinator dies at this moment, and for how long.
+    pub(crate) fn dies(&self, number: u8, at: Moment) -> Option<u64> {
         if self.is_healed() {
             return None;
         }
         self.scenario.disasters.iter().find_map(|disaster| match disaster {
-            Disaster::Coordinator { moment, down_ms } if *moment == at => Some(*down_ms),
-            _ => None,
-        })
-    }
-
-    /// Whether the store fails at this commit, and whether the commit is on disk all the same.
-    pub(crate) fn store_fails_at(&self, at: u64) -> Option<bool> {
-        if self.is_healed() {
-            return None;
-        }
-        self.scenario.disasters.iter().find_map(|disaster| match disaster {
-            Disaster::Store { commit, survives } if *commit == at => Some(*survives),
-            _ => None,
-        })
-    }
-
-    /// Asks the coordinator something, from `from`.
-    pub(crate) async fn ask<T, F, Fut>(
-        self: &Arc<Self>,
-        from: Place,
-        about: u64,
-        what: u64,
-        limit: Duration,
-        question: F,
-    ) -> Result<T, Lost>
-    where
-        T: Send + 'static,
-        F: Fn(Arc<Engine>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = T> + Send + 'static,
-    {
-        let message = Message { from, to: Place::Coordinator, about, what, repeatable: true };
-        self.ask_with(message, limit, question).await
-    }
-
-    pub(crate) async fn ask_with<T, F, Fut>(
-        self: &Arc<Self>,
-        message: Message,
-        limit: Duration,
-        question: F,
-    ) -> Result<T, Lost>
-    where
-        T: Send + 'static,
-        F: Fn(Arc<Engine>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = T> + Send + 'static,
-    {
-        let world = Arc::clone(self);
-        network::call(self, message, limit, move || {
-            let answer = world.coordinator.door().map(|(life, engine)| (life, question(engine)));
-            async move {
-                match answer {
-                    Some((life, answer)) => life.within(answer).await.into(),
-                    None => Delivered::Nobody,
-                }
+            Disaster::Coordinator { who, moment, down_ms } if *who == number && *moment == at => {
+                Some(*down_ms)
             }
+            _ => None,
         })
-        .await
+    }
+
+    /// Whether a coordinator's store fails at this commit, and whether the commit is on disk all the same.
+    pub(crate) fn store_fails_at(&self, number: u8, at: u64) -> Option<bool> {
+        if self.is_healed() {
+            return None;
+        }
+        self.scenario.disasters.iter().find_map(|disaster| match disaster {
+            Disaster::Store { who, commit, survives } if *who == number && *commit == at => Some(*survives),
+            _ => None,
+        })
+    }
+
+    /// Of the coordinators, the one that is called next about this.
+    pub(crate) fn any_coordinator(&self, about: u64, what: u64) -> u8 {
+        let count = self.coordinators.len();
+        if count == 1 {
+            return 0;
+        }
+        let number = self.network.number(about, 20_000 + what);
+        let mut roll = self.dice.of(0xA4B).of(about).of(what).of(number).roll();
+        u8::try_from(roll.index(count)).unwrap_or(0)
     }
 }
 

@@ -49,6 +49,12 @@ fn without_a_bug_every_claim_holds() {
         faults.clocks,
         faults.pauses,
         faults.stores,
+        faults.frozen,
+        faults.stores_away,
+        faults.take_overs,
+        faults.fenced,
+        faults.leases_lost,
+        faults.passed_on,
     ];
     assert!(each.iter().all(|count| *count > 0), "{figures}");
 }

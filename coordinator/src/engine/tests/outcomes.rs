@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::engine::{Order, TransactionFilter, Verdict};
-use concord_protocol::{Decision, Refusal};
+use crate::resource::{Branches, Sweeper};
+use concord_protocol::{Decision, Epoch, Refusal};
+use concord_xa::{Holding, InDoubt, RawXid, Resolution, XaError, Xid};
 
 #[tokio::test(start_paused = true)]
 async fn two_branches_commit_with_one_sync() {
@@ -294,4 +296,55 @@ async fn the_sweeper_ends_a_one_phase_commit_whose_participant_never_comes_back(
         let state = if outcome == Outcome::Committed { State::Committed } else { State::RolledBack };
         world.reaches(one.gtid, state).await;
     }
+}
+
+/// Between a look at the store and the end of the epoch that issued it, it may have been decided.
+#[tokio::test(start_paused = true)]
+async fn rolled_back_is_presumed_only_of_an_epoch_that_was_over_before_the_store_was_asked() {
+    let world = World::new().await;
+    let [inquired, committed] = [7, 8].map(|epoch| Gtid::compose(1, Epoch(epoch), 1));
+    world.store.ends_soon(inquired.epoch());
+    assert_eq!(world.engine.inquire(inquired).await.unwrap().verdict, Verdict::Undecided);
+    assert_eq!(world.engine.inquire(inquired).await.unwrap().verdict, Verdict::RolledBack);
+    world.store.ends_soon(committed.epoch());
+    let commit = || world.engine.commit(committed, Wait::Decided, None);
+    assert!(matches!(commit().await, Err(EngineError::UnknownGtid(_))));
+    assert!(matches!(commit().await, Err(EngineError::RolledBack { .. })));
+}
+
+/// A database that lists a prepared branch and does as it is told.
+#[derive(Default)]
+struct Prepared(Mutex<Vec<(&'static str, Xid)>>);
+
+impl Branches for Prepared {
+    async fn holding(&self, _: &Xid) -> Result<Holding, XaError> {
+        Ok(Holding::Here(Duration::from_secs(60)))
+    }
+
+    async fn commit(&self, xid: &Xid) -> Resolution {
+        self.0.lock().unwrap().push(("commit", *xid));
+        Resolution::Committed { reply: Default::default() }
+    }
+
+    async fn rollback(&self, xid: &Xid) -> Resolution {
+        self.0.lock().unwrap().push(("rollback", *xid));
+        Resolution::RolledBack { reason: "told to".into() }
+    }
+}
+
+/// As where a coordinator was lost with the branch's vote, and its successor commits the branch, alone, in one phase.
+#[tokio::test(start_paused = true)]
+async fn the_sweeper_fences_a_one_phase_commit_whose_branch_is_prepared() {
+    let world = World::new().await;
+    world.actors.script(A, Script::Hang);
+    let begun = world.execute_keyed(&[A], "", Wait::Decided);
+    assert!(tokio::time::timeout(Duration::from_secs(50), begun).await.is_err());
+    let stuck = world.engine.stuck(Duration::from_secs(10));
+    let [one] = stuck.as_slice() else { panic!("{stuck:?}") };
+    let xid = Xid { cluster: world.engine.cluster_id(), gtid: one.gtid, branch: one.branch };
+    let listed = [InDoubt { raw: RawXid::from(&xid), xid: Some(xid) }];
+    let (database, sweeper) = (Prepared::default(), Sweeper::new("db".into(), xid.cluster, vec![A.into()]));
+    sweeper.sweep(&world.engine, &database, &listed, Duration::ZERO).await;
+    assert_eq!(*database.0.lock().unwrap(), [("rollback", xid)]);
+    world.reaches(xid.gtid, State::RolledBack).await;
 }

@@ -12,10 +12,8 @@ use super::slots::State;
 use super::tcc::Tried;
 use super::xa::Answer;
 use super::{Job, Process};
+use crate::transport::Route;
 use crate::world::{CLUSTER, World, address};
-
-/// How long a participant waits for the coordinator.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an initiator asks of a service.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +120,7 @@ impl Process {
             registration_key: format!("branch {branch}"),
         };
         let asked =
-            world.ask(self.resource.from, transaction.into(), 50 + branch as u64, PATIENCE, move |engine| {
+            self.ask(world, transaction.into(), 50 + branch as u64, Route::Owner(gtid), move |engine| {
                 let registration = registration.clone();
                 async move { engine.register(registration).await }
             });
@@ -143,11 +141,10 @@ impl Process {
     ) -> Result<(), String> {
         let (gtid, branch) = (xid.gtid, xid.branch);
         let what = 60 + request.branch as u64;
-        let asked =
-            world.ask(self.resource.from, request.transaction.into(), what, PATIENCE, move |engine| {
-                let reason = reason.clone();
-                async move { engine.vote(gtid, branch, vote, reason).await }
-            });
+        let asked = self.ask(world, request.transaction.into(), what, Route::Owner(gtid), move |engine| {
+            let reason = reason.clone();
+            async move { engine.vote(gtid, branch, vote, reason).await }
+        });
         match asked.await {
             // The coordinator will ask for the vote itself.
             Err(_) | Ok(Ok(())) => Ok(()),

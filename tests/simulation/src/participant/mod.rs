@@ -11,7 +11,7 @@ mod xa;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use concord_coordinator::engine::{BranchCall, CallResult};
+use concord_coordinator::engine::{BranchCall, CallResult, Engine, EngineError};
 use concord_protocol::{Outcome, Reply, Verb, Vote};
 use concord_xa::Xid;
 
@@ -20,11 +20,15 @@ use self::tcc::{Finished, Locks, Tried};
 use self::xa::Answer;
 use crate::database::{Deed, Host, Note, Own};
 use crate::life::Life;
-use crate::network::{Delivered, Place};
+use crate::network::{Delivered, Lost, Message, Place};
 use crate::resource::Resource;
+use crate::transport::{self, Route};
 use crate::world::{CLUSTER, World};
 
 pub(crate) use joining::{Request, Served};
+
+/// How long a participant waits for a coordinator.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The outcome is not known; the caller repeats the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +160,25 @@ impl Participant {
 }
 
 impl Process {
+    /// Asks a coordinator something.
+    async fn ask<T, F, Fut>(
+        &self,
+        world: &Arc<World>,
+        about: u64,
+        what: u64,
+        route: Route,
+        question: F,
+    ) -> Result<Result<T, EngineError>, Lost>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<Engine>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, EngineError>> + Send + 'static,
+    {
+        let to = Place::Coordinator(world.any_coordinator(about, what));
+        let message = Message { from: self.resource.from, to, about, what, repeatable: true };
+        transport::ask(world, message, route, PATIENCE, question).await
+    }
+
     async fn answer(&self, world: &Arc<World>, call: &BranchCall) -> CallResult {
         let result = self.dispatch(world, call).await.unwrap_or_else(|Unsettled(reason)| CallResult {
             reply: Reply::Failed { maybe_arrived: true },

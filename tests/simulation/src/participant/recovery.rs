@@ -10,10 +10,8 @@ use concord_xa::{Holding, Xid};
 use super::Process;
 use super::slots::State;
 use crate::mutant::Mutant;
+use crate::transport::Route;
 use crate::world::{CLUSTER, World};
-
-/// How long a participant waits for the coordinator.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Process {
     /// Sweeps now and at intervals, until the process dies.
@@ -37,7 +35,7 @@ impl Process {
         ours.retain(|xid| !self.in_flight(xid, safety));
         let of_branch = !world.has(Mutant::AsksForTheTransaction);
         for xid in ours {
-            let asked = world.ask(self.resource.from, about, 70, PATIENCE, move |engine| async move {
+            let asked = self.ask(world, about, 70, Route::Anyone, move |engine| async move {
                 engine.inquire_branch(xid.gtid, of_branch.then_some(xid.branch)).await
             });
             let Ok(Ok(standing)) = asked.await else { return };
