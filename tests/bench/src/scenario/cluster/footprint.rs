@@ -13,9 +13,9 @@ use crate::service::channel;
 const COUNTERS: [(&str, &str); 5] = [
     ("Bytes_received", "bytes received"),
     ("Innodb_os_log_written", "bytes written to its redo log"),
-    ("Innodb_rows_inserted", "rows inserted"),
-    ("Innodb_rows_deleted", "rows deleted"),
-    ("Innodb_rows_updated", "rows updated"),
+    ("Handler_write", "rows inserted"),
+    ("Handler_delete", "rows deleted"),
+    ("Handler_update", "rows updated"),
 ];
 
 /// What was counted so far.
