@@ -208,7 +208,9 @@ impl Coordinator {
         let Some((life, engine)) = self.door() else { return };
         world.say(|| format!("coordinator {}: stops", self.number));
         let closed = life.within(async {
-            engine.drain(grace).await;
+            engine.stop_beginning();
+            // What has not ended by then goes on elsewhere, or at the next start.
+            let _ = tokio::time::timeout(grace, engine.drained()).await;
             engine.close().await
         });
         if let Some(Ok(())) = closed.await {

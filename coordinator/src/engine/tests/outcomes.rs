@@ -79,8 +79,7 @@ async fn on_a_shared_store_it_is_on_disk_that_nobody_wrote_before_anybody_hears_
         assert_eq!(commit.await.unwrap().state, State::Committed);
     }
     // It leaves memory as all others do, and is history.
-    world.engine.drain(Duration::from_secs(20)).await;
-    assert_eq!(world.engine.statistics().live, 0);
+    tokio::time::timeout(Duration::from_secs(20), world.engine.drained()).await.expect("it ends");
     assert_eq!(world.engine.commit(gtid, Wait::Completed, None).await.unwrap().state, State::Committed);
     // Nobody was called but for its vote.
     assert_eq!(world.actors.calls(gtid), [(1, Verb::Prepare), (2, Verb::Prepare)]);
