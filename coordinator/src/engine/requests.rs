@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Refusal, Vote};
+use concord_protocol::{BranchId, BranchState, Decision, Event, Gtid, Millis, Refusal, Vote};
 use concord_seeded_bugs::seeded_bug;
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ use super::admission::FirstOrNew;
 use super::live::{BranchExtra, Live, LiveState};
 use super::snapshot::{BranchSpec, Grade, Kind, Snapshot};
 use super::{Engine, EngineError, Found, invalid};
+use crate::store::Durability;
 
 /// When a call that ends a transaction answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl Engine {
     ) -> Result<Snapshot, EngineError> {
         self.check_branches(&branches)?;
         let header = self.header(request, grade, &branches)?;
+        let has_key = !header.idempotency_key.is_empty();
         let held = self.driver.registry.hold_key(&header.idempotency_key).await;
         let live = match self.first_or_new(&header).await? {
             FirstOrNew::First(first) => match self.driver.registry.get(first.gtid) {
@@ -120,7 +122,25 @@ impl Engine {
             FirstOrNew::New(gtid) => self.admit(gtid, header, branches)?,
         };
         drop(held);
-        self.outcome(&live, wait, until).await
+        let outcome = self.outcome(&live, wait, until).await?;
+        if has_key && !seeded_bug!("key-answered-off-the-record") {
+            self.on_record(&outcome).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Waits until the store has the transaction, where its outcome was told before that. On a shared store the key of one that
+    /// it does not have may be another's by now: this coordinator may have been taken over from, and not know.
+    async fn on_record(&self, outcome: &Snapshot) -> Result<(), EngineError> {
+        let store = &self.driver.store;
+        let wrote = outcome.branches.iter().any(|branch| branch.state != BranchState::ReadOnly);
+        let is_forced = outcome.decision() == Some(Decision::Commit) && wrote;
+        if store.is_shared() && !is_forced {
+            // With nothing, all that was appended before: its beginning at least. What of it is on record already, whoever takes
+            // over finds, and its key stays.
+            store.append(Vec::new(), Durability::Forced).await?;
+        }
+        Ok(())
     }
 
     /// A participant joins. A TCC branch has joined when it is on disk.

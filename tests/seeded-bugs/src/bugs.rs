@@ -79,6 +79,11 @@ pub const BUGS: &[Bug] = &[
         "asked about what it does not know, the coordinator says committed",
     ),
     bug(
+        "key-answered-off-the-record",
+        Home::Engine,
+        "a key is answered for before its transaction is on record, on a store where the key may be another's by now",
+    ),
+    bug(
         "store-asked-first",
         Home::Engine,
         "whether an epoch is over is asked after the store was: what it wrote in between counts as rolled back",

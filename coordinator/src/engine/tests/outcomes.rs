@@ -85,6 +85,31 @@ async fn on_a_shared_store_it_is_on_disk_that_nobody_wrote_before_anybody_hears_
     assert_eq!(world.actors.calls(gtid), [(1, Verb::Prepare), (2, Verb::Prepare)]);
 }
 
+/// Should this coordinator have been taken over from, what is not on record never was, and its key is another's.
+#[tokio::test(start_paused = true)]
+async fn on_a_shared_store_a_key_is_answered_for_once_its_transaction_is_on_record() {
+    let world = World::on(MemoryStore::new().shared(), Arc::default()).await;
+    for (a, b, state) in [
+        (Script::Refuse, Script::Agree, State::RolledBack),
+        (Script::ReadOnly, Script::ReadOnly, State::Committed),
+    ] {
+        world.actors.script(A, a);
+        world.actors.script(B, b);
+        world.store.pause();
+        {
+            let key = format!("{state:?}");
+            let done = world.execute_keyed(&[A, B], &key, Wait::Decided);
+            tokio::pin!(done);
+            assert!(tokio::time::timeout(Duration::from_secs(20), &mut done).await.is_err());
+            world.store.resume();
+            assert_eq!(done.await.unwrap().state, state);
+        }
+    }
+    world.store.fail_next("it was taken over from");
+    let refused = world.execute_keyed(&[A, B], "another", Wait::Decided).await;
+    assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_branch_commits_in_one_call() {
     let world = World::new().await;
