@@ -73,11 +73,6 @@ async fn a_rolling_restart_is_not_noticed(shared: Shared) -> Result<()> {
         ensure!(left == 0, "{left} transactions did not end");
         drained.restart().await?;
     }
-    let mut transfers = Vec::new();
-    for one in running {
-        let (transfer, transaction) = one.await??;
-        ensure!(transfer.outcome != Outcome::Unknown, "{transaction:?}");
-        transfers.push(transfer);
-    }
+    let transfers = all_told(running).await?;
     scene.world.audit(&transfers).await
 }

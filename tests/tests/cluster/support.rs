@@ -11,6 +11,7 @@ pub(super) use concord_proto::v1::*;
 use concord_sandbox::{Flavor, PATIENCE, Postgres, PostgresOptions};
 pub(super) use concord_tests::{Coordinator, Fault, Outcome, Transfer, Verb, World, WorldOptions, until};
 use concord_tests::{Pair, Programs};
+use tokio::task::JoinHandle;
 use tonic::Code;
 
 const PROGRAMS: Programs = concord_tests::programs!();
@@ -118,4 +119,17 @@ pub(super) async fn insist(
     };
     let outcome = Outcome::of(&Ok(answer.clone()));
     Ok((Transfer { name, outcome }, answer.transaction.expect("Execute answers with the transaction")))
+}
+
+/// How those ended that were insisted on: all of them have been told.
+pub(super) async fn all_told(
+    running: Vec<JoinHandle<Result<(Transfer, Transaction)>>>,
+) -> Result<Vec<Transfer>> {
+    let mut transfers = Vec::new();
+    for one in running {
+        let (transfer, transaction) = one.await??;
+        ensure!(transfer.outcome != Outcome::Unknown, "{transaction:?}");
+        transfers.push(transfer);
+    }
+    Ok(transfers)
 }

@@ -186,11 +186,6 @@ async fn kills_under_load(shared: Shared) -> Result<()> {
         tokio::time::sleep(LEASE / 2).await;
         victim.restart().await?;
     }
-    let mut transfers = Vec::new();
-    for one in running {
-        let (transfer, transaction) = one.await??;
-        ensure!(transfer.outcome != Outcome::Unknown, "{transaction:?}");
-        transfers.push(transfer);
-    }
+    let transfers = all_told(running).await?;
     scene.world.audit(&transfers).await
 }
