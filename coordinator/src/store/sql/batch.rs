@@ -56,6 +56,12 @@ pub(super) struct Wanted {
     pub(super) ended: Vec<[u8; 16]>,
 }
 
+impl Wanted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.logged.is_empty() && self.ended.is_empty()
+    }
+}
+
 /// What was read of it.
 #[derive(Debug, Default)]
 pub(super) struct Found {

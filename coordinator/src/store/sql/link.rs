@@ -10,7 +10,7 @@ use either::Either;
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ColumnIndex, ConnectOptions as _, Connection as _, Database, Decode, Row, Type};
+use sqlx::{ColumnIndex, ConnectOptions as _, Connection as _, Database, Decode, Row, Type};
 
 /// Which SQL is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,20 @@ impl Dialect {
             Dialect::Postgres => "ON CONFLICT DO NOTHING",
         };
         format!("INSERT INTO concord_keyed (digest, gtid) VALUES {rows} {unless_there}")
+    }
+
+    /// Updates a row, and fails with [`is_unmatched`] where there is none like it: what follows in the same text is then
+    /// not run. So neither needs a round trip of its own.
+    pub(super) fn update_one(self, table: &str, change: &str, condition: &str) -> String {
+        match self {
+            Dialect::MySql => format!(
+                "UPDATE {table} SET {change} WHERE {condition}; SELECT EXP(710 * (ROW_COUNT() <> 1))"
+            ),
+            Dialect::Postgres => format!(
+                "WITH changed AS (UPDATE {table} SET {change} WHERE {condition} RETURNING 1) \
+                 SELECT 1 / count(*) FROM changed"
+            ),
+        }
     }
 
     /// The database's clock, in milliseconds since the Unix epoch. Not that of the statement's transaction's start.
@@ -161,7 +175,7 @@ impl Link {
         macro_rules! on {
             ($connection:expr) => {{
                 let mut changed = Vec::new();
-                let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many($connection);
+                let mut results = sqlx::raw_sql(&sql).fetch_many($connection);
                 while let Some(result) = results.try_next().await? {
                     if let Either::Left(done) = result {
                         changed.push(done.rows_affected());
@@ -186,7 +200,7 @@ impl Link {
     ) -> Result<Vec<T>, sqlx::Error> {
         macro_rules! on {
             ($connection:expr, $kind:path) => {{
-                let mut rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch($connection);
+                let mut rows = sqlx::raw_sql(&sql).fetch($connection);
                 let mut found = Vec::new();
                 while let Some(row) = rows.try_next().await? {
                     found.push(read(&$kind(&row))?);
@@ -207,6 +221,14 @@ impl Link {
             Connection::MySql(connection) => connection.close().await,
             Connection::Postgres(connection) => connection.close().await,
         }
+    }
+}
+
+/// Whether it is what [`Dialect::update_one`] fails with: a number out of range, a division by zero.
+pub(super) fn is_unmatched(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|state| state == "22003" || state == "22012"),
+        _ => false,
     }
 }
 

@@ -18,7 +18,7 @@ use prost::Message as _;
 
 use super::batch::{Batch, Found, Known, Wanted};
 use super::lease::Lease;
-use super::link::{Address, Link};
+use super::link::{Address, Link, is_unmatched};
 use super::reader::stored;
 use super::{Counts, Faults, Problem, keys};
 use crate::store::StoreError;
@@ -126,36 +126,50 @@ impl Writer {
 
     async fn try_batch(&mut self, batch: &Batch) -> Result<(), Problem> {
         let mut link = self.take_link().await?;
-        let (epoch, commits) = (self.epoch.0, self.commits);
-        let changed = link
-            .execute(format!(
-                "BEGIN; UPDATE concord_coordinator SET commits = commits + 1 \
-                 WHERE epoch = {epoch} AND successor IS NULL AND commits = {commits}"
-            ))
-            .await?;
-        if changed.last() != Some(&1) {
-            self.see_why_not(&mut link).await?;
-        } else {
-            let found = read(&mut link, batch.wants(&self.known)).await?;
-            let sql = batch.sql(&self.known, &found, link.dialect());
-            link.execute(format!("{sql}COMMIT")).await?;
+        match self.fence_and_write(&mut link, batch).await {
+            Err(Problem::Sql(error)) if is_unmatched(&error) => {
+                self.see_why_not(&mut link, error).await?;
+            }
+            result => result?,
         }
         // Only a connection without an open transaction is used again.
         self.link = Some(link);
         Ok(())
     }
 
-    /// The own row is not as it should be: the last try was committed after all, or somebody has taken over.
-    async fn see_why_not(&self, link: &mut Link) -> Result<(), Problem> {
-        let sql = format!(
-            "SELECT commits, successor FROM concord_coordinator WHERE epoch = {} FOR UPDATE",
-            self.epoch.0
+    /// In one round trip, if nothing has to be read.
+    async fn fence_and_write(&self, link: &mut Link, batch: &Batch) -> Result<(), Problem> {
+        let (epoch, commits, dialect) = (self.epoch.0, self.commits, link.dialect());
+        let mut sql = format!(
+            "BEGIN; {}; ",
+            dialect.update_one(
+                "concord_coordinator",
+                "commits = commits + 1",
+                &format!("epoch = {epoch} AND successor IS NULL AND commits = {commits}"),
+            )
         );
-        let own = link.query(sql, |row| Ok((row.number(0)?, row.number_or_null(1)?))).await?.pop();
+        let wanted = batch.wants(&self.known);
+        let mut found = Found::default();
+        if !wanted.is_empty() {
+            link.execute(std::mem::take(&mut sql)).await?;
+            found = read(link, wanted).await?;
+        }
+        sql.push_str(&batch.sql(&self.known, &found, dialect));
+        sql.push_str("COMMIT");
+        link.execute(sql).await?;
+        Ok(())
+    }
+
+    /// The own row is not as it should be: the last try was committed after all, or somebody has taken over.
+    async fn see_why_not(&self, link: &mut Link, error: sqlx::Error) -> Result<(), Problem> {
         link.execute("ROLLBACK".to_owned()).await?;
+        let sql = format!("SELECT commits, successor FROM concord_coordinator WHERE epoch = {}", self.epoch.0);
+        let own = link.query(sql, |row| Ok((row.number(0)?, row.number_or_null(1)?))).await?.pop();
         match own {
-            Some((commits, None)) if commits == self.commits + 1 => Ok(()),
             Some((_, Some(successor))) => Err(Problem::Fenced(successor)),
+            Some((commits, None)) if commits == self.commits + 1 => Ok(()),
+            // Something else fails in the same way.
+            Some((commits, None)) if commits == self.commits => Err(error.into()),
             other => Err(Problem::Refused(format!("its row of epoch {} is {other:?}", self.epoch.0))),
         }
     }
