@@ -1,11 +1,12 @@
-//! gRPC: the services that the coordinator answers, and its calls to participants. The types of tonic stay in
-//! here and in `concord-proto`.
+//! gRPC: the services that the coordinator answers, on the same port as JSON ([`gateway`]), and its calls to participants.
+//! The types of tonic stay in here and in `concord-proto`.
 
 mod attachment;
 mod breaker;
 mod call;
 mod convert;
 mod coordinator;
+mod gateway;
 mod operator;
 mod outbound;
 mod peers;
@@ -19,6 +20,7 @@ use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::v1::operator_server::{Operator, OperatorServer};
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -106,14 +108,8 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     report_health(&health, true).await;
-    Server::builder()
-        // A participant that vanished without closing its stream is noticed by its silence.
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(
-            CoordinatorServer::new(coordinator)
-                .max_decoding_message_size(payload_bytes_max.saturating_add(REQUEST_OVERHEAD_BYTES)),
-        )
+    let request_bytes_max = payload_bytes_max.saturating_add(REQUEST_OVERHEAD_BYTES);
+    let grpc = Routes::new(CoordinatorServer::new(coordinator).max_decoding_message_size(request_bytes_max))
         .add_service(
             AttachmentServer::new(AttachmentService { participants })
                 .max_decoding_message_size(ANSWERS_BYTES_MAX),
@@ -121,6 +117,17 @@ pub(crate) async fn serve(
         .add_service(OperatorServer::new(operator))
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
         .add_service(reflection)
+        .prepare();
+    // Base64 is four characters for three bytes.
+    let web = gateway::router(grpc.clone(), request_bytes_max.saturating_mul(4) / 3);
+    let all = grpc.into_axum_router().merge(web).fallback(gateway::unknown);
+    Server::builder()
+        // A participant that vanished without closing its stream is noticed by its silence.
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        // JSON; gRPC is HTTP/2 in any case.
+        .accept_http1(true)
+        .add_routes(all.into())
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await?;
     Ok(())

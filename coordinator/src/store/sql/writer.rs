@@ -163,7 +163,8 @@ impl Writer {
     /// The own row is not as it should be: the last try was committed after all, or somebody has taken over.
     async fn see_why_not(&self, link: &mut Link, error: sqlx::Error) -> Result<(), Problem> {
         link.execute("ROLLBACK".to_owned()).await?;
-        let sql = format!("SELECT commits, successor FROM concord_coordinator WHERE epoch = {}", self.epoch.0);
+        let sql =
+            format!("SELECT commits, successor FROM concord_coordinator WHERE epoch = {}", self.epoch.0);
         let own = link.query(sql, |row| Ok((row.number(0)?, row.number_or_null(1)?))).await?.pop();
         match own {
             Some((_, Some(successor))) => Err(Problem::Fenced(successor)),

@@ -1,0 +1,183 @@
+//! From an HTTP request to a gRPC call, and back.
+
+use axum::RequestExt as _;
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawPathParams, Request};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::{Buf, BufMut as _, Bytes};
+use futures_util::{Stream, StreamExt as _, stream};
+use prost_reflect::{MessageDescriptor, MethodDescriptor};
+use serde_json::{Map, Value};
+use tonic::Status;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+
+use super::message;
+use super::problem::Problem;
+use super::routes::Route;
+
+/// Headers that go with the call as its metadata.
+const PASSED: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
+
+/// One method of the gRPC API.
+pub(super) struct Rpc {
+    descriptor: MethodDescriptor,
+    path: PathAndQuery,
+    grpc: Routes,
+    body_bytes_max: usize,
+}
+
+impl Rpc {
+    pub(super) fn new(route: &Route, grpc: Routes, body_bytes_max: usize) -> Self {
+        let path = format!("/concord.v1.{}/{}", route.service, route.rpc);
+        #[expect(clippy::expect_used, reason = "the table of routes is checked by a test")]
+        let path = path.try_into().expect("a path of gRPC");
+        Rpc { descriptor: message::rpc(route.service, route.rpc), path, grpc, body_bytes_max }
+    }
+
+    /// Makes the call that a request asks for.
+    pub(super) async fn answer(&self, mut request: Request) -> Result<Response, Problem> {
+        if *request.method() != Method::GET && is_from_another_site(request.headers()) {
+            let problem = "a page of another site may not give orders to this coordinator";
+            return Err(Problem::new(StatusCode::FORBIDDEN, problem));
+        }
+        let metadata = metadata(request.headers());
+        let encoded = message::encode(self.descriptor.input(), self.members(&mut request).await?)?;
+        let mut call = tonic::Request::new(encoded);
+        *call.metadata_mut() = metadata;
+        let mut grpc = Grpc::new(self.grpc.clone()).max_decoding_message_size(usize::MAX);
+        let (path, output) = (self.path.clone(), self.descriptor.output());
+        if self.descriptor.is_server_streaming() {
+            let answers = grpc.server_streaming(call, path, Unread).await?.into_inner();
+            let body = Body::from_stream(lines(answers, output));
+            return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response());
+        }
+        let answer = grpc.unary(call, path, Unread).await?.into_inner();
+        let json = message::decode(output, answer)?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    }
+
+    /// The request's members, from its body, its query and its path.
+    async fn members(&self, request: &mut Request) -> Result<Map<String, Value>, Problem> {
+        let input = self.descriptor.input();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let in_path = request.extract_parts::<RawPathParams>().await;
+        let in_path = in_path.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let mut members = match *request.method() {
+            Method::POST => self.body(std::mem::take(request)).await?,
+            _ => Map::new(),
+        };
+        for (name, text) in &in_path {
+            let field = message::field(&input, name);
+            let [own, json] = [name, field.as_ref().map_or(name, |field| field.json_name())];
+            if members.contains_key(own) || members.contains_key(json) {
+                return Err(Problem::bad_request(format!("{name} is in the path, and in the body too")));
+            }
+            message::add_text(&mut members, &input, name, text)?;
+        }
+        for (name, text) in url::form_urlencoded::parse(query.as_bytes()) {
+            message::add_text(&mut members, &input, &name, &text)?;
+        }
+        Ok(members)
+    }
+
+    /// The object in the body; an empty body is one without members.
+    async fn body(&self, request: Request) -> Result<Map<String, Value>, Problem> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+        let body = to_bytes(request.into_body(), self.body_bytes_max).await.map_err(|error| {
+            let problem =
+                format!("the body cannot be read, or is over {} bytes: {error}", self.body_bytes_max);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
+        })?;
+        if body.is_empty() {
+            return Ok(Map::new());
+        }
+        if !content_type.as_ref().is_some_and(is_json) {
+            let problem = "the content type of a body must be application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
+        }
+        serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+    }
+}
+
+/// A browser says so: a page that somebody looks at would do it in their name.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let own = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let site =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site.as_bytes());
+    site != Some(own)
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn metadata(headers: &HeaderMap) -> MetadataMap {
+    let passed =
+        PASSED.iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())));
+    MetadataMap::from_headers(passed.collect())
+}
+
+/// Each message as a line. An error is the last line: the status has been sent long ago.
+fn lines(
+    answers: tonic::Streaming<Bytes>,
+    output: MessageDescriptor,
+) -> impl Stream<Item = Result<Vec<u8>, std::convert::Infallible>> {
+    stream::unfold(Some(answers), move |answers| {
+        let output = output.clone();
+        async move {
+            let mut answers = answers?;
+            let decode = |answer| message::decode(output, answer);
+            let (mut line, rest) = match answers.next().await?.map_err(Problem::from).and_then(decode) {
+                Ok(json) => (json, Some(answers)),
+                Err(problem) => (problem.line(), None),
+            };
+            line.push(b'\n');
+            Some((Ok(line), rest))
+        }
+    })
+}
+
+/// Messages as they are on the wire.
+#[derive(Debug, Clone, Copy)]
+struct Unread;
+
+impl Codec for Unread {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Unread
+    }
+
+    fn decoder(&mut self) -> Self {
+        Unread
+    }
+}
+
+impl Encoder for Unread {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Unread {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}

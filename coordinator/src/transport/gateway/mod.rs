@@ -1,0 +1,89 @@
+//! The HTTP/JSON gateway: every unary and every server-streaming method of the gRPC API at `/v1/…`, in the JSON mapping of
+//! Protocol Buffers; errors as `application/problem+json` (RFC 9457).
+//!
+//! A request becomes the message of a gRPC call, which is made in process: whatever holds for a gRPC caller (limits,
+//! passing on to the transaction's owner, reasons of errors) holds here, because it is the same code.
+
+mod call;
+mod message;
+mod openapi;
+mod problem;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+use tonic::service::Routes;
+
+use self::call::Rpc;
+use self::problem::Problem;
+use self::routes::ROUTES;
+
+/// Where the OpenAPI document is.
+const OPENAPI: &str = "/v1/openapi.json";
+
+/// The gateway's routes, and all others of this port that are not gRPC's answered as unknown. `body_bytes_max` is the
+/// longest body of a request.
+pub(super) fn router(grpc: Routes, body_bytes_max: usize) -> Router {
+    let document: Arc<str> = openapi::document().to_string().into();
+    let document = move || {
+        let document = Arc::clone(&document);
+        async move { ([(header::CONTENT_TYPE, "application/json")], document.to_string()) }
+    };
+    let mut router = Router::new().route(OPENAPI, get(document));
+    for route in ROUTES {
+        let rpc = Arc::new(Rpc::new(route, grpc.clone(), body_bytes_max));
+        router = router.route(route.path, method(route.method.clone(), rpc));
+    }
+    router.method_not_allowed_fallback(wrong_method)
+}
+
+/// Answers what nobody else does.
+pub(super) async fn unknown(request: Request) -> Response {
+    let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc);
+    if is_grpc {
+        let status = tonic::Status::unimplemented(format!("there is no method {}", request.uri().path()));
+        return status.into_http::<axum::body::Body>();
+    }
+    let path = request.uri().path();
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; {OPENAPI} lists the API"))
+        .into_response()
+}
+
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    content_type.as_bytes().starts_with(b"application/grpc")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let problem = format!("{} does not take {method}; {OPENAPI} lists the API", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, problem)
+}
+
+fn method(method: Method, rpc: Arc<Rpc>) -> MethodRouter {
+    let filter = match method {
+        Method::GET => MethodFilter::GET,
+        _ => MethodFilter::POST,
+    };
+    on(filter, move |request: Request| {
+        let rpc = Arc::clone(&rpc);
+        async move {
+            match rpc.answer(request).await {
+                Ok(response) => no_store(response),
+                Err(problem) => problem.into_response(),
+            }
+        }
+    })
+}
+
+/// What is true now may not be in a moment.
+fn no_store(mut response: Response) -> Response {
+    const VALUE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(VALUE.0, VALUE.1);
+    response
+}
