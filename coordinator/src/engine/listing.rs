@@ -1,17 +1,22 @@
 //! Looking at transactions: one, many, and one as it changes.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
-use concord_protocol::{Decision, Gtid, State};
+use concord_protocol::{Decision, Epoch, Gtid, Kind, State};
 use futures_util::Stream;
 
 use super::record::{self, HistoryEvent};
-use super::{Engine, EngineError, Found, Snapshot};
-use crate::store::Filter;
+use super::snapshot::BranchSpec;
+use super::{BranchSnapshot, Engine, EngineError, Found, Snapshot};
+use crate::store::{Filter, UnixMillis};
 
 /// Live transactions of other coordinators are read so many at a time.
 const LISTED_ELSEWHERE: usize = 256;
+
+/// Where the store cannot look for something itself, ended transactions are read so many at a time ...
+const SEARCHED_AT_ONCE: usize = 256;
+/// ... and about so many for one page.
+const SEARCHED_MAX: usize = 5_000;
 
 /// Which transactions to list.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +27,16 @@ pub struct TransactionFilter {
     pub parked_only: bool,
     /// Only those begun with this name.
     pub name: Option<String>,
+    /// Only those with a branch of this kind.
+    pub kind: Option<Kind>,
+    /// Only those with a branch at this participant.
+    pub participant: Option<String>,
+    /// Only those in which this stands somewhere, in lower case.
+    pub text: Option<String>,
+    /// Only those begun then or later.
+    pub begun_after: Option<UnixMillis>,
+    /// Only those begun before then.
+    pub begun_before: Option<UnixMillis>,
     /// Only those issued before this one.
     pub before: Option<Gtid>,
     /// At most this many.
@@ -31,7 +46,7 @@ pub struct TransactionFilter {
 /// Some transactions, newest first.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// At most as many as asked for.
+    /// At most as many as asked for. Fewer do not mean that it is the last page.
     pub transactions: Vec<Snapshot>,
     /// Where the next page begins; `None` on the last one.
     pub next: Option<Gtid>,
@@ -50,12 +65,30 @@ impl Snapshot {
 
 impl TransactionFilter {
     fn matches(&self, snapshot: &Snapshot) -> bool {
+        let any_branch =
+            |is: &dyn Fn(&BranchSpec) -> bool| snapshot.branches.iter().any(|branch| is(&branch.spec));
         (self.states.is_empty() || self.states.contains(&snapshot.state))
             && (!self.parked_only || snapshot.parked)
             && self.name.as_ref().is_none_or(|name| *name == snapshot.header.name)
+            && self.kind.is_none_or(|kind| any_branch(&|spec| spec.kind == kind))
+            && self.participant.as_ref().is_none_or(|one| any_branch(&|spec| *spec.participant == **one))
+            && self.text.as_ref().is_none_or(|text| stands_in(snapshot, text))
+            && self.begun_after.is_none_or(|after| snapshot.gtid >= first_of(after))
     }
 
-    /// The same question to the store, which knows ended transactions only. `None`: it has no answer to it.
+    /// All that match were issued before this one.
+    fn end(&self) -> Option<Gtid> {
+        let begun_before = self.begun_before.map(first_of);
+        self.before.into_iter().chain(begun_before).min()
+    }
+
+    /// Whether an older one can match.
+    fn may_go_on_after(&self, gtid: Gtid) -> bool {
+        self.begun_after.is_none_or(|after| gtid > first_of(after))
+    }
+
+    /// The same question to the store, as far as it understands it; it knows ended transactions only. `None`: none of them
+    /// matches.
     fn for_store(&self) -> Option<Filter> {
         let wants = |state| self.states.is_empty() || self.states.contains(&state);
         let committed = match (wants(State::Committed), wants(State::RolledBack)) {
@@ -66,8 +99,30 @@ impl TransactionFilter {
             (false, false) => return None,
         };
         // One more than asked for tells whether there is another page.
-        Some(Filter { committed, name: self.name.clone(), before: self.before, limit: self.limit + 1 })
+        let limit = match (&self.kind, &self.participant, &self.text) {
+            (None, None, None) => self.limit + 1,
+            _ => SEARCHED_AT_ONCE.max(self.limit + 1),
+        };
+        Some(Filter { committed, name: self.name.clone(), before: self.end(), limit })
     }
+}
+
+/// Less than every gtid that is issued from `at` on, and not less than any before.
+fn first_of(UnixMillis(at): UnixMillis) -> Gtid {
+    // What no gtid can say is later than all of them.
+    Gtid::compose(at.min((1 << 48) - 1), Epoch(0), 0)
+}
+
+/// `text` is in lower case.
+fn stands_in(snapshot: &Snapshot, text: &str) -> bool {
+    let holds = |place: &str| place.to_lowercase().contains(text);
+    let in_branch = |BranchSnapshot { spec, last_error, .. }: &BranchSnapshot| {
+        holds(&spec.participant) || holds(&spec.action) || holds(last_error)
+    };
+    holds(&snapshot.gtid.to_string())
+        || holds(&snapshot.header.name)
+        || holds(&snapshot.reason)
+        || snapshot.branches.iter().any(in_branch)
 }
 
 impl Engine {
@@ -93,22 +148,53 @@ impl Engine {
     /// [`EngineError::Store`] when the store cannot be read.
     pub async fn list(&self, filter: &TransactionFilter) -> Result<Page, EngineError> {
         // Memory first: what leaves it meanwhile is in the store by then.
-        let live = self.driver.registry.newest_first(filter.before);
+        let live = self.driver.registry.newest_first(filter.end());
         let live = live.map(|live| live.snapshot()).filter(|snapshot| filter.matches(snapshot));
         let mut found: BTreeMap<Gtid, Snapshot> =
             live.take(filter.limit + 1).map(|snapshot| (snapshot.gtid, snapshot)).collect();
         self.add_live_elsewhere(filter, &mut found).await?;
-        if let Some(question) = filter.for_store() {
-            for stored in self.driver.store.list_ended(question).await? {
-                if let Entry::Vacant(place) = found.entry(stored.gtid) {
-                    place.insert(record::snapshot(&stored)?);
-                }
-            }
+        let searched_to = self.add_ended(filter, &mut found).await?;
+        if let Some(last) = searched_to {
+            found = found.split_off(&last);
         }
         let more = found.len() > filter.limit;
         let transactions: Vec<_> = found.into_values().rev().take(filter.limit).collect();
-        let next = transactions.last().filter(|_| more).map(|last| last.gtid);
+        let next = if more { transactions.last().map(|last| last.gtid) } else { searched_to };
         Ok(Page { transactions, next })
+    }
+
+    /// Adds what has ended, as far as it is on a page of this filter. Answers up to where it has looked, if that was too far
+    /// for one page.
+    async fn add_ended(
+        &self,
+        filter: &TransactionFilter,
+        found: &mut BTreeMap<Gtid, Snapshot>,
+    ) -> Result<Option<Gtid>, EngineError> {
+        let Some(mut question) = filter.for_store() else { return Ok(None) };
+        let (mut matching, mut searched) = (0, 0);
+        loop {
+            let some = self.driver.store.list_ended(question.clone()).await?;
+            for stored in &some {
+                let snapshot = record::snapshot(stored)?;
+                if filter.matches(&snapshot) {
+                    matching += 1;
+                    found.entry(stored.gtid).or_insert(snapshot);
+                }
+            }
+            searched += some.len();
+            match some.last() {
+                Some(last) if some.len() == question.limit && filter.may_go_on_after(last.gtid) => {
+                    question.before = Some(last.gtid);
+                }
+                _ => return Ok(None),
+            }
+            if matching > filter.limit {
+                return Ok(None);
+            }
+            if searched >= SEARCHED_MAX {
+                return Ok(question.before);
+            }
+        }
     }
 
     /// Adds what other coordinators have in hand, as far as it is on a page of this filter.
@@ -117,7 +203,7 @@ impl Engine {
         filter: &TransactionFilter,
         found: &mut BTreeMap<Gtid, Snapshot>,
     ) -> Result<(), EngineError> {
-        let (mut before, mut matching) = (filter.before, 0);
+        let (mut before, mut matching) = (filter.end(), 0);
         while matching <= filter.limit {
             let some = self.driver.store.list_live_elsewhere(before, LISTED_ELSEWHERE).await?;
             for stored in &some {

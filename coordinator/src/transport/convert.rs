@@ -1,6 +1,6 @@
 //! Between the engine's types and the wire's.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use concord_proto::status::with_reason;
 use concord_proto::v1;
@@ -13,6 +13,13 @@ use crate::store::UnixMillis;
 
 pub(crate) fn timestamp(at: UnixMillis) -> Timestamp {
     (UNIX_EPOCH + Duration::from_millis(at.0)).into()
+}
+
+/// Refuses what was before 1970.
+pub(crate) fn unix_millis(field: &'static str, at: Timestamp) -> Result<UnixMillis, Status> {
+    let since = SystemTime::try_from(at).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let millis = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+    millis.map(UnixMillis).ok_or_else(|| invalid(field, "is no time since 1970"))
 }
 
 pub(crate) fn transaction(snapshot: Snapshot, history: Vec<HistoryEvent>) -> v1::Transaction {

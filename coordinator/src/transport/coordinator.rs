@@ -263,10 +263,24 @@ impl CoordinatorService {
             "" => None,
             token => Some(token.parse().map_err(|_| invalid("page_token", "not one that List has given"))?),
         };
+        let kind = match request.kind() {
+            BranchKind::Unspecified if request.kind != 0 => {
+                return Err(invalid("kind", format!("there is no kind {}", request.kind)));
+            }
+            BranchKind::Unspecified => None,
+            kind => Some(self::kind("kind", kind)?),
+        };
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        let time = |field, at: Option<_>| at.map(|at| convert::unix_millis(field, at)).transpose();
         Ok(TransactionFilter {
             states: request.states.iter().map(state).collect::<Result<_, _>>()?,
             parked_only: request.parked_only,
-            name: (!request.name.is_empty()).then_some(request.name),
+            name: given(request.name),
+            kind,
+            participant: given(request.participant),
+            text: given(text("text", request.text, bytes_max::NAME)?.to_lowercase()),
+            begun_after: time("begun_after", request.begun_after)?,
+            begun_before: time("begun_before", request.begun_before)?,
             before,
             limit: limit as usize,
         })

@@ -15,6 +15,7 @@ use concord_protocol::{Outcome, Reply, Verb, Vote};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use prost::Message;
+use prost_types::Timestamp;
 use tonic::{Code, Request, Status};
 
 use crate::damage::Damage;
@@ -75,6 +76,9 @@ enum Method {
         name: Text,
         page_size: u8,
         token: Option<Id>,
+        kind: u8,
+        text: Option<Text>,
+        begun: [Option<i64>; 2],
     },
     Watch {
         gtid: Id,
@@ -328,13 +332,18 @@ impl<C: Coordinator, O: Operator> World<C, O> {
                     assert_eq!(answer.transaction.unwrap().gtid, asked);
                 }
             }
-            Method::List { states, parked_only, name, page_size, token } => {
+            Method::List { states, parked_only, name, page_size, token, kind, text, begun } => {
                 let request = v1::ListRequest {
                     states: states.iter().take(3).map(|state| i32::from(state % 8)).collect(),
                     parked_only: *parked_only,
                     name: name.text(),
                     page_size: u32::from(page_size % 16),
                     page_token: token.as_ref().map(|token| self.id(token)).unwrap_or_default(),
+                    kind: i32::from(kind % 4),
+                    participant: String::new(),
+                    text: text.as_ref().map(Text::text).unwrap_or_default(),
+                    begun_after: begun[0].map(|seconds| Timestamp { seconds, nanos: 0 }),
+                    begun_before: begun[1].map(|seconds| Timestamp { seconds, nanos: -1 }),
                 };
                 let Some(request) = damaged(request, damage) else { return };
                 if let Some(answer) = judge(self.coordinator.list(Request::new(request)).await) {

@@ -83,6 +83,7 @@ pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
             name: args.name.clone(),
             page_size: missing.min(PAGE_SIZE_MAX),
             page_token: token.clone(),
+            ..Default::default()
         });
         let page =
             client.coordinator().list(request).await.map_err(|status| client.failure(&status))?.into_inner();

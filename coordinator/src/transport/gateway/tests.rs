@@ -131,8 +131,12 @@ async fn a_transaction_is_executed_and_found_again() {
         let (_, list) = gateway.get(&format!("/v1/transactions?{query}")).await;
         assert_eq!(list["transactions"][0]["gtid"], gtid, "{query}: {list}");
     }
-    let (_, list) = gateway.get("/v1/transactions?parked_only=true").await;
-    assert_eq!(list["transactions"], json!([]));
+    for query in
+        ["parked_only=true", "kind=BRANCH_KIND_XA", "text=nowhere", "begun_before=2020-01-01T00:00:00Z"]
+    {
+        let (_, list) = gateway.get(&format!("/v1/transactions?{query}")).await;
+        assert_eq!(list["transactions"], json!([]), "{query}");
+    }
 }
 
 #[tokio::test]
@@ -194,7 +198,7 @@ async fn changes_are_told_line_by_line() {
 async fn what_is_wrong_is_said() {
     let gateway = Gateway::start().await;
     let unknown = "/v1/transactions/01890000-0000-8000-8000-000000000001";
-    let bad: [(Request<Body>, u16, &str); 14] = [
+    let bad: [(Request<Body>, u16, &str); 15] = [
         (Request::get("/v1/nothing").body(Body::empty()).unwrap(), 404, "openapi.json"),
         (Request::delete(unknown).body(Body::empty()).unwrap(), 405, "DELETE"),
         (Request::get(unknown).body(Body::empty()).unwrap(), 404, "01890000"),
@@ -203,6 +207,11 @@ async fn what_is_wrong_is_said() {
         (Request::get("/v1/transactions?page_size=many").body(Body::empty()).unwrap(), 400, "pageSize: "),
         (Request::get("/v1/transactions?page_size=1&pageSize=2").body(Body::empty()).unwrap(), 400, "twice"),
         (Request::get("/v1/transactions?states=DONE").body(Body::empty()).unwrap(), 400, "DONE"),
+        (
+            Request::get("/v1/transactions?begunAfter=1969-12-31T00:00:00Z").body(Body::empty()).unwrap(),
+            400,
+            "begun_after",
+        ),
         (post("/v1/execute", "{\"branches\": 7}"), 400, "branches: "),
         (post("/v1/execute", "{\"branches\""), 400, "the body"),
         (post("/v1/execute", "[]"), 400, "the body"),
