@@ -83,6 +83,13 @@ pub struct ResourceView {
     pub participants: Vec<String>,
 }
 
+impl ResourceView {
+    /// It was reached at least once, and has not been out of reach since.
+    pub fn is_reachable(&self) -> bool {
+        self.error.is_none() && !self.server.is_empty()
+    }
+}
+
 /// A branch found prepared.
 #[derive(Debug, Clone)]
 pub struct InDoubtView {

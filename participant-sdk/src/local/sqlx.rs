@@ -3,9 +3,7 @@
 use sqlx::mysql::{MySqlPool, MySqlRow, MySqlTransactionManager};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
-use sqlx::{
-    Column as _, Error, MySql, MySqlConnection, Row as _, Type, TypeInfo as _, ValueRef as _,
-};
+use sqlx::{Column as _, Error, MySql, MySqlConnection, Row as _, Type, TypeInfo as _, ValueRef as _};
 
 // Not exported by sqlx itself. Through it, sqlx knows that a transaction is open, and a `begin` of the handler is a
 // savepoint, not the start of another transaction, which would commit ours.
