@@ -9,7 +9,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::engine::{Census, Engine};
-use crate::metrics::{BreakerState, CallPhase, Label as _};
+use crate::metrics::{BreakerState, CallPhase, Label};
 use crate::resource::Resources;
 use crate::store::UnixMillis;
 use crate::transport::GrpcParticipants;
@@ -56,14 +56,17 @@ impl<const N: usize, M: EncodeMetric + TypedMetric> EncodeMetric for Seen<N, M> 
     }
 }
 
+/// A label, as it is shown.
+fn shown<L: Label>(label: L) -> (&'static str, String) {
+    (L::NAME, label.value().to_owned())
+}
+
 fn see_engine(registry: &mut Registry, engine: &Engine) {
-    let Census { states, limit, parked, branches_in_doubt } = engine.census();
-    let live =
-        states.map(|one| ([("state", one.state.value().to_owned())], ConstGauge::new(one.transactions)));
+    let Census { states, stopping, limit, parked, branches_in_doubt } = engine.census();
+    let live = states.map(|one| ([shown(one.state)], ConstGauge::new(one.transactions)));
     registry.register("transactions_live", "Transactions in memory", Seen(live.into()));
     registry.register("transactions_live_max", "Transactions that may be in memory", ConstGauge::new(limit));
-    let oldest = states
-        .map(|one| ([("state", one.state.value().to_owned())], ConstGauge::new(one.oldest.as_secs_f64())));
+    let oldest = states.map(|one| ([shown(one.state)], ConstGauge::new(one.oldest.as_secs_f64())));
     let help = "The longest time since one of the live transactions began or, once it is decided, since its decision";
     registry.register_with_unit("transactions_oldest_age", help, Unit::Seconds, Seen(oldest.into()));
     let help = "Live transactions with a branch that waits for an operator";
@@ -73,21 +76,20 @@ fn see_engine(registry: &mut Registry, engine: &Engine) {
     let help = "The epoch of this life of the coordinator";
     registry.register("epoch", help, ConstGauge::new(u64::from(engine.epoch().0)));
     let help = "Whether the coordinator takes no new transactions, because it is to stop";
-    registry.register("stopping", help, ConstGauge::new(usize::from(engine.statistics().stopping)));
+    registry.register("stopping", help, ConstGauge::new(usize::from(stopping)));
 }
 
 fn see_participants(registry: &mut Registry, participants: &GrpcParticipants) {
     let counts = participants.count();
     let breakers = BreakerState::ALL.iter().zip(counts.breakers);
-    let breakers =
-        breakers.map(|(state, count)| ([("state", state.value().to_owned())], ConstGauge::new(count)));
+    let breakers = breakers.map(|(state, count)| ([shown(*state)], ConstGauge::new(count)));
     let help = "Participants' circuit breakers";
     registry.register("breakers", help, Seen(breakers.collect()));
     let help = "Participants that have opened a stream to be called on";
     registry.register("participants_attached", help, ConstGauge::new(counts.attached));
     registry.register("streams", "Streams that participants have opened", ConstGauge::new(counts.streams));
     let calls = CallPhase::ALL.iter().zip(counts.calls);
-    let calls = calls.map(|(phase, count)| ([("phase", phase.value().to_owned())], ConstGauge::new(count)));
+    let calls = calls.map(|(phase, count)| ([shown(*phase)], ConstGauge::new(count)));
     let help = "Calls to branches that are being made, without those that wait for their turn";
     registry.register("calls_in_flight", help, Seen(calls.collect()));
 }
@@ -107,8 +109,7 @@ fn see_resources(registry: &mut Registry, resources: &Resources) {
         for (outcome, count) in
             [(Outcome::Committed, view.committed), (Outcome::RolledBack, view.rolled_back)]
         {
-            let outcome = ("outcome", outcome.value().to_owned());
-            ended.push(([name.clone(), outcome], ConstCounter::new(count)));
+            ended.push(([name.clone(), shown(outcome)], ConstCounter::new(count)));
         }
     }
     let help = "Whether the resource could be reached when it was last tried";

@@ -1,5 +1,6 @@
 //! The live transactions, counted: what there is to see of them at one moment.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use concord_protocol::{BranchState, State};
@@ -21,6 +22,8 @@ const STATES: [State; 6] = [
 pub struct Census {
     /// All states, those of no transaction too. What has ended is live until its end can be read from the store.
     pub states: [InState; 6],
+    /// No transaction begins any more.
+    pub stopping: bool,
     /// How many transactions may be live.
     pub limit: usize,
     /// Transactions with a branch that waits for an operator.
@@ -46,8 +49,10 @@ impl Engine {
     pub fn census(&self) -> Census {
         let now = self.driver.clock.wall();
         let none = |state| InState { state, transactions: 0, oldest: Duration::ZERO };
+        let stopping = self.stopping.load(Ordering::SeqCst);
         let limit = self.driver.settings.live_transactions_max;
-        let mut census = Census { states: STATES.map(none), limit, parked: 0, branches_in_doubt: 0 };
+        let mut census =
+            Census { states: STATES.map(none), stopping, limit, parked: 0, branches_in_doubt: 0 };
         for live in self.driver.registry.newest_first(None) {
             let state = live.lock();
             let transaction = &state.transaction;

@@ -47,7 +47,7 @@ pub(crate) struct LiveState {
     pub(crate) ended_at: Option<UnixMillis>,
     /// When it began. `None`: before this life of the coordinator.
     pub(crate) begun_since: Option<Instant>,
-    /// When phase one began; or, once the decision is told, when that was. `None`: neither, in this life.
+    /// When the first calls of phase one left; or, once the decision is told, when that was. `None`: neither, in this life.
     pub(crate) phase_since: Option<Instant>,
 }
 

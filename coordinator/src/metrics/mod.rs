@@ -117,7 +117,7 @@ impl EngineMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("transactions_begun", "Transactions begun", self.begun.clone());
         let help = "Requests to begin a transaction that were turned away";
-        registry.register("transactions_refused", help, self.denied.clone());
+        registry.register("transactions_turned_away", help, self.denied.clone());
         let help =
             "Transactions of an earlier life, or of a coordinator that was gone, that this one went on with";
         registry.register("transactions_resumed", help, self.resumed.clone());
@@ -137,7 +137,7 @@ impl EngineMetrics {
         registry.register_with_unit("begin_to_decision", help, Unit::Seconds, self.begin_to_decision.clone());
         let help = "From the decision until every branch of the transaction had ended";
         registry.register_with_unit("decision_to_end", help, Unit::Seconds, self.decision_to_end.clone());
-        let help = "From the start of phase one until a branch had voted";
+        let help = "From the first calls of phase one until a branch had voted";
         registry.register_with_unit("phase_one", help, Unit::Seconds, self.phase_one.clone());
         let help = "From the decision until a branch had ended, as its participant said";
         registry.register_with_unit("phase_two", help, Unit::Seconds, self.phase_two.clone());

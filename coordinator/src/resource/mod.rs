@@ -125,6 +125,11 @@ impl Resources {
         self.list.iter().any(|resource| resource.config.name == name)
     }
 
+    #[cfg(test)]
+    pub(crate) fn sweeper(&self, name: &str) -> &Sweeper {
+        &self.list.iter().find(|resource| resource.config.name == name).unwrap().sweeper
+    }
+
     /// All of them, as of the last sweep.
     pub fn list(&self) -> Vec<ResourceView> {
         self.list.iter().map(|resource| resource.view()).collect()

@@ -2,17 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use concord_protocol::Epoch;
+use concord_xa::{InDoubt, RawXid, Xid};
+
+use super::outcomes::Prepared;
 use super::*;
-use crate::config::{AllowList, Config};
+use crate::config::{AllowList, Config, DatabaseUrl, Resource};
 use crate::engine::Order;
 use crate::resource::Resources;
 use crate::scrape;
 use crate::store::UnixMillis;
 use crate::transport::{BreakerSettings, GrpcParticipants, OutboundSettings};
 
-/// The page, with participants and resources that have nothing to show.
+/// The page, with resources that have nothing to show.
 fn page(world: &World) -> String {
-    let (engine, cluster) = (&world.engine, world.engine.cluster_id());
+    page_with(world, &Resources::new(&Config::default(), world.engine.cluster_id()))
+}
+
+fn page_with(world: &World, resources: &Resources) -> String {
     let settings = OutboundSettings {
         allow: AllowList::default(),
         call_timeout: Duration::from_secs(10),
@@ -20,14 +27,17 @@ fn page(world: &World) -> String {
         in_flight_max: 128,
         breaker: BreakerSettings { failures_before_open: 5, open_for: Duration::from_secs(1) },
     };
-    let participants = GrpcParticipants::new(cluster, settings, engine.metrics());
-    let resources = Resources::new(&Config::default(), cluster);
-    scrape::text(engine, &participants, &resources, UnixMillis(0))
+    let engine = &world.engine;
+    let participants = GrpcParticipants::new(engine.cluster_id(), settings, engine.metrics());
+    scrape::text(engine, &participants, resources, UnixMillis(0))
 }
 
 /// The value of one series of ours.
 fn value(world: &World, series: &str) -> f64 {
-    let page = page(world);
+    value_on(&page(world), series)
+}
+
+fn value_on(page: &str, series: &str) -> f64 {
     let found = page.lines().find_map(|line| line.strip_prefix(&format!("concord_{series} ")));
     found.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
 }
@@ -214,10 +224,39 @@ async fn who_is_turned_away_shows() {
         world.joined(&[]).await;
     }
     world.engine.begin(BeginRequest::default()).await.unwrap_err();
-    shows(&world, &[("transactions_refused_total{reason=\"too_many_live\"}", 1.0), ("stopping", 0.0)]);
+    shows(&world, &[("transactions_turned_away_total{reason=\"too_many_live\"}", 1.0), ("stopping", 0.0)]);
     world.engine.stop_beginning();
     world.execute(&[A, B]).await.unwrap_err();
-    shows(&world, &[("transactions_refused_total{reason=\"shutting_down\"}", 1.0), ("stopping", 1.0)]);
+    shows(&world, &[("transactions_turned_away_total{reason=\"shutting_down\"}", 1.0), ("stopping", 1.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_sweeper_finds_and_ends_shows() {
+    let world = World::new().await;
+    let (cluster, mut config) = (world.engine.cluster_id(), Config::default());
+    let url = DatabaseUrl::parse("mysql://bank@127.0.0.1:3306/bank").unwrap();
+    config.resources.push(Resource { name: "bank-a".into(), url, participants: Vec::new() });
+    let resources = Resources::new(&config, cluster);
+    let (sweeper, database) = (resources.sweeper("bank-a"), Prepared::default());
+    // Of an earlier life, which did not decide it; and somebody else's.
+    let gtid = Gtid::compose(1, Epoch(world.engine.epoch().0 - 1), 1);
+    let xid = Xid { cluster, gtid, branch: BranchId(1) };
+    let ours = InDoubt { raw: RawXid::from(&xid), xid: Some(xid) };
+    let listed = [ours.clone(), InDoubt { xid: None, ..ours }];
+    let found = |whose: &str, page: &str| {
+        value_on(page, &format!("resource_in_doubt{{resource=\"bank-a\",whose=\"{whose}\"}}"))
+    };
+    let ended =
+        |page: &str| value_on(page, "sweeper_ended_total{resource=\"bank-a\",outcome=\"rolled_back\"}");
+    assert!(!page_with(&world, &resources).contains("resource_swept_timestamp_seconds{"));
+    sweeper.sweep(&world.engine, &database, &listed, Duration::from_secs(60)).await;
+    let page = page_with(&world, &resources);
+    assert_eq!((found("ours", &page), found("foreign", &page), ended(&page)), (1.0, 1.0, 0.0));
+    assert!(value_on(&page, "resource_swept_timestamp_seconds{resource=\"bank-a\"}") > 1.0e9);
+    assert_eq!(value_on(&page, "resource_up{resource=\"bank-a\"}"), 0.0, "nobody has connected to it");
+    sweeper.sweep(&world.engine, &database, &listed, Duration::ZERO).await;
+    let page = page_with(&world, &resources);
+    assert_eq!((found("ours", &page), ended(&page)), (0.0, 1.0));
 }
 
 /// Names and labels of all series.
