@@ -6,7 +6,9 @@
 pub mod config;
 mod ending;
 pub mod engine;
+pub mod metrics;
 pub mod resource;
+pub mod scrape;
 pub mod serve;
 pub mod store;
 pub mod transport;

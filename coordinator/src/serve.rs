@@ -11,6 +11,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
+use crate::metrics::Metrics;
 use crate::resource::Resources;
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
@@ -88,20 +89,21 @@ pub async fn run_in(
     surroundings: Arc<dyn Surroundings>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
+    let metrics = Metrics::default();
     let (store, listener) = match config.store.url {
         // The store first: its lock is what keeps a second coordinator out.
-        None => (open_embedded(&config).await?, listen(&config).await?),
+        None => (open_embedded(&config, &metrics).await?, listen(&config).await?),
         Some(_) => {
             let listener = listen(&config).await?;
-            (open_shared(&config, listener.1).await?, listener)
+            (open_shared(&config, &metrics, listener.1).await?, listener)
         }
     };
     let (listener, listening) = listener;
-    let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config));
+    let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config), &metrics);
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
-    let engine = Engine::start_in(store, calls, settings(&config), surroundings).await?;
+    let engine = Engine::start_in(store, calls, settings(&config), surroundings, metrics).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -191,13 +193,17 @@ async fn serve_until(
 }
 
 /// Opens the store in a directory of this machine.
-async fn open_embedded(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
-    let data_dir = config.store.data_dir.clone();
-    open(move || Ok(Arc::new(SqliteStore::open(&data_dir)?))).await
+async fn open_embedded(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, ServeError> {
+    let (data_dir, metrics) = (config.store.data_dir.clone(), metrics.clone());
+    open(move || Ok(Arc::new(SqliteStore::open_measured(&data_dir, &metrics)?))).await
 }
 
 /// Opens the store in a database, which other coordinators may have open too.
-async fn open_shared(config: &Config, listening: SocketAddr) -> Result<Arc<dyn Store>, ServeError> {
+async fn open_shared(
+    config: &Config,
+    metrics: &Metrics,
+    listening: SocketAddr,
+) -> Result<Arc<dyn Store>, ServeError> {
     let Config { store, cluster, .. } = config;
     let address = match cluster.address.as_str() {
         "" if listening.ip().is_unspecified() => return Err(ServeError::NoAddress(listening)),
@@ -207,7 +213,8 @@ async fn open_shared(config: &Config, listening: SocketAddr) -> Result<Arc<dyn S
     let name = if cluster.name.is_empty() { address.clone() } else { cluster.name.clone() };
     let member = Member { name, address, lease: Duration::from_millis(cluster.lease_ms) };
     let url = store.url.as_ref().map(|url| url.with_password().to_owned()).unwrap_or_default();
-    open(move || Ok(Arc::new(SqlStore::open(&url, member)?))).await
+    let metrics = metrics.clone();
+    open(move || Ok(Arc::new(SqlStore::open_measured(&url, member, &metrics)?))).await
 }
 
 async fn open(

@@ -7,11 +7,12 @@ use concord_protocol::{Event, Gtid, Millis, Options, Transaction};
 use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
 
-use super::driver::count;
 use super::live::Live;
+use super::measure::mode;
 use super::snapshot::{BranchSpec, Grade, Header, Kind, Snapshot};
 use super::timers::TimerKey;
 use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
+use crate::metrics::Denial;
 
 /// What comes of a request to begin.
 pub(super) enum FirstOrNew {
@@ -98,10 +99,13 @@ impl Engine {
         header: Header,
         branches: Vec<BranchRequest>,
     ) -> Result<Arc<Live>, EngineError> {
+        let denied = |why| self.driver.metrics.engine.denied.at(why).inc();
         if self.stopping.load(Ordering::SeqCst) {
+            denied(Denial::ShuttingDown);
             return Err(EngineError::ShuttingDown);
         }
         if let Some(error) = self.driver.failed.cause() {
+            denied(Denial::StoreFailed);
             return Err(EngineError::Store(error.clone()));
         }
         let driver = &self.driver;
@@ -132,9 +136,10 @@ impl Engine {
         let live = Arc::new(Live::new(gtid, header, transaction, branches.collect()));
         let limit = driver.settings.live_transactions_max;
         if !driver.registry.insert(Arc::clone(&live), limit) {
+            denied(Denial::TooManyLive);
             return Err(EngineError::TooManyLive(limit));
         }
-        count(&driver.counts.begun);
+        driver.metrics.engine.begun.at(mode(&options)).inc();
         driver.timers.set((options.deadline, live.gtid, TimerKey::Deadline));
         if let Some(event) = first {
             driver.step_or_log(&live, event);

@@ -2,7 +2,7 @@
 //! [`concord_protocol`]; this is the only place that calls the store and the participants.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
@@ -12,6 +12,7 @@ use concord_protocol::{
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::failure::Failure;
@@ -21,26 +22,11 @@ use super::record::to_store;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::timers::{TimerKey, Timers};
+use crate::metrics::Metrics;
 use crate::store::{Durability, Entry, Store, StoreError};
 
 /// An append whose transaction leaves memory once it can be read back from the store.
 pub(crate) type Leaving = (Gtid, BoxFuture<'static, Result<(), StoreError>>);
-
-/// Counts since the start.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) begun: AtomicU64,
-    pub(crate) committed: AtomicU64,
-    pub(crate) rolled_back: AtomicU64,
-    pub(crate) heuristic: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) calls: AtomicU64,
-    pub(crate) calls_failed: AtomicU64,
-}
-
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
 
 /// What every live transaction shares.
 pub(crate) struct Driver {
@@ -52,7 +38,7 @@ pub(crate) struct Driver {
     pub(crate) timers: Timers,
     pub(crate) leaving: mpsc::UnboundedSender<Leaving>,
     pub(crate) failed: Failure,
-    pub(crate) counts: Counts,
+    pub(crate) metrics: Metrics,
     /// Transactions that only wait for votes.
     pub(crate) voting: AtomicUsize,
 }
@@ -72,7 +58,7 @@ impl Driver {
     ) -> Result<(), Refusal> {
         let awaited = state.transaction.awaits_votes();
         let effects = state.transaction.step(event, self.clock.now())?;
-        self.count_voting(awaited, state.transaction.awaits_votes());
+        self.count_voting(awaited, state);
         if effects.is_empty() {
             return Ok(());
         }
@@ -93,10 +79,13 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells the store how many decisions are about to come.
-    fn count_voting(&self, before: bool, after: bool) {
-        let voting = match (before, after) {
-            (false, true) => self.voting.fetch_add(1, Ordering::Relaxed) + 1,
+    /// Tells the store how many decisions are about to come. `awaited`: whether votes were awaited before the step.
+    fn count_voting(&self, awaited: bool, state: &mut LiveState) {
+        let voting = match (awaited, state.transaction.awaits_votes()) {
+            (false, true) => {
+                state.phase_since = Some(Instant::now());
+                self.voting.fetch_add(1, Ordering::Relaxed) + 1
+            }
             (true, false) => self.voting.fetch_sub(1, Ordering::Relaxed) - 1,
             _ => return,
         };
@@ -123,12 +112,16 @@ impl Driver {
         let written = self.store.append(entries, durability);
         crash_point!("coordinator/log-queued", each super::crash::records(effects));
         if let Some(record) = forced {
+            let queued = Instant::now();
             let (driver, live) = (Arc::clone(self), Arc::clone(live));
             tokio::spawn(async move {
                 let written = written.await;
                 crash_point!("coordinator/log-durable", super::crash::forced(record));
                 match written {
-                    Ok(()) => driver.step_or_log(&live, Event::Logged(record)),
+                    Ok(()) => {
+                        driver.metrics.engine.forced.observe(queued.elapsed().as_secs_f64());
+                        driver.step_or_log(&live, Event::Logged(record));
+                    }
                     Err(error) => return driver.fail(error),
                 }
                 if ended {
@@ -178,7 +171,7 @@ impl Driver {
             repeated,
             remaining_ms: u32::try_from(remaining.0).unwrap_or(u32::MAX),
         };
-        count(&self.counts.calls);
+        self.metrics.engine.calls.at(verb).inc();
         let answer = self.participants.call(call);
         let (driver, live) = (Arc::clone(self), Arc::clone(live));
         tokio::spawn(async move {
@@ -192,7 +185,7 @@ impl Driver {
         let CallResult { reply, reason, payload } = result;
         let mut state = live.lock();
         if matches!(reply, Reply::Failed { .. }) {
-            count(&self.counts.calls_failed);
+            self.metrics.engine.calls_failed.at(verb).inc();
             tracing::debug!(gtid = %live.gtid, %branch, ?verb, %reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
@@ -203,6 +196,7 @@ impl Driver {
                 extra.reply = payload;
             }
         }
+        self.measure_answer(&state, branch, verb, reply);
         let event = Event::Reply { branch, verb, reply };
         if let Err(refusal) = self.step_locked(live, &mut state, event) {
             tracing::error!(gtid = %live.gtid, %branch, ?verb, %refusal, "a reply was refused");
@@ -228,6 +222,7 @@ impl Driver {
             Milestone::Decided(decision) => {
                 state.told = Some(decision);
                 state.decided_at = Some(self.clock.wall());
+                self.measure_decision(state, decision);
                 if decision == Decision::Rollback {
                     tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");
                 }
@@ -236,8 +231,7 @@ impl Driver {
                 state.completed = true;
                 state.ended_at = Some(self.clock.wall());
                 self.timers.cancel(&(state.transaction.options().deadline, live.gtid, TimerKey::Deadline));
-                let committed = state.told == Some(Decision::Commit);
-                count(if committed { &self.counts.committed } else { &self.counts.rolled_back });
+                self.measure_end(state);
             }
         }
     }
@@ -246,7 +240,7 @@ impl Driver {
         let outcome = state.transaction.branch(branch).map(|branch| branch.state());
         let participant = state.spec(branch).map(|spec| spec.participant.to_string());
         if !outcome.is_some_and(BranchState::has_ended) {
-            count(&self.counts.refused);
+            self.metrics.engine.refused.inc();
             let reason = state.extra(branch).map(|extra| extra.last_error.to_string());
             tracing::error!(
                 gtid = %live.gtid, %branch, ?participant, decision = ?state.told, ?reason,
@@ -254,7 +248,7 @@ impl Driver {
             );
             return;
         }
-        count(&self.counts.heuristic);
+        self.metrics.engine.heuristic.inc();
         tracing::error!(
             gtid = %live.gtid, %branch, ?participant, ?outcome, decision = ?state.told,
             "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use concord_protocol::{BranchId, Cause, Decision, Gtid, Millis, Transaction};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::record::{Context, Rebuilt};
 use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
@@ -44,6 +45,10 @@ pub(crate) struct LiveState {
     pub(crate) steps: u64,
     pub(crate) decided_at: Option<UnixMillis>,
     pub(crate) ended_at: Option<UnixMillis>,
+    /// When it began. `None`: before this life of the coordinator.
+    pub(crate) begun_since: Option<Instant>,
+    /// When the first calls of phase one left; or, once the decision is told, when that was. `None`: neither, in this life.
+    pub(crate) phase_since: Option<Instant>,
 }
 
 /// What belongs to a branch only while it lives.
@@ -82,6 +87,8 @@ impl Live {
             steps: 0,
             decided_at: None,
             ended_at: None,
+            begun_since: Some(Instant::now()),
+            phase_since: None,
         };
         Live { gtid, header, state: Mutex::new(state), changed: Notify::new() }
     }
@@ -97,6 +104,7 @@ impl Live {
         state.told = told;
         state.decided_at = decided_at;
         state.ended_at = ended_at;
+        state.begun_since = None;
         drop(state);
         live
     }

@@ -5,6 +5,7 @@
 //! log's acknowledgement) takes the lock, steps the protocol, and hands out the effects (`driver`).
 
 mod admission;
+mod census;
 mod clock;
 #[cfg(feature = "crash-points")]
 mod crash;
@@ -13,6 +14,7 @@ mod error;
 mod failure;
 mod listing;
 mod live;
+mod measure;
 mod orders;
 mod participants;
 mod record;
@@ -32,11 +34,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
-use concord_protocol::{BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Refusal};
+use concord_protocol::{
+    BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Outcome, Refusal,
+};
 use concord_seeded_bugs::seeded_bug;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+pub use census::{Census, InState};
 pub use clock::{Machine, Surroundings};
 pub use error::EngineError;
 pub use listing::{Page, TransactionFilter};
@@ -48,11 +53,12 @@ pub use settings::{Backoff, Settings};
 pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Kind, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
-use self::driver::{Counts, Driver};
+use self::driver::Driver;
 use self::failure::Failure;
 use self::live::Live;
 use self::registry::Registry;
 use self::timers::Timers;
+use crate::metrics::Metrics;
 use crate::store::{Owner, Store, StoreError, Stored, UnixMillis};
 
 /// What a participant is told about a branch that it found in doubt.
@@ -126,10 +132,10 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
-        Self::start_in(store, participants, settings, Arc::new(Machine)).await
+        Self::start_in(store, participants, settings, Arc::new(Machine), Metrics::default()).await
     }
 
-    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's.
+    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, and counting here.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -138,6 +144,7 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
         surroundings: Arc<dyn Surroundings>,
+        metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let issuer = GtidIssuer::new(store.epoch());
@@ -149,7 +156,7 @@ impl Engine {
             timers: Timers::default(),
             leaving,
             failed: Failure::default(),
-            counts: Counts::default(),
+            metrics,
             voting: AtomicUsize::new(0),
             store,
         });
@@ -200,6 +207,7 @@ impl Engine {
             }
             recovered.push(Arc::new(Live::recovered(one.gtid, rebuilt)));
         }
+        self.driver.metrics.engine.resumed.inc_by(recovered.len() as u64);
         if !recovered.is_empty() {
             tracing::info!(transactions = recovered.len(), "resuming unfinished transactions");
         }
@@ -316,22 +324,27 @@ impl Engine {
 
     /// Counts since the start.
     pub fn statistics(&self) -> Statistics {
-        let counts = &self.driver.counts;
+        let counts = &self.driver.metrics.engine;
         let registry = &self.driver.registry;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let ended = |wanted| counts.ended.sum(|(_, outcome)| outcome == wanted);
         Statistics {
             live: registry.len(),
             stopping: self.stopping.load(Ordering::SeqCst),
             parked: registry.newest_first(None).filter(|live| live.lock().transaction.is_parked()).count(),
-            begun: read(&counts.begun),
-            committed: read(&counts.committed),
-            rolled_back: read(&counts.rolled_back),
-            heuristic: read(&counts.heuristic),
-            refused: read(&counts.refused),
-            calls: read(&counts.calls),
-            calls_failed: read(&counts.calls_failed),
+            begun: counts.begun.sum(|_| true),
+            committed: ended(Outcome::Committed),
+            rolled_back: ended(Outcome::RolledBack),
+            heuristic: counts.heuristic.get(),
+            refused: counts.refused.get(),
+            calls: counts.calls.sum(|_| true),
+            calls_failed: counts.calls_failed.sum(|_| true),
             log: self.driver.store.counters(),
         }
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.driver.metrics
     }
 
     /// Resolves when the store has failed: the process must end.

@@ -83,6 +83,13 @@ pub struct ResourceView {
     pub participants: Vec<String>,
 }
 
+impl ResourceView {
+    /// It was reached at least once, and has not been out of reach since.
+    pub fn is_reachable(&self) -> bool {
+        self.error.is_none() && !self.server.is_empty()
+    }
+}
+
 /// A branch found prepared.
 #[derive(Debug, Clone)]
 pub struct InDoubtView {
@@ -116,6 +123,11 @@ impl Resources {
     /// Whether a resource of this name is configured.
     pub fn contains(&self, name: &str) -> bool {
         self.list.iter().any(|resource| resource.config.name == name)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sweeper(&self, name: &str) -> &Sweeper {
+        &self.list.iter().find(|resource| resource.config.name == name).unwrap().sweeper
     }
 
     /// All of them, as of the last sweep.

@@ -26,6 +26,7 @@
 //! 10. **Versions.** A store written by a newer schema is refused ([`StoreError::NewerSchema`]); an older one
 //!     is migrated when it is opened.
 
+mod counts;
 mod memory;
 mod queue;
 mod recent;

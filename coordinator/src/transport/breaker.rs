@@ -4,6 +4,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::metrics::BreakerState;
+
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
@@ -48,12 +50,22 @@ impl Breaker {
         *self.lock() = State::default();
     }
 
-    pub(crate) fn failed(&self, now: Instant) {
+    /// Answers whether it opens by this.
+    pub(crate) fn failed(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         let limit = self.settings.failures_before_open;
-        if limit > 0 && state.failures >= limit {
-            state.open_until = Some(now + self.settings.open_for);
+        if limit == 0 || state.failures < limit {
+            return false;
+        }
+        state.open_until.replace(now + self.settings.open_for).is_none()
+    }
+
+    pub(crate) fn state(&self, now: Instant) -> BreakerState {
+        match self.lock().open_until {
+            None => BreakerState::Closed,
+            Some(until) if now < until => BreakerState::Open,
+            Some(_) => BreakerState::HalfOpen,
         }
     }
 
@@ -76,12 +88,17 @@ mod tests {
         breaker.failed(start);
         breaker.failed(start);
         assert!(breaker.admits(start), "a success in between starts the count anew");
-        breaker.failed(start);
+        assert_eq!(breaker.state(start), BreakerState::Closed);
+        assert!(breaker.failed(start), "opens");
         assert!(!breaker.admits(start));
+        assert_eq!(breaker.state(start), BreakerState::Open);
         let later = start + Duration::from_millis(1_001);
+        assert_eq!(breaker.state(later), BreakerState::HalfOpen);
         assert!(breaker.admits(later), "the probe");
         assert!(!breaker.admits(later), "others wait for the probe");
+        assert!(!breaker.failed(later), "stays open");
         breaker.succeeded();
+        assert_eq!(breaker.state(later), BreakerState::Closed);
         assert!(breaker.admits(later) && breaker.admits(later));
     }
 
@@ -89,7 +106,7 @@ mod tests {
     fn zero_means_no_breaker() {
         let settings = BreakerSettings { failures_before_open: 0, open_for: Duration::from_secs(1) };
         let (breaker, start) = (Breaker::new(settings), Instant::now());
-        (0..100).for_each(|_| breaker.failed(start));
+        assert!((0..100).all(|_| !breaker.failed(start)));
         assert!(breaker.admits(start));
     }
 }

@@ -8,9 +8,10 @@ use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::{self, BranchOutcome, Vote as VoteMessage};
 use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 
 use crate::engine::{BranchCall, CallResult};
+use crate::metrics::CallFailure;
 
 /// What is sent.
 pub(super) fn request(call: BranchCall, cluster_id: ClusterId) -> Request {
@@ -92,6 +93,17 @@ fn ending(outcome: BranchOutcome) -> Result<Reply, Status> {
 /// participant itself has answered, UNAVAILABLE included, comes without a cause of ours.
 pub(super) fn tells_of_absence(status: &Status) -> bool {
     status.source().is_some()
+}
+
+/// What was in the way of an answer.
+pub(super) fn what_failed(status: &Status) -> CallFailure {
+    let is_late = status.source().is_some_and(|cause| cause.is::<TimeoutExpired>());
+    match (never_left(status), is_late, tells_of_absence(status)) {
+        (true, ..) => CallFailure::Unreachable,
+        (_, true, _) => CallFailure::TimedOut,
+        (.., true) => CallFailure::Broken,
+        _ => CallFailure::Error,
+    }
 }
 
 /// What the protocol is told about a call without an answer.

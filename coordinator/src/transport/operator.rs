@@ -189,10 +189,9 @@ fn in_doubt(found: InDoubtView) -> v1::InDoubtBranch {
 
 fn resource(view: ResourceView) -> v1::Resource {
     v1::Resource {
+        reachable: view.is_reachable(),
         name: view.name,
         address: view.address,
-        // Reached at least once, and not out of reach since.
-        reachable: view.error.is_none() && !view.server.is_empty(),
         server: view.server,
         error: view.error.unwrap_or_default(),
         in_doubt_ours: count(view.in_doubt_ours),

@@ -9,7 +9,7 @@ use concord_crash_points::crash_point;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
-use concord_protocol::ClusterId;
+use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use super::breaker::{Breaker, BreakerSettings};
 use super::{KEEP_ALIVE, call};
 use crate::config::AllowList;
 use crate::engine::{BranchCall, CallResult, Participants};
+use crate::metrics::{BreakerState, CallFailure, CallMetrics, CallPhase, Label as _, Metrics};
 
 /// Participants kept; past it those that nobody uses at the moment are forgotten, and connections to them closed.
 const PARTICIPANTS_MAX: usize = 1024;
@@ -46,6 +47,7 @@ pub struct OutboundSettings {
 pub struct GrpcParticipants {
     settings: OutboundSettings,
     cluster_id: ClusterId,
+    metrics: Arc<CallMetrics>,
     known: Mutex<HashMap<Arc<str>, Arc<Participant>>>,
     closed: AtomicBool,
 }
@@ -53,6 +55,7 @@ pub struct GrpcParticipants {
 struct Participant {
     /// Of phase one and of phase two, so that work that waits for locks cannot keep those from being released.
     turns: [Semaphore; 2],
+    metrics: Arc<CallMetrics>,
     /// None for one that does not listen.
     client: Option<ParticipantClient<Channel>>,
     breaker: Breaker,
@@ -67,8 +70,25 @@ impl Participant {
 
 impl GrpcParticipants {
     /// Connects to nobody yet.
-    pub fn new(cluster_id: ClusterId, settings: OutboundSettings) -> Self {
-        GrpcParticipants { settings, cluster_id, known: Mutex::default(), closed: AtomicBool::new(false) }
+    pub fn new(cluster_id: ClusterId, settings: OutboundSettings, metrics: &Metrics) -> Self {
+        let metrics = Arc::clone(&metrics.calls);
+        let (known, closed) = (Mutex::default(), AtomicBool::new(false));
+        GrpcParticipants { settings, cluster_id, metrics, known, closed }
+    }
+
+    /// Counts the participants that were called or have called, and the calls to them.
+    pub(crate) fn count(&self) -> ParticipantCounts {
+        let (now, mut counts) = (Instant::now(), ParticipantCounts::default());
+        for participant in self.known().values() {
+            counts.breakers[participant.breaker.state(now).index()] += 1;
+            let streams = participant.attached().len();
+            counts.streams += streams;
+            counts.attached += usize::from(streams > 0);
+            for (calls, turns) in counts.calls.iter_mut().zip(&participant.turns) {
+                *calls += self.settings.in_flight_max - turns.available_permits();
+            }
+        }
+        counts
     }
 
     /// Of the coordinator's store.
@@ -125,8 +145,9 @@ impl GrpcParticipants {
         };
         let breaker = Breaker::new(self.settings.breaker);
         let turns = || Semaphore::new(self.settings.in_flight_max);
+        let (metrics, attached) = (Arc::clone(&self.metrics), Mutex::default());
         let participant =
-            Arc::new(Participant { turns: [turns(), turns()], client, breaker, attached: Mutex::default() });
+            Arc::new(Participant { turns: [turns(), turns()], metrics, client, breaker, attached });
         known.insert(Arc::clone(address), Arc::clone(&participant));
         Ok(participant)
     }
@@ -148,13 +169,29 @@ impl Participants for GrpcParticipants {
         let (cluster_id, limit) = (self.cluster_id, self.settings.call_timeout);
         match self.participant(&call.participant) {
             Ok(participant) => async move { participant.call(call, cluster_id, limit).await }.boxed(),
-            Err(error) => std::future::ready(CallResult::failed(false, error)).boxed(),
+            Err(error) => {
+                self.metrics.failed.at(CallFailure::Unreachable).inc();
+                std::future::ready(CallResult::failed(false, error)).boxed()
+            }
         }
     }
 
     fn permits(&self, participant: &str) -> bool {
         self.settings.allow.permits(participant)
     }
+}
+
+/// Participants, counted.
+#[derive(Debug, Default)]
+pub(crate) struct ParticipantCounts {
+    /// By the state of their breakers.
+    pub(crate) breakers: [usize; BreakerState::ALL.len()],
+    /// Those that have opened a stream.
+    pub(crate) attached: usize,
+    /// Their streams.
+    pub(crate) streams: usize,
+    /// Calls whose turn has come, by phase.
+    pub(crate) calls: [usize; CallPhase::ALL.len()],
 }
 
 /// How a call gets to its participant.
@@ -172,13 +209,15 @@ impl Participant {
         // Never closed.
         let _turn = self.turns[usize::from(phase_two)].acquire().await;
         if !phase_two && queued.elapsed() > Duration::from_millis(call.remaining_ms.into()) {
-            return CallResult::failed(false, "not called: its transaction timed out before its turn came");
+            let why = "not called: its transaction timed out before its turn came";
+            return self.not_called(CallFailure::TooLate, why);
         }
         let Some(way) = self.way(&call) else {
-            return CallResult::failed(false, "not called: it is not attached");
+            return self.not_called(CallFailure::NotAttached, "not called: it is not attached");
         };
         if !self.breaker.admits(Instant::now()) {
-            return CallResult::failed(false, "not called: it has not answered for a while (breaker open)");
+            let why = "not called: it has not answered for a while (breaker open)";
+            return self.not_called(CallFailure::BreakerOpen, why);
         }
         let (verb, repeated) = (call.verb, call.repeated);
         crash_point!("coordinator/send", format!("{verb:?}"));
@@ -196,12 +235,25 @@ impl Participant {
             Err(status)
         });
         match &answer {
-            Err(status) if call::tells_of_absence(status) => self.breaker.failed(Instant::now()),
+            Err(status) if call::tells_of_absence(status) => {
+                if self.breaker.failed(Instant::now()) {
+                    self.metrics.breaker_openings.inc();
+                }
+            }
             _ => self.breaker.succeeded(),
         }
-        answer
-            .and_then(|response| call::result(verb, response))
-            .unwrap_or_else(|status| call::failure(verb, repeated, &status))
+        answer.and_then(|response| call::result(verb, response)).unwrap_or_else(|status| {
+            let result = call::failure(verb, repeated, &status);
+            if matches!(result.reply, Reply::Failed { .. }) {
+                self.metrics.failed.at(call::what_failed(&status)).inc();
+            }
+            result
+        })
+    }
+
+    fn not_called(&self, failure: CallFailure, why: &str) -> CallResult {
+        self.metrics.failed.at(failure).inc();
+        CallResult::failed(false, why)
     }
 
     /// Of several streams a branch keeps to one as long as that lasts, whichever others come and go (rendezvous hashing):

@@ -9,6 +9,7 @@ use std::time::Duration;
 use concord_coordinator::engine::{
     Backoff, BranchCall, CallResult, Engine, Participants, Settings, Surroundings,
 };
+use concord_coordinator::metrics::Metrics;
 use concord_coordinator::store::{MemoryStore, Store, StoreError, UnixMillis};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -258,7 +259,7 @@ impl Coordinator {
         };
         let calls = Arc::new(Calls { world: Arc::downgrade(world), life: Arc::clone(&life), number });
         let machine = Arc::new(Machine { world: Arc::downgrade(world), number });
-        let engine = Engine::start_in(store, calls, settings(world), machine);
+        let engine = Engine::start_in(store, calls, settings(world), machine, Metrics::default());
         let engine = match life.within(engine).await {
             Some(Ok(engine)) => Arc::new(engine),
             Some(Err(StoreError::Read(_))) => {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod faults;
+mod metrics;
 mod outcomes;
 mod tcc;
 
@@ -34,6 +35,8 @@ enum Script {
     HangOn(Verb),
     /// Never answers, until told to do otherwise.
     Hang,
+    /// Calls of this verb have no answer.
+    FailOn(Verb),
     /// Says that it has rolled back when asked to commit.
     BreakPromise,
     /// Will not confirm.
@@ -86,6 +89,7 @@ impl Participants for Stage {
                 }
             };
             let reply = match (call.verb, script) {
+                (verb, Script::FailOn(failing)) if verb == failing => Reply::Failed { maybe_arrived: true },
                 (Verb::Work, Script::Refuse) => Reply::Vote(Vote::No),
                 (Verb::Work, _) => Reply::Worked,
                 (Verb::WorkAndPrepare | Verb::Prepare | Verb::Try, Script::Refuse) => Reply::Vote(Vote::No),
@@ -104,6 +108,7 @@ impl Participants for Stage {
             let reason = match script {
                 Script::Refuse => "insufficient funds",
                 Script::RefuseConfirm => "the warehouse has burnt down",
+                Script::FailOn(_) => "no answer",
                 _ => "",
             };
             let reason = reason.to_owned();

@@ -402,7 +402,7 @@ async fn rolled_back_is_presumed_only_of_an_epoch_that_was_over_before_the_store
 
 /// A database that lists a prepared branch and does as it is told.
 #[derive(Default)]
-struct Prepared(Mutex<Vec<(&'static str, Xid)>>);
+pub(super) struct Prepared(Mutex<Vec<(&'static str, Xid)>>);
 
 impl Branches for Prepared {
     async fn holding(&self, _: &Xid) -> Result<Holding, XaError> {

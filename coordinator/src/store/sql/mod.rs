@@ -23,7 +23,7 @@ mod writer;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,9 +42,11 @@ use self::schema::Version;
 #[cfg(test)]
 pub(super) use self::tests::{MariaDb, MySql, PostgreSql, SqlSubject};
 use self::writer::Writer;
+use super::counts::Counts;
 use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
 use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis};
+use crate::metrics::Metrics;
 
 /// How long lazy entries wait for a forced one to be written with.
 const LAZY_DELAY: Duration = Duration::from_millis(50);
@@ -96,13 +98,22 @@ impl SqlStore {
     /// # Errors
     /// [`StoreError::NewerSchema`], [`StoreError::Open`].
     pub fn open(url: &str, member: Member) -> Result<Self, StoreError> {
-        Self::open_knowing(url, member, schema::versions)
+        Self::open_measured(url, member, &Metrics::default())
+    }
+
+    /// As [`SqlStore::open`], measuring here.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open`].
+    pub fn open_measured(url: &str, member: Member, metrics: &Metrics) -> Result<Self, StoreError> {
+        Self::open_knowing(url, member, metrics, schema::versions)
     }
 
     /// As [`SqlStore::open`], by a program that knows these versions of the tables.
     fn open_knowing(
         url: &str,
         member: Member,
+        metrics: &Metrics,
         versions: impl FnOnce(Dialect) -> &'static [Version],
     ) -> Result<Self, StoreError> {
         let place = shown(url);
@@ -120,7 +131,7 @@ impl SqlStore {
         let term = runtime.block_on(members::term(&mut opened.link, opened.epoch)).map_err(failed)?;
         let term = Arc::new(AtomicI64::new(term));
         let queue = Arc::new(Queue::new(LAZY_DELAY, COMPANY_DELAY));
-        let (counts, faults) = (Arc::<Counts>::default(), Arc::<Faults>::default());
+        let (counts, faults) = (Counts::new(metrics), Arc::<Faults>::default());
         let lease = Arc::new(Lease::new(opened.leased_at, member.lease));
         let idle_max_s = member.idle_max_s();
         let readers = Arc::new(Readers::new(address.clone(), idle_max_s));
@@ -319,11 +330,7 @@ impl Store for SqlStore {
     }
 
     fn counters(&self) -> Counters {
-        Counters {
-            syncs: self.counts.syncs.load(Ordering::Relaxed),
-            records: self.counts.records.load(Ordering::Relaxed),
-            commits: self.counts.commits.load(Ordering::Relaxed),
-        }
+        (&*self.counts).into()
     }
 
     fn close(&self) -> BoxFuture<'static, Result<(), StoreError>> {
@@ -345,14 +352,6 @@ impl Drop for SqlStore {
             runtime.shutdown_background();
         }
     }
-}
-
-/// See [`Counters`].
-#[derive(Debug, Default)]
-struct Counts {
-    syncs: AtomicU64,
-    records: AtomicU64,
-    commits: AtomicU64,
 }
 
 /// Faults that tests inject; in production there are none.

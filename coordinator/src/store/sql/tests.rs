@@ -420,7 +420,8 @@ fn open_newer(url: &str, name: &str, newer: &[Version]) -> Result<SqlStore, Stor
     let member =
         Member { name: name.into(), address: format!("{name}:7600"), lease: Duration::from_secs(10) };
     apart(|| {
-        SqlStore::open_knowing(url, member, |dialect| [schema::versions(dialect), newer].concat().leak())
+        let versions = |dialect| &*[schema::versions(dialect), newer].concat().leak();
+        SqlStore::open_knowing(url, member, &Metrics::default(), versions)
     })
 }
 

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_proto::store::Record;
 use concord_protocol::Epoch;
@@ -20,11 +20,12 @@ use super::batch::{Batch, Found, Known, Wanted};
 use super::lease::Lease;
 use super::link::{Address, Link, is_unmatched};
 use super::reader::stored;
-use super::{Counts, Faults, Problem, keys};
-use crate::store::StoreError;
+use super::{Faults, Problem, keys};
+use crate::store::counts::Counts;
 use crate::store::queue::{Append, Purge, Queue, Work};
 use crate::store::recent::Rows;
 use crate::store::row::{Mark, to_sql};
+use crate::store::{Counters, StoreError};
 
 /// One step of a purge deletes at most this many transactions; appends go between two steps.
 const PURGE_STEP: usize = 64;
@@ -87,13 +88,14 @@ impl Writer {
             return Ok(());
         }
         let batch = Batch::of(appends, &self.known, self.term.load(Ordering::SeqCst), self.seq);
+        let start = Instant::now();
         self.write_batch(&batch).await.map_err(|problem| self.queue.fail(problem.failed()))?;
+        self.counts.measure_sync(start.elapsed());
+        self.counts.measure_batch(rows);
         self.known.learn(batch);
         self.seq += rows as i64;
-        self.counts.records.fetch_add(rows as u64, Ordering::Relaxed);
-        self.counts.commits.fetch_add(1, Ordering::Relaxed);
         // The database syncs each commit, forced or not.
-        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counts.add(Counters { syncs: 1, records: rows as u64, commits: 1 });
         Ok(())
     }
 

@@ -30,6 +30,7 @@ mod writer;
 
 use std::io;
 use std::path::Path;
+#[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -47,9 +48,11 @@ use self::syncer::{Disk, Syncer};
 #[cfg(test)]
 pub(super) use self::tests::SqliteSubject;
 use self::writer::{Parts, Writer};
+use super::counts::Counts;
 use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
 use super::{Counters, Durability, Entry, Filter, Store, StoreError, Stored, UnixMillis};
+use crate::metrics::Metrics;
 
 /// The embedded store: one SQLite file in a data directory.
 ///
@@ -99,10 +102,23 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Open`].
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        Self::open_with(directory, Options::default())
+        Self::open_measured(directory, &Metrics::default())
     }
 
+    /// As [`SqliteStore::open`], measuring here.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_measured(directory: &Path, metrics: &Metrics) -> Result<Self, StoreError> {
+        Self::open_as(directory, Options::default(), metrics)
+    }
+
+    #[cfg(test)]
     fn open_with(directory: &Path, options: Options) -> Result<Self, StoreError> {
+        Self::open_as(directory, options, &Metrics::default())
+    }
+
+    fn open_as(directory: &Path, options: Options, metrics: &Metrics) -> Result<Self, StoreError> {
         let directory = Directory::take(directory)?;
         let file = directory.store_file();
         let failed = |reason: String| StoreError::Open { path: file.clone(), reason: reason.into() };
@@ -116,7 +132,7 @@ impl SqliteStore {
         );
         let (queue, counts, faults) = (
             Arc::new(Queue::new(options.lazy_delay, options.company_delay)),
-            Arc::<Counts>::default(),
+            Counts::new(metrics),
             Arc::<Faults>::default(),
         );
         #[cfg(test)]
@@ -206,11 +222,7 @@ impl Store for SqliteStore {
     }
 
     fn counters(&self) -> Counters {
-        Counters {
-            syncs: self.counts.syncs.load(Ordering::Relaxed),
-            records: self.counts.records.load(Ordering::Relaxed),
-            commits: self.counts.commits.load(Ordering::Relaxed),
-        }
+        (&*self.counts).into()
     }
 
     fn close(&self) -> BoxFuture<'static, Result<(), StoreError>> {
@@ -227,22 +239,6 @@ impl Drop for SqliteStore {
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = writer.join();
         }
-    }
-}
-
-/// See [`Counters`].
-#[derive(Debug, Default)]
-struct Counts {
-    syncs: AtomicU64,
-    records: AtomicU64,
-    commits: AtomicU64,
-}
-
-impl Counts {
-    fn add(&self, more: Counters) {
-        self.syncs.fetch_add(more.syncs, Ordering::Relaxed);
-        self.records.fetch_add(more.records, Ordering::Relaxed);
-        self.commits.fetch_add(more.commits, Ordering::Relaxed);
     }
 }
 

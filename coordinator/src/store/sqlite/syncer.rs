@@ -14,15 +14,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use concord_crash_points::crash_point;
 use concord_seeded_bugs::seeded_bug;
 use tokio::sync::oneshot;
 
+use super::Faults;
 use super::directory::wal_file;
 use super::seal::Watermark;
 use super::writer::Failure;
-use super::{Counts, Faults};
+use crate::store::counts::Counts;
 use crate::store::queue::Queue;
 use crate::store::{Counters, StoreError};
 
@@ -75,12 +77,14 @@ impl Disk {
     }
 
     fn sync_log(&mut self, waiting: &Waiting) -> Result<(), Failure> {
+        let start = Instant::now();
         if !seeded_bug!("ack-before-sync") {
             let log = &self.log;
             self.faults.sync(&self.store, || log.sync_data()).map_err(Failure::Sync)?;
         }
         crash_point!("coordinator/writer-committed", "forced");
         self.watermark.set(waiting.commits).map_err(Failure::Watermark)?;
+        self.counts.measure_sync(start.elapsed());
         self.counts.add(Counters { syncs: 1, ..waiting.uncounted });
         Ok(())
     }

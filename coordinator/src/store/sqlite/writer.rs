@@ -23,7 +23,8 @@ use super::reader::Readers;
 use super::schema::{self, Checkpoint};
 use super::seal::{Seal, Sum};
 use super::syncer::{Done, Syncer, Waiting};
-use super::{CHECK_THE_DISK, Counts, explain};
+use super::{CHECK_THE_DISK, explain};
+use crate::store::counts::Counts;
 use crate::store::queue::{Append, Purge, Queue, Work};
 use crate::store::recent::{self, Recent, Rows};
 use crate::store::row::{Mark, Row, StoredRow, checksum, to_sql};
@@ -170,6 +171,7 @@ impl Writer {
         let rows: usize = batch.iter().map(|append| append.rows.len()).sum();
         if rows > 0 {
             self.write_rows(batch, forced)?;
+            self.counts.measure_batch(rows);
             self.unsynced = true;
         }
         let written = Counters { records: rows as u64, commits: u64::from(rows > 0), syncs: 0 };

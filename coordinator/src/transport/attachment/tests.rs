@@ -7,6 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::*;
 use crate::config::AllowList;
 use crate::engine::BranchCall;
+use crate::metrics::Metrics;
 use crate::transport::{BreakerSettings, OutboundSettings};
 
 const ADDRESS: &str = "attached://shop";
@@ -20,7 +21,7 @@ fn participants() -> Arc<GrpcParticipants> {
         in_flight_max: IN_FLIGHT_MAX,
         breaker: BreakerSettings { failures_before_open: 0, open_for: Duration::from_secs(1) },
     };
-    Arc::new(GrpcParticipants::new(ClusterId(7), settings))
+    Arc::new(GrpcParticipants::new(ClusterId(7), settings, &Metrics::default()))
 }
 
 fn attached(participants: &Arc<GrpcParticipants>) -> (Arc<Attachment>, Outgoing) {

@@ -8,7 +8,7 @@ use concord_proto::v1::{
     ConfirmResponse, PrepareRequest, PrepareResponse, RollbackBranchRequest, RollbackBranchResponse,
     TryRequest, TryResponse, Vote as VoteMessage, WorkRequest, WorkResponse,
 };
-use concord_protocol::{BranchId, Epoch, Gtid, Reply, Verb, Vote};
+use concord_protocol::{BranchId, Epoch, Gtid, Verb, Vote};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response};
@@ -80,7 +80,7 @@ fn participants() -> GrpcParticipants {
         in_flight_max: 2,
         breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
     };
-    GrpcParticipants::new(ClusterId(1), settings)
+    GrpcParticipants::new(ClusterId(1), settings, &Metrics::default())
 }
 
 fn call(address: SocketAddr, verb: Verb, action: &str, repeated: bool) -> BranchCall {
@@ -93,6 +93,13 @@ fn call(address: SocketAddr, verb: Verb, action: &str, repeated: bool) -> Branch
         payload: "payload".into(),
         repeated,
         remaining_ms: 1_000,
+    }
+}
+
+impl GrpcParticipants {
+    /// Calls that failed in this way, so far.
+    fn failed(&self, how: CallFailure) -> u64 {
+        self.metrics.failed.at(how).get()
     }
 }
 
@@ -117,6 +124,10 @@ async fn a_participant_that_is_not_there_has_seen_nothing_and_is_soon_left_in_pe
     }
     let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
     assert!(result.reason.contains("breaker open"), "{}", result.reason);
+    assert_eq!(participants.failed(CallFailure::Unreachable), 3);
+    assert_eq!(participants.failed(CallFailure::BreakerOpen), 1);
+    assert_eq!(participants.metrics.breaker_openings.get(), 1);
+    assert_eq!(participants.count().breakers, [0, 1, 0]);
 }
 
 #[tokio::test]
@@ -129,6 +140,8 @@ async fn a_participant_that_is_busy_is_there_and_keeps_the_breaker_closed() {
     }
     let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
     assert_eq!(result.reply, Reply::Vote(Vote::Yes));
+    assert_eq!(participants.failed(CallFailure::Error), 10);
+    assert_eq!(participants.count().breakers, [1, 0, 0]);
 }
 
 #[tokio::test]
@@ -141,6 +154,7 @@ async fn a_participant_that_never_answers_may_have_been_reached_and_opens_the_br
     }
     let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
     assert_eq!(result.reply, Reply::Failed { maybe_arrived: false }, "{}", result.reason);
+    assert_eq!(participants.failed(CallFailure::TimedOut), 3);
 }
 
 #[tokio::test]
@@ -148,6 +162,7 @@ async fn a_participant_that_cannot_ever_do_it_has_refused_unless_an_earlier_call
     let (participants, address) = (participants(), stub().await);
     let result = participants.call(call(address, Verb::WorkAndPrepare, "unknown", false)).await;
     assert_eq!(result.reply, Reply::Vote(Vote::No));
+    assert_eq!(participants.failed(CallFailure::Error), 0, "it has answered");
     let result = participants.call(call(address, Verb::WorkAndPrepare, "unknown", true)).await;
     assert_eq!(result.reply, Reply::Failed { maybe_arrived: true });
     // Phase two has no "cannot": it is asked again.
@@ -171,7 +186,11 @@ async fn a_turn_that_comes_after_the_transactions_time_is_not_taken() {
     let hang = || participants.call(call(address, Verb::WorkAndPrepare, "hang", false));
     let late = participants
         .call(BranchCall { remaining_ms: 100, ..call(address, Verb::WorkAndPrepare, "yes", false) });
-    let (_, _, late) = tokio::join!(hang(), hang(), late);
+    let counted = async { participants.count().calls };
+    let (_, _, late, counted) = tokio::join!(hang(), hang(), late, counted);
+    assert_eq!(counted, [2, 0], "one waits for its turn");
     assert_eq!(late.reply, Reply::Failed { maybe_arrived: false });
     assert!(late.reason.contains("before its turn"), "{}", late.reason);
+    assert_eq!(participants.failed(CallFailure::TooLate), 1);
+    assert_eq!(participants.count().calls, [0, 0]);
 }

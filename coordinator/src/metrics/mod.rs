@@ -1,0 +1,167 @@
+//! What the coordinator counts and measures while it works; docs/metrics.md says what each of it means.
+//!
+//! This is at the bottom: engine, store and transport note here what they do, by handles that they have; nothing is
+//! looked up by name meanwhile. What can be seen by looking (how many transactions are live, whose breaker is open)
+//! nobody has to note: `scrape` looks.
+
+mod labels;
+
+use std::sync::Arc;
+
+use concord_protocol::{Kind, Outcome, Verb};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) use labels::{BreakerState, By, CallFailure, CallPhase, Denial, Label, Mode, Protocol, Reason};
+
+/// Upper bounds, in seconds: from a tenth of a millisecond, which a fast disk takes for a sync, to what somebody waits
+/// for who has given up.
+const SECONDS: [f64; 18] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0,
+];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// What one coordinator counts and measures. A copy is the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    pub(crate) engine: Arc<EngineMetrics>,
+    pub(crate) log: Arc<LogMetrics>,
+    pub(crate) calls: Arc<CallMetrics>,
+}
+
+/// Of transactions.
+#[derive(Debug)]
+pub(crate) struct EngineMetrics {
+    pub(crate) begun: By<Mode, Counter>,
+    pub(crate) denied: By<Denial, Counter>,
+    pub(crate) resumed: Counter,
+    pub(crate) rollbacks: By<Reason, Counter>,
+    pub(crate) ended: By<(Protocol, Outcome), Counter>,
+    /// Branches that ended against the decision.
+    pub(crate) heuristic: Counter,
+    /// Branches that will not be confirmed or cancelled.
+    pub(crate) refused: Counter,
+    pub(crate) calls: By<Verb, Counter>,
+    pub(crate) calls_failed: By<Verb, Counter>,
+    pub(crate) begin_to_decision: By<(Protocol, Mode), Histogram>,
+    pub(crate) decision_to_end: By<(Protocol, Outcome), Histogram>,
+    pub(crate) phase_one: By<(Kind, Mode), Histogram>,
+    pub(crate) phase_two: By<(Kind, Outcome), Histogram>,
+    /// From handing a forced record to the store until it is durable.
+    pub(crate) forced: Histogram,
+}
+
+impl Default for EngineMetrics {
+    fn default() -> Self {
+        EngineMetrics {
+            begun: By::new(Counter::default),
+            denied: By::new(Counter::default),
+            resumed: Counter::default(),
+            rollbacks: By::new(Counter::default),
+            ended: By::new(Counter::default),
+            heuristic: Counter::default(),
+            refused: Counter::default(),
+            calls: By::new(Counter::default),
+            calls_failed: By::new(Counter::default),
+            begin_to_decision: By::new(seconds),
+            decision_to_end: By::new(seconds),
+            phase_one: By::new(seconds),
+            phase_two: By::new(seconds),
+            forced: seconds(),
+        }
+    }
+}
+
+/// Of the store's log.
+#[derive(Debug)]
+pub(crate) struct LogMetrics {
+    pub(crate) sync: Histogram,
+    /// Records of one commit.
+    pub(crate) batch: Histogram,
+}
+
+impl Default for LogMetrics {
+    fn default() -> Self {
+        LogMetrics { sync: seconds(), batch: Histogram::new(exponential_buckets(1.0, 2.0, 14)) }
+    }
+}
+
+/// Of calls to participants, on their way.
+#[derive(Debug)]
+pub(crate) struct CallMetrics {
+    pub(crate) failed: By<CallFailure, Counter>,
+    pub(crate) breaker_openings: Counter,
+}
+
+impl Default for CallMetrics {
+    fn default() -> Self {
+        CallMetrics { failed: By::new(Counter::default), breaker_openings: Counter::default() }
+    }
+}
+
+impl Metrics {
+    /// Names everything, for one scrape.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.engine.register(registry);
+        self.log.register(registry);
+        self.calls.register(registry);
+    }
+}
+
+impl EngineMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("transactions_begun", "Transactions begun", self.begun.clone());
+        let help = "Requests to begin a transaction that were turned away";
+        registry.register("transactions_turned_away", help, self.denied.clone());
+        let help =
+            "Transactions of an earlier life, or of a coordinator that was gone, that this one went on with";
+        registry.register("transactions_resumed", help, self.resumed.clone());
+        registry.register(
+            "transactions_ended",
+            "Transactions all of whose branches have ended",
+            self.ended.clone(),
+        );
+        registry.register("rollbacks", "Decisions to roll back", self.rollbacks.clone());
+        let help = "Branches that ended against the decision";
+        registry.register("heuristic_branches", help, self.heuristic.clone());
+        let help = "Times that a TCC branch refused to be confirmed or cancelled";
+        registry.register("refused_branches", help, self.refused.clone());
+        registry.register("calls", "Calls to branches", self.calls.clone());
+        registry.register("calls_failed", "Calls to branches without an answer", self.calls_failed.clone());
+        let help = "From the beginning of a transaction until its decision could be told";
+        registry.register_with_unit("begin_to_decision", help, Unit::Seconds, self.begin_to_decision.clone());
+        let help = "From the decision until every branch of the transaction had ended";
+        registry.register_with_unit("decision_to_end", help, Unit::Seconds, self.decision_to_end.clone());
+        let help = "From the first calls of phase one until a branch had voted";
+        registry.register_with_unit("phase_one", help, Unit::Seconds, self.phase_one.clone());
+        let help = "From the decision until a branch had ended, as its participant said";
+        registry.register_with_unit("phase_two", help, Unit::Seconds, self.phase_two.clone());
+        let help = "From handing a record that something waits for to the store, until it was durable";
+        registry.register_with_unit("log_forced", help, Unit::Seconds, self.forced.clone());
+    }
+}
+
+impl LogMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit("log_sync", "Syncs of the log", Unit::Seconds, self.sync.clone());
+        registry.register(
+            "log_batch_records",
+            "Records written by one commit of the log",
+            self.batch.clone(),
+        );
+    }
+}
+
+impl CallMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Calls to branches without an answer, by what was in the way";
+        registry.register("call_failures", help, self.failed.clone());
+        let help = "Times that a participant's circuit breaker opened";
+        registry.register("breaker_openings", help, self.breaker_openings.clone());
+    }
+}
