@@ -13,8 +13,11 @@ use crate::ending::Ending;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
 use crate::metrics::Metrics;
 use crate::resource::Resources;
+use crate::scrape;
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
-use crate::transport::{self, BreakerSettings, GrpcParticipants, OutboundSettings, PageSizes, Services};
+use crate::transport::{
+    self, BreakerSettings, GrpcParticipants, OutboundSettings, Page, PageSizes, Services,
+};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
@@ -117,6 +120,15 @@ pub async fn run_in(
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
+    let started_at = UnixMillis::now();
+    let metrics = Page {
+        content_type: scrape::CONTENT_TYPE,
+        content: {
+            let (engine, participants, resources) =
+                (Arc::clone(&engine), Arc::clone(&participants), Arc::clone(&resources));
+            Arc::new(move || scrape::text(&engine, &participants, &resources, started_at))
+        },
+    };
     let services = Services {
         engine: Arc::clone(&engine),
         participants,
@@ -124,7 +136,8 @@ pub async fn run_in(
         ending: Arc::new(Ending::new(Duration::from_millis(config.shutdown.grace_ms))),
         pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
         payload_bytes_max: config.limits.payload_bytes_max,
-        started_at: UnixMillis::now(),
+        started_at,
+        metrics,
     };
     let result = serve_until(listener, services, shutdown).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);

@@ -38,6 +38,7 @@ use concord_protocol::{
     BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Outcome, Refusal,
 };
 use concord_seeded_bugs::seeded_bug;
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -98,6 +99,8 @@ pub struct Statistics {
     pub live: usize,
     pub stopping: bool,
     pub parked: usize,
+    pub branches_in_doubt: usize,
+    pub oldest_begun_at: Option<UnixMillis>,
     pub begun: u64,
     pub committed: u64,
     pub rolled_back: u64,
@@ -327,10 +330,13 @@ impl Engine {
         let counts = &self.driver.metrics.engine;
         let registry = &self.driver.registry;
         let ended = |wanted| counts.ended.sum(|(_, outcome)| outcome == wanted);
+        let Census { stopping, parked, branches_in_doubt, .. } = self.census();
         Statistics {
             live: registry.len(),
-            stopping: self.stopping.load(Ordering::SeqCst),
-            parked: registry.newest_first(None).filter(|live| live.lock().transaction.is_parked()).count(),
+            stopping,
+            parked,
+            branches_in_doubt,
+            oldest_begun_at: registry.oldest().map(|live| live.header.begun_at),
             begun: counts.begun.sum(|_| true),
             committed: ended(Outcome::Committed),
             rolled_back: ended(Outcome::RolledBack),
@@ -350,6 +356,12 @@ impl Engine {
     /// Resolves when the store has failed: the process must end.
     pub async fn store_failed(&self) -> StoreError {
         self.driver.failed.wait().await
+    }
+
+    /// Whether transactions may begin: the store can be written, and nobody has told the coordinator to stop. Recovery was
+    /// done when the engine started.
+    pub fn is_ready(&self) -> bool {
+        !self.stopping.load(Ordering::SeqCst) && self.driver.failed.wait().now_or_never().is_none()
     }
 
     /// Begins no transaction from now on.

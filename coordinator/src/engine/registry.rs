@@ -73,6 +73,11 @@ impl Registry {
         self.lock().len()
     }
 
+    /// The one that was issued first.
+    pub(crate) fn oldest(&self) -> Option<Arc<Live>> {
+        self.lock().first_key_value().map(|(_, live)| Arc::clone(live))
+    }
+
     /// Adds a transaction unless `limit` are live.
     pub(crate) fn insert(&self, live: Arc<Live>, limit: usize) -> bool {
         let mut by_gtid = self.lock();

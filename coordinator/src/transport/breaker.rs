@@ -61,6 +61,11 @@ impl Breaker {
         state.open_until.replace(now + self.settings.open_for).is_none()
     }
 
+    /// How many in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.lock().failures
+    }
+
     pub(crate) fn state(&self, now: Instant) -> BreakerState {
         match self.lock().open_until {
             None => BreakerState::Closed,

@@ -108,7 +108,7 @@ pub(super) fn what_failed(status: &Status) -> CallFailure {
 
 /// What the protocol is told about a call without an answer.
 pub(super) fn failure(verb: Verb, repeated: bool, status: &Status) -> CallResult {
-    let reason = format!("{}: {}", name(status.code()), status.message());
+    let reason = told(status);
     // The participant is there and says that it cannot do this, ever. If an earlier call may have arrived, it
     // may have done something all the same, and is asked again.
     let never = matches!(
@@ -125,6 +125,11 @@ pub(super) fn failure(verb: Verb, repeated: bool, status: &Status) -> CallResult
         _ => Reply::Failed { maybe_arrived: !never_left(status) },
     };
     CallResult { reply, reason, payload: Default::default() }
+}
+
+/// A failure, for people.
+pub(super) fn told(status: &Status) -> String {
+    format!("{}: {}", name(status.code()), status.message())
 }
 
 /// The cause of a failure to send a call that has not left this process.

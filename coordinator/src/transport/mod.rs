@@ -1,15 +1,18 @@
-//! gRPC: the services that the coordinator answers, on the same port as JSON ([`gateway`]), and its calls to participants.
+//! gRPC: the services that the coordinator answers, on the same port as JSON ([`gateway`]) and a [`console`]; and its calls
+//! to participants.
 //! The types of tonic stay in here and in `concord-proto`.
 
 mod attachment;
 mod breaker;
 mod call;
+mod console;
 mod convert;
 mod coordinator;
 mod gateway;
 mod operator;
 mod outbound;
 mod peers;
+mod probes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +33,13 @@ use tonic_health::server::{HealthReporter, HealthService};
 pub use breaker::BreakerSettings;
 pub use coordinator::PageSizes;
 pub use outbound::{GrpcParticipants, OutboundSettings};
+pub(crate) use probes::Page;
 
 use self::attachment::AttachmentService;
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
 use self::peers::Peers;
-use crate::config::Config;
+use crate::config::{AllowList, Config};
 use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::resource::Resources;
@@ -48,15 +52,24 @@ const ANSWERS_BYTES_MAX: usize = 4 << 20;
 /// How often a silent peer is asked for a sign of life, and how long it has to give one.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The services without a server around them, for fuzzing: the operator's has no resources.
+/// The services without a server around them, for fuzzing: the operator's has neither resources nor participants.
 #[doc(hidden)]
 pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl Operator) {
     let resources = Arc::new(Resources::new(&Config::default(), engine.cluster_id()));
     let peers = Arc::<Peers>::default();
+    let outbound = OutboundSettings {
+        allow: AllowList::default(),
+        call_timeout: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+        in_flight_max: 1,
+        breaker: BreakerSettings { failures_before_open: 0, open_for: Duration::ZERO },
+    };
+    let participants = GrpcParticipants::new(engine.cluster_id(), outbound, engine.metrics());
     let operator = OperatorService {
         engine: Arc::clone(&engine),
         peers: Arc::clone(&peers),
         resources,
+        participants: Arc::new(participants),
         ending: Arc::new(Ending::new(Duration::ZERO)),
         started_at: UnixMillis(0),
     };
@@ -73,6 +86,8 @@ pub(crate) struct Services {
     /// Payload bytes of one transaction at the most.
     pub(crate) payload_bytes_max: usize,
     pub(crate) started_at: UnixMillis,
+    /// What `/metrics` answers.
+    pub(crate) metrics: Page,
 }
 
 /// Tells health checks whether the server takes new transactions.
@@ -97,10 +112,19 @@ pub(crate) async fn serve(
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at } = services;
+    let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at, metrics } =
+        services;
     let peers = Arc::<Peers>::default();
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
-    let operator = OperatorService { engine, peers, resources, ending, started_at };
+    let probes = probes::router(Arc::clone(&engine), metrics);
+    let operator = OperatorService {
+        engine,
+        peers,
+        resources,
+        participants: Arc::clone(&participants),
+        ending,
+        started_at,
+    };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -120,6 +144,7 @@ pub(crate) async fn serve(
         .prepare();
     // Base64 is four characters for three bytes.
     let web = gateway::router(grpc.clone(), request_bytes_max.saturating_mul(4) / 3);
+    let web = web.merge(console::router()).merge(probes);
     let all = grpc.into_axum_router().merge(web).fallback(gateway::unknown);
     Server::builder()
         // A participant that vanished without closing its stream is noticed by its silence.

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::{bytes_max, pass_on};
+use super::outbound::GrpcParticipants;
 use super::peers::Peers;
 use crate::ending::Ending;
 use crate::engine::{Engine, Order, Verdict};
@@ -26,6 +27,7 @@ pub(crate) struct OperatorService {
     pub(crate) engine: Arc<Engine>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) resources: Arc<Resources>,
+    pub(crate) participants: Arc<GrpcParticipants>,
     pub(crate) ending: Arc<Ending>,
     pub(crate) started_at: UnixMillis,
 }
@@ -92,6 +94,13 @@ impl Operator for OperatorService {
         Ok(Response::new(v1::ListResourcesResponse { resources }))
     }
 
+    async fn list_participants(
+        &self,
+        _: Request<v1::ListParticipantsRequest>,
+    ) -> Result<Response<v1::ListParticipantsResponse>, Status> {
+        Ok(Response::new(v1::ListParticipantsResponse { participants: self.participants.list() }))
+    }
+
     async fn get_status(
         &self,
         _: Request<v1::GetStatusRequest>,
@@ -105,6 +114,8 @@ impl Operator for OperatorService {
             live_transactions: counts.live as u64,
             draining: counts.stopping,
             parked_transactions: counts.parked as u64,
+            in_doubt_branches: counts.branches_in_doubt as u64,
+            oldest_begun_at: counts.oldest_begun_at.map(timestamp),
             begun: counts.begun,
             committed: counts.committed,
             rolled_back: counts.rolled_back,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use concord_crash_points::crash_point;
+use concord_proto::v1;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
@@ -18,10 +19,12 @@ use tonic::{Status, TimeoutExpired};
 
 use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
+use super::convert::timestamp;
 use super::{KEEP_ALIVE, call};
 use crate::config::AllowList;
 use crate::engine::{BranchCall, CallResult, Participants};
 use crate::metrics::{BreakerState, CallFailure, CallMetrics, CallPhase, Label as _, Metrics};
+use crate::store::UnixMillis;
 
 /// Participants kept; past it those that nobody uses at the moment are forgotten, and connections to them closed.
 const PARTICIPANTS_MAX: usize = 1024;
@@ -60,11 +63,17 @@ struct Participant {
     client: Option<ParticipantClient<Channel>>,
     breaker: Breaker,
     attached: Mutex<Vec<Arc<Attachment>>>,
+    /// Why the last call that got no answer did not.
+    last_error: Mutex<Option<(UnixMillis, String)>>,
 }
 
 impl Participant {
     fn attached(&self) -> MutexGuard<'_, Vec<Arc<Attachment>>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_error(&self) -> MutexGuard<'_, Option<(UnixMillis, String)>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +98,31 @@ impl GrpcParticipants {
             }
         }
         counts
+    }
+
+    /// The participants that were called or have called, by address.
+    pub(super) fn list(&self) -> Vec<v1::KnownParticipant> {
+        let now = Instant::now();
+        let mut list: Vec<_> =
+            self.known().iter().map(|(address, one)| self.describe(address, one, now)).collect();
+        list.sort_by(|a, b| a.address.cmp(&b.address));
+        list
+    }
+
+    fn describe(&self, address: &str, participant: &Participant, now: Instant) -> v1::KnownParticipant {
+        let under_way = |turns: &Semaphore| self.settings.in_flight_max - turns.available_permits();
+        let last_error = participant.last_error().clone();
+        let (last_error_at, last_error) = last_error.map(|(at, error)| (timestamp(at), error)).unzip();
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        v1::KnownParticipant {
+            address: address.to_owned(),
+            streams: number(participant.attached().len()),
+            calls_under_way: number(participant.turns.iter().map(under_way).sum::<usize>()),
+            failures: participant.breaker.failures(),
+            breaker_open: participant.breaker.state(now) != BreakerState::Closed,
+            last_error: last_error.unwrap_or_default(),
+            last_error_at,
+        }
     }
 
     /// Of the coordinator's store.
@@ -145,9 +179,14 @@ impl GrpcParticipants {
         };
         let breaker = Breaker::new(self.settings.breaker);
         let turns = || Semaphore::new(self.settings.in_flight_max);
-        let (metrics, attached) = (Arc::clone(&self.metrics), Mutex::default());
-        let participant =
-            Arc::new(Participant { turns: [turns(), turns()], metrics, client, breaker, attached });
+        let participant = Arc::new(Participant {
+            turns: [turns(), turns()],
+            metrics: Arc::clone(&self.metrics),
+            client,
+            breaker,
+            attached: Mutex::default(),
+            last_error: Mutex::default(),
+        });
         known.insert(Arc::clone(address), Arc::clone(&participant));
         Ok(participant)
     }
@@ -236,6 +275,7 @@ impl Participant {
         });
         match &answer {
             Err(status) if call::tells_of_absence(status) => {
+                *self.last_error() = Some((UnixMillis::now(), call::told(status)));
                 if self.breaker.failed(Instant::now()) {
                     self.metrics.breaker_openings.inc();
                 }

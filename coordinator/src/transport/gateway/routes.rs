@@ -35,6 +35,7 @@ pub(super) static ROUTES: &[Route] = &[
     post("/v1/transactions/{gtid}/park", "Operator", "Park"),
     post("/v1/transactions/{gtid}/resolve", "Operator", "Resolve"),
     get("/v1/in-doubt", "Operator", "ListInDoubt"),
+    get("/v1/participants", "Operator", "ListParticipants"),
     get("/v1/resources", "Operator", "ListResources"),
     get("/v1/status", "Operator", "GetStatus"),
     post("/v1/drain", "Operator", "Drain"),

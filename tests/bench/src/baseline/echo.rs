@@ -18,11 +18,11 @@ use concord_proto::v1::{
     BeginRequest, BeginResponse, Branch, BranchContext, BranchKind, BranchOutcome, BranchRequest,
     BranchState, CommitRequest, CommitResponse, ConfirmRequest, DrainRequest, DrainResponse, ExecuteRequest,
     ExecuteResponse, GetRequest, GetResponse, GetStatusRequest, GetStatusResponse, InquireRequest,
-    InquireResponse, ListInDoubtRequest, ListInDoubtResponse, ListRequest, ListResourcesRequest,
-    ListResourcesResponse, ListResponse, ParkRequest, ParkResponse, RegisterBranchRequest,
-    RegisterBranchResponse, ReportVoteRequest, ReportVoteResponse, ResolveRequest, ResolveResponse,
-    RetryRequest, RetryResponse, RollbackRequest, RollbackResponse, Transaction, TransactionState,
-    TryRequest, WatchRequest, WatchResponse, Work,
+    InquireResponse, ListInDoubtRequest, ListInDoubtResponse, ListParticipantsRequest,
+    ListParticipantsResponse, ListRequest, ListResourcesRequest, ListResourcesResponse, ListResponse,
+    ParkRequest, ParkResponse, RegisterBranchRequest, RegisterBranchResponse, ReportVoteRequest,
+    ReportVoteResponse, ResolveRequest, ResolveResponse, RetryRequest, RetryResponse, RollbackRequest,
+    RollbackResponse, Transaction, TransactionState, TryRequest, WatchRequest, WatchResponse, Work,
 };
 use concord_protocol::{Epoch, Gtid};
 use concord_sandbox::parent_gone;
@@ -223,6 +223,12 @@ impl Operator for Counter {
         unimplemented()
     }
     async fn list_resources(&self, _: Request<ListResourcesRequest>) -> Answer<ListResourcesResponse> {
+        unimplemented()
+    }
+    async fn list_participants(
+        &self,
+        _: Request<ListParticipantsRequest>,
+    ) -> Answer<ListParticipantsResponse> {
         unimplemented()
     }
     async fn drain(&self, _: Request<DrainRequest>) -> Answer<Self::DrainStream> {

@@ -1,0 +1,55 @@
+// The coordinator's HTTP/JSON API. Answers are as docs and /v1/openapi.json give them.
+
+/** Why a call was not carried out; `reason` is stable, the message is for people. */
+export class Problem extends Error {
+  constructor(detail, status, reason) {
+    super(detail);
+    this.status = status;
+    this.reason = reason;
+  }
+}
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Problem("The coordinator does not answer.", 0);
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Problem(problem.detail || response.statusText, response.status, problem.reason);
+}
+
+export function query(parameters) {
+  const given = Object.entries(parameters).flatMap(([name, value]) =>
+    [value].flat().filter((one) => one !== undefined && one !== "" && one !== false).map((one) => [name, one]));
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+export async function get(path, parameters = {}, signal) {
+  return (await call(`/v1/${path}${query(parameters)}`, { signal })).json();
+}
+
+export async function post(path, body) {
+  const headers = { "content-type": "application/json" };
+  return (await call(`/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+/** Calls `each` with every object of a stream, until it ends or `signal` says so. */
+export async function follow(path, signal, each) {
+  const response = await call(`/v1/${path}`, { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const one = JSON.parse(line);
+      if (one.error) throw new Problem(one.error.detail, one.error.status, one.error.reason);
+      each(one);
+    }
+  }
+}

@@ -1,0 +1,23 @@
+// Whom the coordinator calls, and how they are.
+
+import { get } from "./api.js";
+import { h, show, table } from "./dom.js";
+import { age, count } from "./words.js";
+
+export const every = 2000;
+
+export async function refresh(place, signal) {
+  const { participants } = await get("participants", {}, signal);
+  show(place, h("h1", {}, "Participants"),
+    table(["participant", "health", "called", "calls under way", "failures in a row", "last error"], participants.map((one) => ({
+      key: one.address,
+      href: `#/transactions?participant=${encodeURIComponent(one.address)}`,
+      cells: [one.address, health(one), one.streams ? `on ${count(one.streams)} of its streams` : "by connection", count(one.callsUnderWay),
+        count(one.failures), one.lastError && `${one.lastError} (${age(one.lastErrorAt)} ago)`],
+    })), "No participant has been called or has attached since the coordinator started."));
+}
+
+function health(participant) {
+  if (participant.breakerOpen) return h("span", { class: "state bad" }, "breaker open");
+  return participant.failures > 0 ? h("span", { class: "state warn" }, "failing") : h("span", { class: "state good" }, "answers");
+}

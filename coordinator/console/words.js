@@ -1,0 +1,51 @@
+// How things are said.
+
+/** TRANSACTION_STATE_ROLLING_BACK → rolling back */
+export function plain(name) {
+  return name.replace(/^(TRANSACTION_STATE|BRANCH_STATE|BRANCH_KIND|GRADE)_/, "").replaceAll("_", " ").toLowerCase();
+}
+
+export function protocol(transaction) {
+  const kinds = new Set(transaction.branches.map((branch) => branch.kind.replace("BRANCH_KIND_", "")));
+  return [...kinds].sort().join(" + ") || "–";
+}
+
+/** Milliseconds, in the two largest units that matter. */
+export function span(ms) {
+  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+  const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+  const first = units.findIndex(([, size]) => ms >= size);
+  const whole = Math.floor(ms / units[first][1]);
+  const rest = first < 3 ? Math.floor((ms % units[first][1]) / units[first + 1][1]) : 0;
+  return rest ? `${whole} ${units[first][0]} ${rest} ${units[first + 1][0]}` : `${whole} ${units[first][0]}`;
+}
+
+export function age(time) {
+  return time ? span(Date.now() - new Date(time)) : "–";
+}
+
+export function clock(time) {
+  if (!time) return "–";
+  const at = new Date(time);
+  const day = at.toDateString() === new Date().toDateString() ? "" : `${at.toLocaleDateString()} `;
+  return `${day}${at.toLocaleTimeString(undefined, { hour12: false })}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+}
+
+export function count(number) {
+  return Number(number).toLocaleString("en");
+}
+
+/** Why it is where it is, in one line. */
+export function why(transaction) {
+  const failing = transaction.branches.find((branch) => branch.lastError && !ended(branch.state));
+  const error = failing && `branch ${failing.branchId} at ${failing.participant}: ${failing.lastError}`;
+  return transaction.reason || error || "";
+}
+
+export function ended(branchState) {
+  return ["COMMITTED", "ROLLED_BACK", "READ_ONLY"].some((state) => branchState === `BRANCH_STATE_${state}`);
+}
+
+export function isOver(transaction) {
+  return ["TRANSACTION_STATE_COMMITTED", "TRANSACTION_STATE_ROLLED_BACK"].includes(transaction.state);
+}
