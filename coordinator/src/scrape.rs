@@ -1,7 +1,8 @@
 //! What `GET /metrics` answers: all that was counted and measured, and what there is to see at this moment.
 
 use concord_protocol::Outcome;
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
@@ -35,7 +36,7 @@ pub fn text(
     see_resources(ours, resources);
     let mut page = String::new();
     // Writing to a string does not fail.
-    let _ = text::encode(&mut page, &registry);
+    let _ = encode(&mut page, &registry);
     page
 }
 

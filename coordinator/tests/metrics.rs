@@ -1,5 +1,7 @@
 //! The page of metrics is OpenMetrics, and what docs/ has about it names what is there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,13 +77,16 @@ async fn page() -> String {
     scrape::text(&engine, &participants, &resources, UnixMillis(1_700_000_000_000))
 }
 
+/// Names and values.
+type Labels = Vec<(String, String)>;
+
 /// A metric of the page.
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
     unit: Option<String>,
     /// By name and labels, those of buckets in the order of the page.
-    samples: Vec<(String, Vec<(String, String)>, f64)>,
+    samples: Vec<(String, Labels, f64)>,
 }
 
 impl Family {
@@ -155,7 +160,7 @@ fn check_histogram(name: &str, family: &Family) {
         let wanted = format!("{name}{suffix}");
         family.samples.iter().filter(move |(name, ..)| *name == wanted)
     };
-    let mut series = BTreeMap::<Vec<(String, String)>, Vec<(f64, f64)>>::new();
+    let mut series = BTreeMap::<Labels, Vec<(f64, f64)>>::new();
     for (_, labels, count) in of("_bucket") {
         let (bound, labels): (Vec<_>, Vec<_>) =
             labels.clone().into_iter().partition(|(name, _)| name == "le");

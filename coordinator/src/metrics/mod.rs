@@ -111,6 +111,19 @@ impl Metrics {
         self.log.register(registry);
         self.calls.register(registry);
     }
+
+    /// Of a histogram without labels.
+    #[cfg(test)]
+    pub(crate) fn count_and_sum(&self, name: &str) -> [f64; 2] {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        ["count", "sum"].map(|suffix| {
+            let start = format!("{name}_{suffix} ");
+            page.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
+        })
+    }
 }
 
 impl EngineMetrics {

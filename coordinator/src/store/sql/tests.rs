@@ -415,6 +415,24 @@ fn a_commit_is_made_once_however_often_it_is_tried<K: Kind>() {
     });
 }
 
+#[test]
+fn commits_are_measured_as_syncs_and_batches() {
+    let (url, metrics) = (database::<MariaDb>(), Metrics::default());
+    let member = Member { name: "one".into(), address: "one:7600".into(), lease: Duration::from_secs(10) };
+    let store = apart(|| SqlStore::open_measured(&url, member, &metrics)).unwrap();
+    run(async {
+        for number in 1..=3 {
+            let entries = vec![begun(number, "", ""), decided(number, true)];
+            store.append(entries, Durability::Forced).await.unwrap();
+        }
+    });
+    assert_eq!(store.counters(), Counters { syncs: 3, records: 6, commits: 3 });
+    let [count, seconds] = metrics.count_and_sum("log_sync_seconds");
+    assert_eq!(count, 3.0);
+    assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
+    assert_eq!(metrics.count_and_sum("log_batch_records"), [3.0, 6.0]);
+}
+
 /// Opens it as a program would that knows these versions too.
 fn open_newer(url: &str, name: &str, newer: &[Version]) -> Result<SqlStore, StoreError> {
     let member =

@@ -90,23 +90,12 @@ fn syncs_and_batches_are_measured() {
             force(&store, vec![begun(number, "", ""), decided(number, true)]).await;
         }
     });
-    // As `_count`, `_sum`.
-    let measured = |name: &str| {
-        let mut registry = prometheus_client::registry::Registry::default();
-        metrics.register(&mut registry);
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
-        ["_count ", "_sum "].map(|suffix| {
-            let value = page.lines().find_map(|line| line.strip_prefix(&format!("{name}{suffix}")));
-            value.unwrap().parse::<f64>().unwrap()
-        })
-    };
     let Counters { syncs, records, commits } = store.counters();
     assert_eq!((syncs, records), (3, 6));
-    let [count, seconds] = measured("log_sync_seconds");
+    let [count, seconds] = metrics.count_and_sum("log_sync_seconds");
     assert_eq!(count, syncs as f64);
     assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
-    assert_eq!(measured("log_batch_records"), [commits as f64, records as f64]);
+    assert_eq!(metrics.count_and_sum("log_batch_records"), [commits as f64, records as f64]);
 }
 
 /// See `checkpoints`.
