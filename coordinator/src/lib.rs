@@ -6,6 +6,7 @@
 pub mod config;
 mod ending;
 pub mod engine;
+pub mod inspection;
 pub mod resource;
 pub mod serve;
 pub mod store;

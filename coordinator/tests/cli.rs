@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[path = "cli/doctor.rs"]
+mod doctor;
+#[path = "cli/store.rs"]
+mod store;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -114,8 +119,13 @@ struct Serving {
 
 impl Serving {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let args = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        let args = [&common[..], args].concat();
         let mut process = concord(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let address = lines

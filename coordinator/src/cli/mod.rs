@@ -2,10 +2,13 @@
 
 mod client;
 mod configuration;
+mod doctor;
 mod drain;
 mod failure;
+mod progress;
 mod resource;
 mod serve;
+mod store;
 mod transaction;
 mod view;
 
@@ -50,6 +53,11 @@ enum Command {
     /// Look at the databases that the coordinator reaches itself
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
+    /// Check, copy or export what a coordinator has on record, without asking it
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Check what a coordinator needs, and say how to mend what is not as it should be
+    Doctor(doctor::DoctorArgs),
     /// Show who the coordinator is, how busy it is, and what its log has cost
     Status(ClientArgs),
     /// Stop a coordinator once its transactions have ended, or leave them to others
@@ -73,6 +81,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Tx(command) => blocking(transaction::run(command)),
         Command::Resource(command) => blocking(resource::run(command)),
+        Command::Store(command) => store::run(command),
+        Command::Doctor(args) => blocking(doctor::run(args)),
         Command::Status(args) => blocking(client::status(args)),
         Command::Drain(args) => blocking(drain::run(args)),
         Command::Config(command) => configuration::run(command),

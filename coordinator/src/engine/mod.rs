@@ -15,7 +15,7 @@ mod listing;
 mod live;
 mod orders;
 mod participants;
-mod record;
+pub(crate) mod record;
 mod registry;
 mod requests;
 mod settings;

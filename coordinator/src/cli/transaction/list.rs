@@ -42,7 +42,7 @@ pub(in crate::cli) struct ListArgs {
 
 /// The states by which a listing can be narrowed; TCC's own words for them are understood too.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum State {
+pub(in crate::cli) enum State {
     Active,
     #[value(alias = "trying")]
     Preparing,

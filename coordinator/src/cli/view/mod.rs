@@ -4,7 +4,9 @@
 //! `concord.v1`; times are RFC 3339 in UTC, what is unset is null, and states are in snake_case.
 
 mod ages;
+mod doctor;
 mod overview;
+mod store;
 mod table;
 mod transaction;
 
@@ -13,7 +15,12 @@ use std::io;
 use prost_types::Timestamp;
 use serde::Serialize;
 
+pub(super) use ages::span;
+#[cfg(test)]
+pub(super) use doctor::Level;
+pub(super) use doctor::{DoctorReport, Finding};
 pub(super) use overview::{DrainReport, InDoubtListing, ResourceListing, StatusReport};
+pub(super) use store::{BackupReport, StoreReport, size};
 pub(super) use transaction::{TransactionRecord, TransactionsListing};
 
 /// A record that people can read as well as programs.

@@ -68,9 +68,9 @@ impl Dialect {
     /// not run. So neither needs a round trip of its own.
     pub(super) fn update_one(self, table: &str, change: &str, condition: &str) -> String {
         match self {
-            Dialect::MySql => format!(
-                "UPDATE {table} SET {change} WHERE {condition}; SELECT EXP(710 * (ROW_COUNT() <> 1))"
-            ),
+            Dialect::MySql => {
+                format!("UPDATE {table} SET {change} WHERE {condition}; SELECT EXP(710 * (ROW_COUNT() <> 1))")
+            }
             Dialect::Postgres => format!(
                 "WITH changed AS (UPDATE {table} SET {change} WHERE {condition} RETURNING 1) \
                  SELECT 1 / count(*) FROM changed"
@@ -227,7 +227,9 @@ impl Link {
 /// Whether it is what [`Dialect::update_one`] fails with: a number out of range, a division by zero.
 pub(super) fn is_unmatched(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|state| state == "22003" || state == "22012"),
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|state| state == "22003" || state == "22012")
+        }
         _ => false,
     }
 }
@@ -247,6 +249,13 @@ impl Columns<'_> {
     }
 
     pub(super) fn number_or_null(&self, place: usize) -> Result<Option<i64>, sqlx::Error> {
+        match self {
+            Columns::MySql(row) => get(*row, place),
+            Columns::Postgres(row) => get(*row, place),
+        }
+    }
+
+    pub(super) fn text(&self, place: usize) -> Result<String, sqlx::Error> {
         match self {
             Columns::MySql(row) => get(*row, place),
             Columns::Postgres(row) => get(*row, place),
