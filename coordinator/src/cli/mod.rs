@@ -14,6 +14,7 @@ mod view;
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -73,6 +74,13 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print the manual page, or write one for each command to a directory
+    #[command(after_help = "Examples:\n  concord man | man -l -\n  concord man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// Runs the command that the process's arguments name.
@@ -87,6 +95,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Drain(args) => blocking(drain::run(args)),
         Command::Config(command) => configuration::run(command),
         Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man(directory.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,6 +113,21 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "concord", &mut script);
     io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(())
+}
+
+fn man(directory: Option<&Path>) -> Result<(), Failure> {
+    match directory {
+        Some(directory) => {
+            std::fs::create_dir_all(directory)?;
+            clap_mangen::generate_to(Cli::command(), directory)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            io::Write::write_all(&mut io::stdout(), &page)?;
+        }
+    }
     Ok(())
 }
 

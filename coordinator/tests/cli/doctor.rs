@@ -44,7 +44,10 @@ fn doctor(code: i32, dir: &Path, args: &[&str]) -> Vec<Value> {
     let report: Value = serde_json::from_str(&out).unwrap();
     let findings = report["findings"].as_array().unwrap().clone();
     let count = |level: &str| findings.iter().filter(|finding| finding["level"] == level).count();
-    assert_eq!((&report["failures"], &report["warnings"]), (&count("failure").into(), &count("warning").into()));
+    assert_eq!(
+        (&report["failures"], &report["warnings"]),
+        (&count("failure").into(), &count("warning").into())
+    );
     for finding in &findings {
         assert_eq!(finding["mend"].is_null(), finding["level"] == "ok", "{finding}");
     }
@@ -155,7 +158,9 @@ fn a_mysql_server_is_examined() {
     configure(dir.path(), &url("word"));
     let findings = doctor(1, dir.path(), &[]);
     expect_one(&findings, "in doubt", BANK, "failure", "XA RECOVER");
-    assert!(findings.iter().any(|one| one["mend"].as_str().is_some_and(|mend| mend.contains("XA_RECOVER_ADMIN"))));
+    assert!(
+        findings.iter().any(|one| one["mend"].as_str().is_some_and(|mend| mend.contains("XA_RECOVER_ADMIN")))
+    );
     configure(dir.path(), &url("wrong"));
     let findings = doctor(1, dir.path(), &[]);
     expect_one(&findings, "server", BANK, "failure", "Access denied");
