@@ -6,6 +6,7 @@
 pub mod config;
 mod ending;
 pub mod engine;
+pub mod inspection;
 pub mod metrics;
 pub mod resource;
 pub mod scrape;

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[path = "cli/doctor.rs"]
+mod doctor;
+#[path = "cli/store.rs"]
+mod store;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -59,6 +64,7 @@ fn help_and_usage() {
         &["tx", "get", "no-gtid"],
         &["tx", "list", "--state", "asleep"],
         &["tx", "list", "--limit", "0"],
+        &["tx", "list", "--watch=0"],
         &["tx", "park", UNKNOWN_GTID],
         &["serve", "--set", "no-equals-sign"],
         &["status", "--address", "https://127.0.0.1:1"],
@@ -69,6 +75,13 @@ fn help_and_usage() {
     }
     let (out, _) = expect(0, dir.path(), &["completions", "bash"]);
     assert!(out.contains("_concord()"));
+    let (out, _) = expect(0, dir.path(), &["man"]);
+    assert!(out.contains(".TH concord 1"), "{out}");
+    expect(0, dir.path(), &["man", "pages/man1"]);
+    for page in ["concord.1", "concord-doctor.1", "concord-store-backup.1", "concord-tx-list.1"] {
+        let text = std::fs::read_to_string(dir.path().join("pages/man1").join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
 }
 
 #[test]
@@ -114,8 +127,13 @@ struct Serving {
 
 impl Serving {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let args = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        let args = [&common[..], args].concat();
         let mut process = concord(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let address = lines
@@ -213,6 +231,25 @@ fn transactions_are_listed_in_pages_newest_first() {
 
     assert_eq!(serving.expect(0, &["tx", "list", "--state", "committed"]).0, "no transactions\n");
     assert_eq!(serving.expect(0, &["tx", "list", "--parked"]).0, "no transactions\n");
+}
+
+#[test]
+fn a_list_that_is_watched_shows_what_is_new() {
+    let serving = Serving::start();
+    let args = ["tx", "list", "--watch", "--json", "--address", &serving.address];
+    let mut watch = concord(serving.dir.path(), &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lists = BufReader::new(watch.stdout.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    assert_eq!(gtids(&lists.next().unwrap()), [""; 0]);
+    let begun = serving.begin("seen", 1);
+    let begun_at = Instant::now();
+    while gtids(&lists.next().unwrap()) != begun {
+        assert!(begun_at.elapsed() < PATIENCE);
+    }
+    // Whoever reads it has had enough.
+    drop(lists);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
 
 #[test]

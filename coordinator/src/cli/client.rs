@@ -33,6 +33,14 @@ pub(super) struct ClientArgs {
     json: bool,
 }
 
+impl ClientArgs {
+    /// For a question that the user did not ask himself.
+    pub(super) fn to(address: String, timeout: Duration) -> Self {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        ClientArgs { address, timeout_ms, json: false }
+    }
+}
+
 /// Who gives an order.
 #[derive(Debug, Clone, Args)]
 pub(super) struct OperatorArgs {
@@ -73,8 +81,8 @@ impl Client {
             let message = format!("cannot connect to {address}: {}", root_cause(&error));
             Failure::new(message).with_hint(no_connection(&address))
         })?;
-        let output = Output { json: args.json, look: look() };
-        Ok(Client { channel, address, timeout: Duration::from_millis(args.timeout_ms), output })
+        let timeout = Duration::from_millis(args.timeout_ms);
+        Ok(Client { channel, address, timeout, output: output(args.json) })
     }
 
     pub(super) fn coordinator(&self) -> CoordinatorClient<Channel> {
@@ -92,6 +100,13 @@ impl Client {
         request
     }
 
+    /// What the coordinator says of itself.
+    pub(super) async fn status(&self) -> Result<v1::GetStatusResponse, Failure> {
+        let request = self.request(v1::GetStatusRequest {});
+        let answer = self.operator().get_status(request).await.map_err(|status| self.failure(&status))?;
+        Ok(answer.into_inner())
+    }
+
     pub(super) fn failure(&self, status: &Status) -> Failure {
         Failure::status(status, &self.address)
     }
@@ -105,9 +120,8 @@ impl Client {
 /// `concord status`
 pub(super) async fn status(args: ClientArgs) -> Result<(), Failure> {
     let client = Client::connect(&args).await?;
-    let request = client.request(v1::GetStatusRequest {});
-    let answer = client.operator().get_status(request).await.map_err(|status| client.failure(&status))?;
-    client.output.show(&StatusReport::from(answer.into_inner()))?;
+    let status = client.status().await?;
+    client.output.show(&StatusReport::from(status))?;
     Ok(())
 }
 
@@ -132,6 +146,11 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// How a command presents what it has found.
+pub(super) fn output(json: bool) -> Output {
+    Output { json, look: look() }
 }
 
 /// Ages count from now; colours are for terminals, unless NO_COLOR says otherwise.

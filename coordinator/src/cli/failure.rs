@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use concord_coordinator::config::ConfigError;
+use concord_coordinator::store::StoreError;
 use concord_proto::status::reason;
 use tonic::{Code, Status};
 
@@ -26,6 +27,7 @@ pub(super) enum Failure {
 /// Exit codes, as documented by `concord --help`.
 pub(super) const EXIT_FAILED: u8 = 1;
 pub(super) const EXIT_USAGE: u8 = 2;
+pub(super) const EXIT_STORE: u8 = 3;
 const EXIT_NOT_FOUND: u8 = 4;
 
 impl Failure {
@@ -113,6 +115,16 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
             _ => Failure::new(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Failure::new(error.to_string());
+        match error {
+            StoreError::Open { .. } | StoreError::Corrupt { .. } => failure.with_exit_code(EXIT_STORE),
+            _ => failure,
         }
     }
 }

@@ -2,15 +2,19 @@
 
 mod client;
 mod configuration;
+mod doctor;
 mod drain;
 mod failure;
+mod progress;
 mod resource;
 mod serve;
+mod store;
 mod transaction;
 mod view;
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -50,6 +54,11 @@ enum Command {
     /// Look at the databases that the coordinator reaches itself
     #[command(subcommand)]
     Resource(resource::ResourceCommand),
+    /// Check, copy or export what a coordinator has on record, without asking it
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Check what a coordinator needs, and say how to mend what is not as it should be
+    Doctor(doctor::DoctorArgs),
     /// Show who the coordinator is, how busy it is, and what its log has cost
     Status(ClientArgs),
     /// Stop a coordinator once its transactions have ended, or leave them to others
@@ -65,6 +74,13 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print the manual page, or write one for each command to a directory
+    #[command(after_help = "Examples:\n  concord man | man -l -\n  concord man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// Runs the command that the process's arguments name.
@@ -73,10 +89,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Tx(command) => blocking(transaction::run(command)),
         Command::Resource(command) => blocking(resource::run(command)),
+        Command::Store(command) => store::run(command),
+        Command::Doctor(args) => blocking(doctor::run(args)),
         Command::Status(args) => blocking(client::status(args)),
         Command::Drain(args) => blocking(drain::run(args)),
         Command::Config(command) => configuration::run(command),
         Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man(directory.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,6 +113,21 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "concord", &mut script);
     io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(())
+}
+
+fn man(directory: Option<&Path>) -> Result<(), Failure> {
+    match directory {
+        Some(directory) => {
+            std::fs::create_dir_all(directory)?;
+            clap_mangen::generate_to(Cli::command(), directory)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            io::Write::write_all(&mut io::stdout(), &page)?;
+        }
+    }
     Ok(())
 }
 

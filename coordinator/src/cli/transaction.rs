@@ -7,6 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use concord_proto::v1;
 use concord_protocol::Gtid;
 
+pub(super) use list::State;
+
 use super::client::{Client, ClientArgs, OperatorArgs};
 use super::failure::Failure;
 use super::view::TransactionRecord;

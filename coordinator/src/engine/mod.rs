@@ -17,7 +17,7 @@ mod live;
 mod measure;
 mod orders;
 mod participants;
-mod record;
+pub(crate) mod record;
 mod registry;
 mod requests;
 mod settings;

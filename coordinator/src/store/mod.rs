@@ -26,6 +26,7 @@
 //! 10. **Versions.** A store written by a newer schema is refused ([`StoreError::NewerSchema`]); an older one
 //!     is migrated when it is opened.
 
+mod archive;
 mod counts;
 mod memory;
 mod queue;
@@ -44,8 +45,9 @@ use concord_proto::store::Record;
 use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::future::BoxFuture;
 
+pub use archive::{Archive, Facts, Place, Span};
 pub use memory::MemoryStore;
-pub use sql::{Member, SqlStore};
+pub use sql::{Examination, Member, SqlStore, examine};
 pub use sqlite::SqliteStore;
 
 /// Wall-clock time: milliseconds since the Unix epoch. For history and for time-outs across restarts only.
@@ -255,10 +257,28 @@ pub enum StoreError {
         /// The newest that this program knows.
         known: u32,
     },
+    /// The store is of an older version of Concord, and was to be read only.
+    #[error("{} has schema version {found}, and this version of concord reads {known}: start `concord serve` on it, which brings it up to date, or read it with the older concord", .path.display())]
+    OlderSchema {
+        /// The store's file.
+        path: PathBuf,
+        /// What the store says.
+        found: u32,
+        /// What this program reads.
+        known: u32,
+    },
     /// The store could not be opened.
     #[error("cannot open the store {}: {reason}", .path.display())]
     Open {
         /// The store's file or directory.
+        path: PathBuf,
+        /// Why not.
+        reason: Arc<str>,
+    },
+    /// A backup could not be made; nothing of it is left.
+    #[error("cannot make a backup as {}: {reason}", .path.display())]
+    Backup {
+        /// Where it was to be.
         path: PathBuf,
         /// Why not.
         reason: Arc<str>,

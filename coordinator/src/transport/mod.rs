@@ -31,6 +31,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 pub use breaker::BreakerSettings;
+pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
 pub use outbound::{GrpcParticipants, OutboundSettings};
 pub(crate) use probes::Page;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concord_xa::Leniency;
 use concord_xa::barrier::{BARRIER_TABLE, add_confirm_reply_sql, create_sql, table_name};
-use concord_xa::server::{FOREIGN_ENGINES, Purpose, VARIABLES, judge};
+use concord_xa::server::{FOREIGN_ENGINES, Purpose, VARIABLES, all, judge};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -116,7 +116,7 @@ async fn check<T: LocalTransaction>(transaction: &mut T, leniency: &Leniency) ->
     let foreign_engines = pairs(transaction.query(FOREIGN_ENGINES, Vec::new()).await?);
     match judge(Purpose::Local, &variables, &foreign_engines, None, leniency) {
         Ok(_) => Ok(()),
-        Err(faults) => Err(OpenError::Unfit(faults.join("; "))),
+        Err(faults) => Err(OpenError::Unfit(all(&faults, "; "))),
     }
 }
 

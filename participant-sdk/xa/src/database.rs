@@ -194,6 +194,17 @@ impl Database {
         Ok(raws.map(|raw| InDoubt { xid: Xid::parse(&raw), raw }).collect())
     }
 
+    /// The server's clock: milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Connection errors.
+    pub async fn clock_ms(&self) -> Result<i64, XaError> {
+        let answer = self.control("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)").await?;
+        let row = answer.into_iter().flat_map(|outcome| outcome.rows).next();
+        row.and_then(|row| from_row_opt::<i64>(row).ok())
+            .ok_or_else(|| XaError::Statement("the server has no clock".into()))
+    }
+
     /// Whether the server knows this XID, whoever holds it. Asks XA RECOVER, which lists only prepared ones,
     /// or where that is not allowed whether the XID could be started, which says no in any state.
     pub(crate) async fn is_listed(&self, xid: &Xid) -> Result<bool, XaError> {

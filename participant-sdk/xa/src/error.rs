@@ -2,6 +2,8 @@
 
 use mysql_async::Error as Driver;
 
+use crate::server::{Fault, all};
+
 /// Error codes that the rules in docs/xa.md name.
 pub(crate) mod code {
     /// The XID is not known here, or another session holds it.
@@ -56,10 +58,10 @@ pub enum XaError {
         /// The server's words.
         message: String,
     },
-    /// The database is not fit for XA, or is set up so that it may lose or tear transactions. Each line says
+    /// The database is not fit for XA, or is set up so that it may lose or tear transactions. Each fault says
     /// what to change.
-    #[error("this database cannot take part in distributed transactions: {}", .0.join("; "))]
-    Unfit(Vec<String>),
+    #[error("this database cannot take part in distributed transactions: {}", all(.0, "; "))]
+    Unfit(Vec<Fault>),
     /// Every session for branches is in use. Raise `sessions_max`, or send less at a time.
     #[error("all {max} database sessions for branches are in use")]
     SessionsExhausted {

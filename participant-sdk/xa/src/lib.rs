@@ -30,6 +30,6 @@ pub use mysql_async::{
 pub use prepared::PreparedBranch;
 pub use resolve::{Holding, Resolution, Trace};
 pub use resource::ResourceManager;
-pub use server::{Flavor, Leniency, ServerInfo};
+pub use server::{Fault, Flavor, Leniency, ServerInfo};
 pub use statement::inline;
 pub use xid::{FORMAT_ID, RawXid, Xid};

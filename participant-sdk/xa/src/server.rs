@@ -51,6 +51,33 @@ pub struct Leniency {
     pub ignore_tables: Vec<String>,
 }
 
+/// What makes a server unfit, and what to do about it. Printed, it is one sentence of both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong.
+    pub found: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl Fault {
+    /// A fault in these words, without a full stop.
+    pub fn new(found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Fault { found: found.into(), mend: mend.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.mend)
+    }
+}
+
+/// All of them, one after the other.
+pub fn all(faults: &[Fault], separator: &str) -> String {
+    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join(separator)
+}
+
 /// System variables, by lower-case name.
 pub type Variables = HashMap<String, String>;
 
@@ -75,14 +102,14 @@ pub const FOREIGN_ENGINES: &str = "SELECT table_name, engine FROM information_sc
 /// Decides whether a server is fit, from its variables and its non-InnoDB tables.
 ///
 /// # Errors
-/// One sentence for each thing that is wrong, with what to do about it.
+/// Everything that is wrong.
 pub fn judge(
     purpose: Purpose,
     variables: &Variables,
     foreign_engines: &[(String, String)],
     database: Option<String>,
     leniency: &Leniency,
-) -> Result<ServerInfo, Vec<String>> {
+) -> Result<ServerInfo, Vec<Fault>> {
     let get = |name: &str| variables.get(name).map_or("", String::as_str);
     let on = |name: &str| ["ON", "1"].iter().any(|value| get(name).eq_ignore_ascii_case(value));
     let banner = format!("{} {}", get("version"), get("version_comment"));
@@ -90,11 +117,14 @@ pub fn judge(
     let xa = purpose == Purpose::Xa;
     for other in ["TiDB", "Vitess"] {
         if xa && banner.to_ascii_lowercase().contains(&other.to_ascii_lowercase()) {
-            faults.push(format!("{other} does not support XA; use MySQL or MariaDB"));
+            faults.push(Fault::new(format!("{other} does not support XA"), "use MySQL or MariaDB"));
         }
     }
     if xa && on("wsrep_on") {
-        faults.push("Galera (wsrep_on) does not support XA; use a server that is not a cluster node".into());
+        faults.push(Fault::new(
+            "Galera (wsrep_on) does not support XA",
+            "use a server that is not a cluster node",
+        ));
     }
     let flavor = if banner.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
     let version = parse_version(get("version"));
@@ -105,35 +135,38 @@ pub fn judge(
     if version < oldest {
         let (major, minor, patch) = oldest;
         let found = get("version");
-        faults.push(format!("{flavor} {found} is too old; {major}.{minor}.{patch} or later is needed"));
+        faults.push(Fault::new(
+            format!("{flavor} {found} is too old"),
+            format!("{major}.{minor}.{patch} or later is needed"),
+        ));
     }
     // Asked for, not inferred from the version: it can be switched off.
     let detaches_on_prepare = on("xa_detach_on_prepare");
     if xa && flavor == Flavor::MySql && !detaches_on_prepare {
-        faults
-            .push("xa_detach_on_prepare is OFF: set it ON, or prepared branches may turn into ghosts".into());
+        faults.push(Fault::new(
+            "xa_detach_on_prepare is OFF: prepared branches may turn into ghosts",
+            "set it ON",
+        ));
     }
     if !leniency.allow_relaxed_durability {
         if get("innodb_flush_log_at_trx_commit") != "1" {
-            faults.push(
-                "innodb_flush_log_at_trx_commit is not 1: a crash may lose acknowledged commits; set it to 1 \
-                 (or allow relaxed durability, for tests)"
-                    .into(),
-            );
+            faults.push(Fault::new(
+                "innodb_flush_log_at_trx_commit is not 1: a crash may lose acknowledged commits",
+                "set it to 1 (or allow relaxed durability, for tests)",
+            ));
         }
         if on("log_bin") && get("sync_binlog") != "1" {
-            faults.push(
-                "sync_binlog is not 1 while the binary log is on: a crash may lose acknowledged commits; set \
-                 it to 1 (or allow relaxed durability, for tests)"
-                    .into(),
-            );
+            faults.push(Fault::new(
+                "sync_binlog is not 1 while the binary log is on: a crash may lose acknowledged commits",
+                "set it to 1 (or allow relaxed durability, for tests)",
+            ));
         }
     }
     for (table, engine) in foreign_engines {
         if !leniency.ignore_tables.contains(table) {
-            faults.push(format!(
-                "table {table} has engine {engine}, which cannot be rolled back; convert it to InnoDB, or \
-                 name it among the tables to ignore and keep branches off it"
+            faults.push(Fault::new(
+                format!("table {table} has engine {engine}, which cannot be rolled back"),
+                "convert it to InnoDB, or name it among the tables to ignore and keep branches off it",
             ));
         }
     }
@@ -173,7 +206,7 @@ mod tests {
 
     fn faults(changes: &[(&str, &str)], leniency: &Leniency) -> String {
         judge(Purpose::Xa, &variables(changes), &[], None, leniency)
-            .map_or_else(|faults| faults.join("\n"), |_| String::new())
+            .map_or_else(|faults| all(&faults, "\n"), |_| String::new())
     }
 
     #[test]
@@ -201,7 +234,7 @@ mod tests {
     fn local_transactions_need_durability_but_not_what_xa_does() {
         let faults = |changes| {
             let fit = judge(Purpose::Local, &variables(changes), &[], None, &Leniency::default());
-            fit.map_or_else(|faults| faults.join("\n"), |_| String::new())
+            fit.map_or_else(|faults| all(&faults, "\n"), |_| String::new())
         };
         assert_eq!(faults(&[("wsrep_on", "ON"), ("xa_detach_on_prepare", "OFF")]), "");
         assert!(faults(&[("sync_binlog", "0")]).contains("sync_binlog"));
@@ -225,6 +258,6 @@ mod tests {
             [("audit".to_string(), "MyISAM".to_string()), ("cache".to_string(), "MEMORY".to_string())];
         let faults = judge(Purpose::Xa, &variables(&[]), &tables, None, &relaxed).unwrap_err();
         assert_eq!(faults.len(), 1);
-        assert!(faults[0].contains("cache") && faults[0].contains("MEMORY"));
+        assert!(faults[0].found.contains("cache") && faults[0].found.contains("MEMORY"));
     }
 }

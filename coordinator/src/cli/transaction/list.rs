@@ -1,7 +1,10 @@
 //! `concord tx list`
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use concord_proto::v1;
+use tokio::time::MissedTickBehavior;
 
 use super::super::client::{Client, ClientArgs};
 use super::super::failure::Failure;
@@ -16,7 +19,10 @@ const PAGE_SIZE_MAX: u32 = 1000;
 Examples:
   concord tx list --state committing,rolling-back    what is being delivered
   concord tx list --parked --json                    what waits for an operator
-  concord tx list --name transfer --all              all of one name")]
+  concord tx list --name transfer --all              all of one name
+  concord tx list --watch --state committing         again every second, until you stop it
+
+With --watch a terminal shows the newest list only; elsewhere one follows the other, with --json one on each line.")]
 pub(in crate::cli) struct ListArgs {
     /// Only in this state; may be repeated
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
@@ -36,13 +42,16 @@ pub(in crate::cli) struct ListArgs {
     /// All of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
+    /// List again, every so many seconds [default: 1]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 /// The states by which a listing can be narrowed; TCC's own words for them are understood too.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum State {
+pub(in crate::cli) enum State {
     Active,
     #[value(alias = "trying")]
     Preparing,
@@ -71,6 +80,21 @@ impl From<State> for v1::TransactionState {
 
 pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
+    let Some(seconds) = args.watch else {
+        client.output.show(&fetch(&client, &args).await?)?;
+        return Ok(());
+    };
+    // Those that a slow answer leaves out are not made up for.
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let listing = fetch(&client, &args).await?;
+        client.output_now().show_again(&listing)?;
+    }
+}
+
+async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, Failure> {
     let states: Vec<i32> = args.state.iter().map(|state| v1::TransactionState::from(*state).into()).collect();
     let mut listing = TransactionsListing { transactions: Vec::new(), next_page_token: None };
     let mut token = args.page_token.clone();
@@ -96,6 +120,5 @@ pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
         token.clone_from(&page.next_page_token);
         listing.next_page_token = Some(page.next_page_token);
     }
-    client.output.show(&listing)?;
-    Ok(())
+    Ok(listing)
 }

@@ -7,7 +7,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// Milliseconds as `870ms`, `3.2s`, `4m 10s`, `2h 5m` or `3d 4h`. What is negative, by a skew between two
 /// clocks, is `0ms`.
-pub(super) fn span(ms: i64) -> String {
+pub(in crate::cli) fn span(ms: i64) -> String {
     match ms {
         ..0 => "0ms".to_owned(),
         0..SECOND => format!("{ms}ms"),

@@ -4,17 +4,27 @@
 //! `concord.v1`; times are RFC 3339 in UTC, what is unset is null, and states are in snake_case.
 
 mod ages;
+mod doctor;
 mod overview;
+mod store;
 mod table;
 mod transaction;
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use prost_types::Timestamp;
 use serde::Serialize;
 
+pub(super) use ages::span;
+#[cfg(test)]
+pub(super) use doctor::Level;
+pub(super) use doctor::{DoctorReport, Finding};
 pub(super) use overview::{DrainReport, InDoubtListing, ResourceListing, StatusReport};
+pub(super) use store::{BackupReport, StoreReport, size};
 pub(super) use transaction::{TransactionRecord, TransactionsListing};
+
+/// To the terminal's first line, and away with all that is on it.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// A record that people can read as well as programs.
 pub(super) trait View: Serialize {
@@ -46,6 +56,15 @@ impl Output {
             text.push('\n');
         }
         print(&text)
+    }
+
+    /// Shows a record that stands in the place of the one before: where a terminal shows it, nothing else is seen.
+    pub(super) fn show_again(&self, view: &impl View) -> io::Result<()> {
+        match (self.json, io::stdout().is_terminal()) {
+            (true, _) => self.show_line(view, |_, _| String::new()),
+            (false, true) => print(&format!("{CLEAR}{}", view.text(&self.look))),
+            (false, false) => print(&format!("{}\n", view.text(&self.look))),
+        }
     }
 
     /// Shows one record of a stream: as a line of JSON, or as the text that `line` makes of it.

@@ -140,6 +140,11 @@ impl TransactionRecord {
         line
     }
 
+    /// Which it is, how far it has come, and how old it is.
+    pub(super) fn in_words(&self, look: &Look) -> Cell {
+        Cell::new(format!("{}  {}, begun {} ago", self.gtid, words(&self.state), self.age(look)))
+    }
+
     /// How far it has come, in plain words; the words of TCC where every branch follows it.
     fn state_cell(&self) -> Cell {
         let tcc = !self.branches.is_empty() && self.branches.iter().all(|branch| branch.kind == "tcc");

@@ -255,6 +255,13 @@ impl Columns<'_> {
         }
     }
 
+    pub(super) fn text(&self, place: usize) -> Result<String, sqlx::Error> {
+        match self {
+            Columns::MySql(row) => get(*row, place),
+            Columns::Postgres(row) => get(*row, place),
+        }
+    }
+
     pub(super) fn bytes(&self, place: usize) -> Result<Vec<u8>, sqlx::Error> {
         match self {
             Columns::MySql(row) => get(*row, place),

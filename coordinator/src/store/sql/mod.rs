@@ -10,7 +10,9 @@
 //! run out, or an earlier life of its own, writes itself into that row as the successor: from then on the earlier one
 //! commits nothing any more (`writer`), and its live transactions belong to the successor.
 
+mod archive;
 mod batch;
+mod examination;
 mod keys;
 mod lease;
 mod link;
@@ -34,7 +36,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+pub(super) use self::archive::SqlArchive;
 use self::batch::Known;
+pub use self::examination::{Examination, examine};
 use self::lease::Lease;
 use self::link::{Address, Dialect, Link};
 use self::reader::Readers;
@@ -410,6 +414,8 @@ enum Problem {
     Silent,
     #[error("schema version {found} is newer than {known}")]
     NewerSchema { found: i64, known: i64 },
+    #[error("schema version {found} is older than {known}")]
+    OlderSchema { found: i64, known: i64 },
 }
 
 impl Problem {
@@ -434,11 +440,14 @@ impl Problem {
 
     fn open(self, place: &std::path::Path) -> StoreError {
         let path = place.to_path_buf();
+        let version = |version: i64| u32::try_from(version).unwrap_or(u32::MAX);
         match self {
             Problem::Stored(error) => error,
             Problem::NewerSchema { found, known } => {
-                let version = |version: i64| u32::try_from(version).unwrap_or(u32::MAX);
                 StoreError::NewerSchema { path, found: version(found), known: version(known) }
+            }
+            Problem::OlderSchema { found, known } => {
+                StoreError::OlderSchema { path, found: version(found), known: version(known) }
             }
             problem => StoreError::Open { path, reason: problem.to_string().into() },
         }

@@ -53,7 +53,8 @@ impl Readers {
     }
 }
 
-const ROW: &str = "term, seq, at_ms, crc, body";
+/// What a record is read back from.
+pub(super) const ROW: &str = "term, seq, at_ms, crc, body";
 
 /// Every live transaction that these epochs have issued.
 pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<Stored>, Problem> {

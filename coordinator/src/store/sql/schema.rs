@@ -128,7 +128,7 @@ async fn understood_by_all(link: &mut Link, needs: i64) -> Result<(), Problem> {
 }
 
 /// Of the tables, and the oldest that one must know to work with them: 0 where there is nothing yet.
-async fn version(link: &mut Link) -> Result<(i64, i64), Problem> {
+pub(super) async fn version(link: &mut Link) -> Result<(i64, i64), Problem> {
     let schema = match link.dialect() {
         Dialect::MySql => "DATABASE()",
         Dialect::Postgres => "current_schema()",
@@ -142,7 +142,7 @@ async fn version(link: &mut Link) -> Result<(i64, i64), Problem> {
     Ok((meta(link, "version").await?.unwrap_or_default(), meta(link, "needs").await?.unwrap_or_default()))
 }
 
-async fn meta(link: &mut Link, name: &str) -> Result<Option<i64>, Problem> {
+pub(super) async fn meta(link: &mut Link, name: &str) -> Result<Option<i64>, Problem> {
     let sql = format!("SELECT value FROM concord_meta WHERE name = '{name}'");
     Ok(link.query(sql, |row| row.number(0)).await?.first().copied())
 }

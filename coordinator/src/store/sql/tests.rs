@@ -8,6 +8,7 @@ use concord_sandbox::{Flavor, Postgres, PostgresOptions, Server, ServerOptions};
 
 use super::*;
 use crate::store::conformance::{Crash, Subject, begun, decided, ended, gtid, run};
+use crate::store::{Archive, Place, Span};
 
 /// A kind of database server. All tests of a process share one, on which each has a database of its own.
 pub(in crate::store) trait Kind: 'static {
@@ -134,6 +135,8 @@ macro_rules! on_each {
     };
 }
 on_each! {
+    it_is_read_beside_its_coordinators
+    what_is_no_store_is_not_read
     who_has_been_taken_over_writes_nothing_more
     an_expired_lease_is_taken_over_and_one_that_is_renewed_is_not
     what_is_taken_over_is_handed_out_once_and_ends
@@ -495,4 +498,60 @@ fn what_would_break_an_older_one_waits_for_its_end<K: Kind>() {
     let member = Member { name: "old".into(), address: "old:7600".into(), lease: Duration::from_secs(10) };
     let refused = apart(|| SqlStore::open(&url, member)).unwrap_err();
     assert!(matches!(refused, StoreError::NewerSchema { found: 3, known: 1, .. }), "{refused}");
+}
+
+fn it_is_read_beside_its_coordinators<K: Kind>() {
+    let url = database::<K>();
+    let store = open(&url, "one");
+    // More than are read at a time.
+    for n in 1..=100 {
+        run(async {
+            let key = if n % 10 == 0 { format!("key-{n}") } else { String::new() };
+            let entries = match n % 3 {
+                0 => vec![begun(n, "", &key), decided(n, true), ended(n, n, true)],
+                _ => vec![begun(n, "", &key)],
+            };
+            store.append(entries, Durability::Forced).await.expect("it is written");
+        });
+    }
+    apart(|| {
+        let mut archive = Archive::open(&Place::Database(url.clone())).expect("it opens");
+        let facts = archive.facts().expect("it has facts");
+        let (cluster_id, epoch) = (store.cluster_id(), store.epoch());
+        assert_eq!((facts.cluster_id, facts.epoch, facts.live, facts.ended), (cluster_id, epoch, 67, 33));
+        assert!(facts.bytes > 0);
+        assert_eq!(archive.damage().expect("it answers"), Vec::<String>::new());
+        let mut seen = Vec::new();
+        archive
+            .walk(Span::ALL, |archive, gtid, stored| {
+                let records = stored?.records;
+                seen.push((gtid, records.len()));
+                assert_eq!(archive.is_found_by(&format!("key-{}", seen.len()), gtid)?, seen.len() % 10 == 0);
+                Ok::<_, StoreError>(())
+            })
+            .expect("it is read");
+        let expected = (1..=100).map(|n| (gtid(n), if n % 3 == 0 { 3 } else { 1 }));
+        assert_eq!(seen, expected.collect::<Vec<_>>());
+    });
+    // Of nobody's epoch.
+    run(async {
+        let mut link = Address::parse(&url).expect("a URL").connect(10).await.expect("it connects");
+        link.execute("UPDATE concord_record SET issuer = 99".to_owned()).await.expect("it is changed");
+    });
+    apart(|| {
+        let mut archive = Archive::open(&Place::Database(url.clone())).expect("it opens");
+        let damage = archive.damage().expect("it answers");
+        assert!(matches!(&damage[..], [one] if one.contains("epoch 99")), "{damage:?}");
+    });
+}
+
+fn what_is_no_store_is_not_read<K: Kind>() {
+    let url = database::<K>();
+    let error = apart(|| Archive::open(&Place::Database(url.clone()))).expect_err("it has no tables");
+    assert!(error.to_string().contains("no tables of Concord's"), "{error}");
+    let version = run(async {
+        let mut link = Address::parse(&url).expect("a URL").connect(10).await.expect("it connects");
+        schema::version(&mut link).await.expect("it is asked")
+    });
+    assert_eq!(version, (0, 0), "none has been made");
 }

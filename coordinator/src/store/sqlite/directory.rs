@@ -24,11 +24,18 @@ pub(super) struct Directory {
 impl Directory {
     /// Creates the directory where there is none, and takes it.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
-        let failed = |what: &str, error: io::Error| StoreError::Open {
-            path: path.to_path_buf(),
-            reason: format!("{what}: {error}").into(),
-        };
-        create(path).map_err(|error| failed("the directory cannot be created", error))?;
+        create(path).map_err(|error| failed(path, "the directory cannot be created", &error))?;
+        Self::lock(path)
+    }
+
+    /// Takes a directory that has a store. Nothing is written but the lock file.
+    pub(super) fn take_existing(path: &Path) -> Result<Self, StoreError> {
+        std::fs::metadata(store_file(path)).map_err(|error| failed(path, "it has no store", &error))?;
+        Self::lock(path)
+    }
+
+    fn lock(path: &Path) -> Result<Self, StoreError> {
+        let failed = |what: &str, error: io::Error| failed(path, what, &error);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -49,7 +56,7 @@ impl Directory {
 
     /// Where the store's file is.
     pub(super) fn store_file(&self) -> PathBuf {
-        self.path.join(STORE_FILE)
+        store_file(&self.path)
     }
 
     /// Where the watermark is.
@@ -69,6 +76,15 @@ impl Drop for Directory {
         // In vain only if it is not locked.
         let _ = self.lock.unlock();
     }
+}
+
+fn failed(path: &Path, what: &str, error: &io::Error) -> StoreError {
+    StoreError::Open { path: path.to_path_buf(), reason: format!("{what}: {error}").into() }
+}
+
+/// The store's file in a data directory.
+pub(super) fn store_file(directory: &Path) -> PathBuf {
+    directory.join(STORE_FILE)
 }
 
 /// Creates a directory that only its owner may enter, and makes its name durable.
@@ -93,13 +109,13 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync(directory: &Path) -> io::Result<()> {
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
 /// Elsewhere a directory cannot be opened as a file, and names are as durable as the file system makes them.
 #[cfg(not(unix))]
-fn sync(directory: &Path) -> io::Result<()> {
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
     std::fs::metadata(directory).map(|_| ())
 }
 

@@ -16,6 +16,7 @@
 //! records. What a checksum covers: records, and the store's two facts. The other columns of `ended` are compared with the
 //! records when it is read. An entry that is missing from the table of keys can go unnoticed, or from a listing.
 
+mod archive;
 mod checkpoints;
 mod directory;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
+pub(super) use self::archive::SqliteArchive;
 use self::checkpoints::Checkpoints;
 use self::directory::Directory;
 use self::reader::Readers;

@@ -94,7 +94,7 @@ fn in_transaction<T>(
     Ok(value)
 }
 
-fn read_error(error: rusqlite::Error) -> StoreError {
+pub(super) fn read_error(error: rusqlite::Error) -> StoreError {
     StoreError::Read(explain(&error).into())
 }
 
@@ -252,7 +252,7 @@ pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid
     }
 }
 
-fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {
+pub(super) fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {
     let found =
         format!("it holds {bytes:02x?} where a gtid should be: the file is damaged; restore a backup");
     <[u8; 16]>::try_from(bytes)

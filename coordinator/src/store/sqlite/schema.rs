@@ -1,5 +1,6 @@
 //! Opening the store's file: what it must be, its schema and migrations, and its two facts.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::store::row::StoredRow;
 
 /// Stands in the header of every store file, so that a foreign SQLite file is not taken for one: "Cncd".
 const APPLICATION_ID: i32 = 0x436e_6364;
+/// In its place in a backup: "Cncb". No coordinator starts on one (docs/decisions/011-a-backup-is-read.md).
+const BACKUP_ID: i32 = 0x436e_6362;
 
 /// Of a new store, in bytes. No store is shorter than one page.
 const PAGE_SIZE: u32 = 4096;
@@ -61,7 +64,7 @@ pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened,
     // What the last process left in the log may never have been synced, or its sync may have failed: nobody may
     // act on it before it is safe. A sync alone would not do, because after a failed one the operating system
     // may hold the pages for clean; the checkpoint writes them anew, to the database file, and syncs that.
-    checkpoint(&connection, Checkpoint::Truncate).map_err(failed)?;
+    empty_log(&connection, file)?;
     migrate(&mut connection, version, migrations).map_err(failed)?;
     let mut seal = match found {
         Some(seal) => seal,
@@ -77,8 +80,20 @@ pub(super) fn open(directory: &Directory, migrations: &[&str]) -> Result<Opened,
     Ok(Opened { connection, cluster_id, epoch, seal, watermark })
 }
 
+/// Moves all of the log to the database file.
+fn empty_log(connection: &Connection, file: &Path) -> Result<(), StoreError> {
+    let is_blocked: bool = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(|error| open_error(file, &error))?;
+    if is_blocked {
+        let reason = "another program has been reading it for 10 s, a backup perhaps: wait for it, or end it";
+        return Err(StoreError::Open { path: file.to_path_buf(), reason: reason.into() });
+    }
+    Ok(())
+}
+
 /// What the watermark says. Where it says anything, there is a store.
-fn acknowledged(directory: &Directory) -> Result<Option<i64>, StoreError> {
+pub(super) fn acknowledged(directory: &Directory) -> Result<Option<i64>, StoreError> {
     let (file, path) = (directory.store_file(), directory.watermark_file());
     let acknowledged = Watermark::read(&path).map_err(|error| StoreError::Open {
         reason: format!(
@@ -111,7 +126,7 @@ fn find(
     }
 }
 
-fn missing(directory: &Directory, acknowledged: i64, there: i64) -> StoreError {
+pub(super) fn missing(directory: &Directory, acknowledged: i64, there: i64) -> StoreError {
     StoreError::Open {
         path: directory.store_file(),
         reason: format!(
@@ -167,6 +182,12 @@ fn check(connection: &Connection, file: &Path, migrations: &[&str]) -> Result<u3
             Err(StoreError::NewerSchema { path: file.to_path_buf(), found: version, known })
         };
     }
+    if application_id == BACKUP_ID {
+        return Err(refused(
+            "it is a backup, and has forgotten what was decided since it was made: no coordinator starts on it. Read it \
+             with `concord store check` and `concord store export`",
+        ));
+    }
     let tables: u32 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if application_id == 0 && version == 0 && tables == 0 {
@@ -174,6 +195,39 @@ fn check(connection: &Connection, file: &Path, migrations: &[&str]) -> Result<u3
     } else {
         Err(refused("it is an SQLite database of another program; give concord a --data-dir of its own"))
     }
+}
+
+/// Refuses a file that is not a store, or a backup of one, of the version that this program writes.
+pub(super) fn check_readable(
+    connection: &Connection,
+    file: &Path,
+    is_backup: bool,
+) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| open_error(file, &error);
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    let version = match is_backup {
+        true if pragma::<i32>(connection, "application_id").map_err(failed)? != BACKUP_ID => {
+            let reason =
+                "it is no backup made by `concord store backup`; of a store, name the data directory";
+            return Err(StoreError::Open { path: file.to_path_buf(), reason: reason.into() });
+        }
+        true => pragma(connection, "user_version").map_err(failed)?,
+        false => check(connection, file, MIGRATIONS)?,
+    };
+    match version.cmp(&known) {
+        Ordering::Less => Err(StoreError::OlderSchema { path: file.to_path_buf(), found: version, known }),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(StoreError::NewerSchema { path: file.to_path_buf(), found: version, known }),
+    }
+}
+
+/// Marks a copy of a store, which nobody has open, as a backup.
+pub(super) fn mark_as_backup(file: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
+    // It is synced as a whole afterwards, and of no use before.
+    connection.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")?;
+    connection.pragma_update(None, "application_id", BACKUP_ID)?;
+    connection.close().map_err(|(_, error)| error)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -299,7 +353,7 @@ fn begin_epoch(
     Ok((ClusterId(cluster_id), Epoch(epoch)))
 }
 
-fn read_fact(connection: &Connection, key: &str, file: &Path) -> Result<Option<u64>, StoreError> {
+pub(super) fn read_fact(connection: &Connection, key: &str, file: &Path) -> Result<Option<u64>, StoreError> {
     let row: Option<(Vec<u8>, u32)> = connection
         .query_row("SELECT value, crc FROM meta WHERE key = ?1", [key], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()

@@ -118,6 +118,26 @@ fn rule_8_a_second_owner_in_this_process_is_refused() {
     assert_eq!(second.epoch(), Epoch(2), "the refused one did not raise it");
 }
 
+/// What the process before has left in the log may never have been synced: it is acted on once it is safe, or not at all.
+#[test]
+fn it_is_not_opened_while_a_reader_keeps_the_log_from_being_moved() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).unwrap();
+    run(force(&store, vec![begun(1, "", "")]));
+    let left = tempfile::tempdir().unwrap();
+    for name in ["concord.db", "concord.db-wal", "concord.acknowledged"] {
+        fs::copy(directory.path().join(name), left.path().join(name)).unwrap();
+    }
+    drop(store);
+    let reader = Connection::open(left.path().join("concord.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM record").unwrap();
+    let refused = SqliteStore::open(left.path()).unwrap_err();
+    assert!(refused.to_string().contains("another program has been reading it"), "{refused}");
+    reader.execute_batch("COMMIT").unwrap();
+    let store = SqliteStore::open(left.path()).unwrap();
+    assert_eq!((run(store.load_live()).unwrap().len(), store.epoch()), (1, Epoch(2)));
+}
+
 #[test]
 fn a_store_that_failed_keeps_its_lock_until_it_is_closed() {
     let directory = tempfile::tempdir().unwrap();

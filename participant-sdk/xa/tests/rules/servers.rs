@@ -5,7 +5,7 @@ use crate::support::*;
 
 fn faults(result: Result<Database, XaError>) -> String {
     match result {
-        Err(XaError::Unfit(faults)) => faults.join("\n"),
+        Err(XaError::Unfit(faults)) => server::all(&faults, "\n"),
         other => panic!("expected an unfit server, got {other:?}"),
     }
 }

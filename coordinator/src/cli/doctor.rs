@@ -1,0 +1,70 @@
+//! `concord doctor`: whether what a coordinator needs is there, and how to mend what is not.
+
+mod clock;
+mod database;
+mod disk;
+mod network;
+
+use clap::Args;
+use concord_coordinator::config::Config;
+use futures_util::future::join_all;
+
+use super::client::output;
+use super::configuration::ConfigArgs;
+use super::failure::Failure;
+use super::view::{DoctorReport, Finding};
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+It looks at the configuration; the data directory, its disk and how long a sync takes; each [[resource]] and the database \
+of a shared store: whether they can be reached, their settings, their clocks, and what is in doubt; the address to listen \
+on; and the addresses of participants.allow. It takes what `concord serve` takes, the coordinator may be running, and it \
+changes nothing but for a small file that it writes, syncs and removes in the data directory.
+
+Examples:
+  concord doctor --config /etc/concord.toml
+  concord doctor --json | jq '.findings[] | select(.level != \"ok\")'
+
+Exit codes: 0 nothing failed (there may be warnings), 1 something did.")]
+pub(super) struct DoctorArgs {
+    /// Print JSON with stable field names, instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) async fn run(args: DoctorArgs) -> Result<(), Failure> {
+    let findings = match args.config.load() {
+        Ok(loaded) => examine(&loaded.config).await,
+        Err(Failure::Said { message, .. }) => message.lines().map(misconfigured).collect(),
+        Err(failure) => return Err(failure),
+    };
+    let report = DoctorReport::new(findings);
+    output(args.json).show(&report)?;
+    match report.failures() {
+        0 => Ok(()),
+        1 => Err(Failure::new("1 check failed")),
+        failures => Err(Failure::new(format!("{failures} checks failed"))),
+    }
+}
+
+fn misconfigured(problem: &str) -> Finding {
+    let mend =
+        "`concord config example` explains every key; what depends on the configuration was not checked";
+    Finding::failure("configuration", "configuration", problem, mend)
+}
+
+async fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("configuration", "configuration", "no problems found")];
+    match &config.store.url {
+        None => findings.extend(disk::examine(&config.store.data_dir)),
+        Some(url) => findings.extend(database::store(url).await),
+    }
+    let resources = join_all(config.resources.iter().map(database::resource)).await;
+    findings.extend(resources.into_iter().flatten());
+    findings.push(network::listen(config).await);
+    let participants = join_all(config.participants.allow.patterns().map(network::participant)).await;
+    findings.extend(participants.into_iter().flatten());
+    findings
+}
