@@ -213,6 +213,13 @@ fn transactions_are_listed_in_pages_newest_first() {
     assert_eq!(all["next_page_token"], Value::Null);
     assert_eq!(gtids(&serving.json(&["tx", "list", "--name", "other"])), other);
 
+    assert_eq!(gtids(&serving.json(&["tx", "list", "--text", &other[0][..18]])), other);
+    assert_eq!(gtids(&serving.json(&["tx", "list", "--since", "1h", "--all"])), gtids(&all));
+    for nothing in [["--before", "1h"], ["--protocol", "xa"], ["--participant", "http://127.0.0.1:1"]] {
+        let listed = serving.json(&[&["tx", "list"], &nothing[..]].concat());
+        assert_eq!(gtids(&listed), [""; 0], "{nothing:?}");
+    }
+
     let first = serving.json(&["tx", "list", "--name", "cli-test", "--limit", "2"]);
     assert_eq!(gtids(&first), begun[..2]);
     let token = first["next_page_token"].as_str().unwrap();

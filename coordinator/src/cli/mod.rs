@@ -9,6 +9,7 @@ mod progress;
 mod resource;
 mod serve;
 mod store;
+mod time;
 mod transaction;
 mod view;
 

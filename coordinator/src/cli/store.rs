@@ -5,7 +5,6 @@
 
 use std::io::{BufWriter, IsTerminal as _, Write, stdout};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use concord_coordinator::config::DatabaseUrl;
@@ -18,6 +17,7 @@ use super::client::output;
 use super::configuration::ConfigArgs;
 use super::failure::{EXIT_STORE, Failure};
 use super::progress;
+use super::time;
 use super::transaction::State;
 use super::view::{BackupReport, StoreReport, TransactionRecord};
 
@@ -96,24 +96,13 @@ pub(super) struct BackupArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct ExportArgs {
     /// Only those begun since then, e.g. 90m, 2h, 7d ago, or 2026-11-01T00:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     since: Option<UnixMillis>,
     /// Only in this state; may be repeated
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
     state: Vec<State>,
     #[command(flatten)]
     place: PlaceArgs,
-}
-
-fn parse_since(text: &str) -> Result<UnixMillis, String> {
-    let time = match humantime::parse_duration(text) {
-        Ok(ago) => SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
-        Err(_) => humantime::parse_rfc3339_weak(text).map_err(
-            |_| "must be a span of time such as 90m, 2h or 7d, or a time such as 2026-11-01T00:00:00Z",
-        )?,
-    };
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 impl ConfigArgs {
@@ -246,18 +235,6 @@ fn write_line(out: &mut impl Write, transaction: v1::Transaction) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn since_is_a_span_or_a_time() {
-        let now = UnixMillis::now().0;
-        let ago = parse_since("2h").unwrap().0;
-        assert!((now - 7_201_000..=now - 7_199_000).contains(&ago), "{ago} and {now}");
-        assert_eq!(parse_since("1970-01-01T00:00:01Z").unwrap(), UnixMillis(1_000));
-        assert_eq!(parse_since("1970-01-01 00:00:01").unwrap(), UnixMillis(1_000));
-        for wrong in ["", "yesterday", "-2h", "7"] {
-            assert!(parse_since(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_wrong_url_is_refused_without_its_password() {

@@ -1,13 +1,16 @@
 //! `concord tx list`
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use concord_coordinator::store::UnixMillis;
 use concord_proto::v1;
+use prost_types::Timestamp;
 use tokio::time::MissedTickBehavior;
 
 use super::super::client::{Client, ClientArgs};
 use super::super::failure::Failure;
+use super::super::time;
 use super::super::view::{TransactionRecord, TransactionsListing};
 
 /// Most transactions that one answer holds.
@@ -20,6 +23,8 @@ Examples:
   concord tx list --state committing,rolling-back    what is being delivered
   concord tx list --parked --json                    what waits for an operator
   concord tx list --name transfer --all              all of one name
+  concord tx list --text sku-7 --since 2h            what has to do with something
+  concord tx list --state committing --before 1m     what has been delivered for longer than a minute
   concord tx list --watch --state committing         again every second, until you stop it
 
 With --watch a terminal shows the newest list only; elsewhere one follows the other, with --json one on each line.")]
@@ -33,6 +38,21 @@ pub(in crate::cli) struct ListArgs {
     /// Only begun with this name
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
+    /// Only with a branch of this protocol
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    protocol: Option<Protocol>,
+    /// Only with a branch at this participant, letter for letter
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDRESS")]
+    participant: String,
+    /// Only those in which this stands: in the gtid, the name, the reason, a branch's participant, action or last error
+    #[arg(long, default_value = "", hide_default_value = true)]
+    text: String,
+    /// Only those begun since then, e.g. 90m, 2h, 7d ago, or 2026-11-01T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    since: Option<UnixMillis>,
+    /// Only those begun before then
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    before: Option<UnixMillis>,
     /// At most this many
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -47,6 +67,22 @@ pub(in crate::cli) struct ListArgs {
     watch: Option<u64>,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// The protocols by which a listing can be narrowed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(in crate::cli) enum Protocol {
+    Xa,
+    Tcc,
+}
+
+impl From<Protocol> for v1::BranchKind {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Xa => v1::BranchKind::Xa,
+            Protocol::Tcc => v1::BranchKind::Tcc,
+        }
+    }
 }
 
 /// The states by which a listing can be narrowed; TCC's own words for them are understood too.
@@ -78,6 +114,10 @@ impl From<State> for v1::TransactionState {
     }
 }
 
+fn timestamp(at: UnixMillis) -> Timestamp {
+    (UNIX_EPOCH + Duration::from_millis(at.0)).into()
+}
+
 pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     let Some(seconds) = args.watch else {
@@ -107,7 +147,11 @@ async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, 
             name: args.name.clone(),
             page_size: missing.min(PAGE_SIZE_MAX),
             page_token: token.clone(),
-            ..Default::default()
+            kind: args.protocol.map_or(v1::BranchKind::Unspecified, v1::BranchKind::from).into(),
+            participant: args.participant.clone(),
+            text: args.text.clone(),
+            begun_after: args.since.map(timestamp),
+            begun_before: args.before.map(timestamp),
         });
         let page =
             client.coordinator().list(request).await.map_err(|status| client.failure(&status))?.into_inner();
