@@ -220,7 +220,7 @@ impl Browser {
         let address = Address::reserve().unwrap();
         let mut chromedriver = Process::new("chromedriver", "chromedriver", directory);
         chromedriver.set_arguments(vec![format!("--port={}", address.socket().port()).into()]);
-        let output = chromedriver.start().expect("chromedriver (Debian: chromium-driver, chromium)");
+        let output = chromedriver.start().unwrap();
         let mut wishes = DesiredCapabilities::chrome();
         for argument in [
             "--headless=new",

@@ -43,7 +43,7 @@ Exit codes: 0 sound, 3 damaged, 1 it could not be checked.")]
 The copy is the store at one moment, checked, and readable by its owner only: payloads are in it. It is for reading, \
 with `concord store check` and `concord store export`. No coordinator starts on it: a backup is an older state, which \
 has forgotten what was decided since, and a coordinator that went on with it would tell participants to roll back what \
-has been committed. docs/operating.md says what to do when a store is lost.
+has been committed. docs/operations.md says what to do when a store is lost.
 
 A store in a database is backed up with the database's own tools, and the same is true of such a backup.
 

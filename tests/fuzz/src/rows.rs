@@ -48,8 +48,8 @@ fn a_row_is_read_as_written_or_refused() {
     let (epoch, seq) =
         other.query_row(place, [gtid.to_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
 
-    // Unlike a connection, a lock may be seen after a panic.
-    let other = Mutex::new(other);
+    // Unlike a connection and a store, a lock may be seen after a panic.
+    let (other, store) = (Mutex::new(other), Mutex::new(store));
     check!().with_type::<Row>().for_each(|row| {
         let (at, body) = (row.at.unwrap_or(1), row.body.apply(begun(&row.name).encode_to_vec()));
         let right = checksum(gtid, epoch, seq, at, &body);
@@ -63,7 +63,7 @@ fn a_row_is_read_as_written_or_refused() {
             )
             .unwrap();
         assert_eq!(changed, 1);
-        match (runtime.block_on(store.get(gtid)), Record::decode(body.as_slice())) {
+        match (runtime.block_on(store.lock().unwrap().get(gtid)), Record::decode(body.as_slice())) {
             (Ok(Some(stored)), Ok(record)) => {
                 assert_eq!(crc, right, "a wrong checksum is overlooked");
                 assert_eq!(stored.records, [(UnixMillis(at.unsigned_abs()), record)]);
