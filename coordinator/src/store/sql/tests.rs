@@ -514,6 +514,11 @@ fn it_is_read_beside_its_coordinators<K: Kind>() {
         let expected = (1..=100).map(|n| (gtid(n), if n % 3 == 0 { 3 } else { 1 }));
         assert_eq!(seen, expected.collect::<Vec<_>>());
     });
+    apart(|| {
+        let mut archive = SqlArchive::open(&url).expect("it opens");
+        let page = archive.page(Span::ALL.into(), 7).expect("it is read");
+        assert_eq!(page.len(), 7, "no more at a time than was asked for");
+    });
     // Of nobody's epoch.
     run(async {
         let mut link = Address::parse(&url).expect("a URL").connect(10).await.expect("it connects");
