@@ -501,6 +501,7 @@ fn it_is_read_beside_its_coordinators<K: Kind>() {
         let (cluster_id, epoch) = (store.cluster_id(), store.epoch());
         assert_eq!((facts.cluster_id, facts.epoch, facts.live, facts.ended), (cluster_id, epoch, 67, 33));
         assert!(facts.bytes > 0);
+        assert_eq!(archive.epoch().expect("it answers"), epoch);
         assert_eq!(archive.damage().expect("it answers"), Vec::<String>::new());
         let mut seen = Vec::new();
         archive
