@@ -65,13 +65,15 @@ pub fn inspect(archive: &mut Archive, mut seen: impl FnMut()) -> Result<Inspecti
         if let Err(error) = stored.and_then(|stored| look_at(archive, &stored, &mut found)) {
             found.problem(error.to_string());
         }
-        if let Some(facts) = found.facts.as_ref().filter(|facts| gtid.epoch() > facts.epoch) {
-            let problem = format!(
-                "{gtid} was issued in epoch {}, and the last that began is {}: this is an older state of the store",
-                gtid.epoch(),
-                facts.epoch
-            );
-            found.problem(problem);
+        if found.facts.as_ref().is_some_and(|facts| gtid.epoch() > facts.epoch) {
+            // A coordinator may have started meanwhile.
+            let last = archive.epoch()?;
+            if gtid.epoch() > last {
+                found.problem(format!(
+                    "{gtid} was issued in epoch {}, and the last that began is {last}: this is an older state of the store",
+                    gtid.epoch()
+                ));
+            }
         }
         seen();
         Ok::<_, StoreError>(())

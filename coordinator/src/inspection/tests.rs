@@ -188,6 +188,37 @@ fn a_backup_is_the_store_at_one_moment_and_no_coordinator_starts_on_it() {
 }
 
 #[test]
+fn backups_made_under_load_are_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).unwrap();
+    let place = Place::Directory(directory.path().to_path_buf());
+    let (busy, backups) = (std::sync::atomic::AtomicBool::new(true), tempfile::tempdir().unwrap());
+    let stop = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut n = 0;
+            while busy.load(stop) {
+                n += 1;
+                append(&store, entries(n, &format!("key-{n}"), &[decided()]));
+                append(&store, entries(n, "", &[ended(true)]).split_off(1));
+            }
+            n
+        });
+        let mut counts = vec![0];
+        while counts.len() < 5 {
+            let backup = backups.path().join(counts.len().to_string());
+            Archive::open(&place).unwrap().back_up(&backup).unwrap();
+            let found = look(&Place::Backup(backup));
+            assert_eq!(found.problems, Vec::<String>::new());
+            counts.push(found.live + found.committed);
+        }
+        busy.store(false, stop);
+        let written = writer.join().unwrap();
+        assert!(counts.is_sorted() && counts[4] > counts[1] && written >= counts[4], "{counts:?} {written}");
+    });
+}
+
+#[test]
 fn a_backup_that_fails_leaves_nothing() {
     let (directory, _) = sample();
     let archive = Archive::open(&Place::Directory(directory.path().to_path_buf())).unwrap();

@@ -120,6 +120,17 @@ impl Archive {
         }
     }
 
+    /// The last epoch that began, by now.
+    ///
+    /// # Errors
+    /// As [`Archive::facts`].
+    pub fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        match &mut self.0 {
+            Kind::Embedded(archive) => archive.epoch(),
+            Kind::Shared(archive) => archive.epoch(),
+        }
+    }
+
     /// What is wrong with it as a whole, without a look at each transaction. Empty: nothing.
     ///
     /// # Errors

@@ -44,6 +44,12 @@ impl SqlArchive {
         self.runtime.block_on(facts(&mut self.link)).map_err(|problem| problem.open(&place))
     }
 
+    pub(in crate::store) fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        let place = self.place.clone();
+        let epoch = self.runtime.block_on(fact(&mut self.link, "epoch"));
+        epoch.map(epoch_of).map_err(|problem| problem.open(&place))
+    }
+
     /// Transactions that no coordinator would ever take up.
     pub(in crate::store) fn damage(&mut self) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT DISTINCT r.issuer FROM concord_record AS r WHERE NOT EXISTS \
@@ -95,6 +101,15 @@ async fn connect(address: &Address) -> Result<Link, Problem> {
     }
 }
 
+async fn fact(link: &mut Link, name: &str) -> Result<i64, Problem> {
+    let missing = || Problem::Refused(format!("its table concord_meta has no {name}"));
+    meta(link, name).await?.ok_or_else(missing)
+}
+
+fn epoch_of(number: i64) -> Epoch {
+    Epoch(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
 async fn facts(link: &mut Link) -> Result<Facts, Problem> {
     let bytes = match link.dialect() {
         Dialect::MySql => {
@@ -108,8 +123,7 @@ async fn facts(link: &mut Link) -> Result<Facts, Problem> {
     };
     let mut facts = Vec::new();
     for name in ["cluster_id", "epoch", "version"] {
-        let missing = || Problem::Refused(format!("its table concord_meta has no {name}"));
-        facts.push(meta(link, name).await?.ok_or_else(missing)?);
+        facts.push(fact(link, name).await?);
     }
     for sql in
         ["SELECT count(DISTINCT gtid) FROM concord_record", "SELECT count(*) FROM concord_ended", bytes]
@@ -119,7 +133,7 @@ async fn facts(link: &mut Link) -> Result<Facts, Problem> {
     match facts.as_slice() {
         [cluster_id, epoch, version, live, ended, bytes] => Ok(Facts {
             cluster_id: ClusterId(cluster_id.cast_unsigned()),
-            epoch: Epoch(u32::try_from(*epoch).unwrap_or(u32::MAX)),
+            epoch: epoch_of(*epoch),
             schema_version: u32::try_from(*version).unwrap_or(u32::MAX),
             live: live.unsigned_abs(),
             ended: ended.unsigned_abs(),

@@ -520,6 +520,7 @@ fn it_is_read_beside_its_coordinators<K: Kind>() {
         let (cluster_id, epoch) = (store.cluster_id(), store.epoch());
         assert_eq!((facts.cluster_id, facts.epoch, facts.live, facts.ended), (cluster_id, epoch, 67, 33));
         assert!(facts.bytes > 0);
+        assert_eq!(archive.epoch().expect("it answers"), epoch);
         assert_eq!(archive.damage().expect("it answers"), Vec::<String>::new());
         let mut seen = Vec::new();
         archive
@@ -532,6 +533,11 @@ fn it_is_read_beside_its_coordinators<K: Kind>() {
             .expect("it is read");
         let expected = (1..=100).map(|n| (gtid(n), if n % 3 == 0 { 3 } else { 1 }));
         assert_eq!(seen, expected.collect::<Vec<_>>());
+    });
+    apart(|| {
+        let mut archive = SqlArchive::open(&url).expect("it opens");
+        let page = archive.page(Span::ALL.into(), 7).expect("it is read");
+        assert_eq!(page.len(), 7, "no more at a time than was asked for");
     });
     // Of nobody's epoch.
     run(async {

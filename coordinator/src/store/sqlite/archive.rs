@@ -54,21 +54,26 @@ impl SqliteArchive {
         Ok(SqliteArchive { connection, file, directory })
     }
 
+    fn fact(&self, key: &str) -> Result<u64, StoreError> {
+        schema::read_fact(&self.connection, key, &self.file)?.ok_or_else(|| StoreError::Open {
+            path: self.file.clone(),
+            reason: format!("its {key} is missing: the file is damaged").into(),
+        })
+    }
+
+    pub(in crate::store) fn epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(Epoch(u32::try_from(self.fact("epoch")?).unwrap_or(u32::MAX)))
+    }
+
     pub(in crate::store) fn facts(&self) -> Result<Facts, StoreError> {
-        let fact = |key| {
-            schema::read_fact(&self.connection, key, &self.file)?.ok_or_else(|| StoreError::Open {
-                path: self.file.clone(),
-                reason: format!("its {key} is missing: the file is damaged").into(),
-            })
-        };
         let count = |sql| {
             let count = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(read_error)?;
             Ok::<_, StoreError>(count.unsigned_abs())
         };
         let version = self.connection.pragma_query_value(None, "user_version", |row| row.get(0));
         Ok(Facts {
-            cluster_id: ClusterId(fact("cluster_id")?),
-            epoch: Epoch(u32::try_from(fact("epoch")?).unwrap_or(u32::MAX)),
+            cluster_id: ClusterId(self.fact("cluster_id")?),
+            epoch: self.epoch()?,
             schema_version: version.map_err(read_error)?,
             live: count("SELECT count(DISTINCT gtid) FROM record")?,
             ended: count("SELECT count(*) FROM ended")?,
