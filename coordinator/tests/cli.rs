@@ -7,7 +7,8 @@ mod doctor;
 #[path = "cli/store.rs"]
 mod store;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -190,6 +191,20 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// What the port answers to HTTP/1.1: the status, the headers, the body.
+    fn http(&self, request: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address.strip_prefix("http://").unwrap()).unwrap();
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), body.to_owned())
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -327,6 +342,36 @@ fn a_second_signal_stops_it_at_once() {
     serving.signal("-TERM");
     assert_eq!(serving.exit_code(), Some(1));
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn the_port_answers_machines_and_browsers_too() {
+    let serving = Serving::start();
+    let gtid = serving.begin("looked at", 1).remove(0);
+    assert_eq!(serving.http("GET /livez").0, 200);
+    assert_eq!(serving.http("GET /readyz").0, 200);
+    let (status, head, metrics) = serving.http("GET /metrics");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    assert!(metrics.contains("concord_transactions_live{state=\"active\"} 1"), "{metrics}");
+    let (status, head, _) = serving.http("GET /");
+    assert_eq!((status, head.contains("location: /console/")), (307, true), "{head}");
+    let (status, head, page) = serving.http("GET /console/");
+    assert!(status == 200 && page.contains("<title>Concord</title>"), "{page}");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    let (status, _, transaction) = serving.http(&format!("GET /v1/transactions/{gtid}"));
+    assert!(status == 200 && transaction.contains("looked at"), "{transaction}");
+    let (status, head, problem) = serving.http("GET /nothing");
+    assert!(status == 404 && head.contains("application/problem+json"), "{head} {problem}");
+
+    // One that is to stop is not ready, and lives.
+    let args = ["drain", "--grace-ms", "3600000", "--address", &serving.address];
+    let mut drain = concord(serving.dir.path(), &args).stdout(Stdio::null()).spawn().unwrap();
+    while serving.json(&["status"])["draining"] != true {}
+    assert_eq!(serving.http("GET /readyz").0, 503);
+    assert_eq!(serving.http("GET /livez").0, 200);
+    drain.kill().unwrap();
+    drain.wait().unwrap();
 }
 
 #[test]
