@@ -194,8 +194,13 @@ impl Serving {
 impl Serving {
     /// What the port answers to HTTP/1.1: the status, the headers, the body.
     fn http(&self, request: &str) -> (u16, String, String) {
+        self.http_to("localhost", request)
+    }
+
+    /// The same, from somebody who calls this machine by that name.
+    fn http_to(&self, host: &str, request: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address.strip_prefix("http://").unwrap()).unwrap();
-        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let head = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -363,6 +368,10 @@ fn the_port_answers_machines_and_browsers_too() {
     assert!(status == 200 && transaction.contains("looked at"), "{transaction}");
     let (status, head, problem) = serving.http("GET /nothing");
     assert!(status == 404 && head.contains("application/problem+json"), "{head} {problem}");
+
+    for path in ["/v1/status", "/console/", "/metrics"] {
+        assert_eq!(serving.http_to("shop.example", &format!("GET {path}")).0, 403, "{path}");
+    }
 
     // One that is to stop is not ready, and lives.
     let args = ["drain", "--grace-ms", "3600000", "--address", &serving.address];

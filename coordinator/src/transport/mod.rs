@@ -145,7 +145,10 @@ pub(crate) async fn serve(
         .prepare();
     // Base64 is four characters for three bytes.
     let web = gateway::router(grpc.clone(), request_bytes_max.saturating_mul(4) / 3);
-    let web = web.merge(console::router()).merge(probes);
+    let mut web = web.merge(console::router()).merge(probes);
+    if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+        web = web.layer(axum::middleware::from_fn(gateway::only_local_names));
+    }
     let all = grpc.into_axum_router().merge(web).fallback(gateway::unknown);
     Server::builder()
         // A participant that vanished without closing its stream is noticed by its silence.

@@ -12,11 +12,14 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use tonic::service::Routes;
@@ -42,6 +45,28 @@ pub(super) fn router(grpc: Routes, body_bytes_max: usize) -> Router {
         router = router.route(route.path, method(route.method.clone(), rpc));
     }
     router.method_not_allowed_fallback(wrong_method)
+}
+
+/// Keeps out who asks for this machine by a name of their own: a page of another site whose name has come to mean 127.0.0.1
+/// could read and order everything here (DNS rebinding). For a coordinator that only this machine can reach.
+pub(super) async fn only_local_names(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default().to_owned());
+    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+    match host {
+        Some(host) if !is_local(&host) => {
+            let problem =
+                format!("this coordinator is called localhost, or by its IP address, and not {host}");
+            Problem::new(StatusCode::FORBIDDEN, problem).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Without what DNS has a say in.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Answers what nobody else does.

@@ -241,6 +241,16 @@ async fn another_sites_page_gives_no_orders() {
 }
 
 #[test]
+fn names_that_dns_has_a_say_in_are_not_this_machine() {
+    for host in ["localhost", "LOCALHOST:7600", "127.0.0.1:7600", "[::1]:7600", "10.0.0.7"] {
+        assert!(super::is_local(host), "{host}");
+    }
+    for host in ["shop.example", "localhost.shop.example:7600", "127.0.0.1.shop.example", "", "[::1", "a b"] {
+        assert!(!super::is_local(host), "{host}");
+    }
+}
+
+#[test]
 fn every_method_has_a_route() {
     let routed: BTreeSet<_> = ROUTES.iter().map(|route| format!("{}.{}", route.service, route.rpc)).collect();
     let methods = ["Coordinator", "Operator", "Attachment"].map(|name| {
