@@ -1,9 +1,10 @@
 //! The addresses that the coordinator may call.
 //!
 //! A participant's address comes from the network, so it is read by a grammar of its own, stricter than that
-//! of URLs: `http` or `https`, a host, perhaps a port, and nothing else. What this grammar cannot read is
-//! refused, so it does not matter whether the HTTP client would read it in another way. A participant that does not
-//! listen, and is called on the stream that it has opened, is `attached` and a name.
+//! of URLs: `http` or `https`, a host, perhaps a port, perhaps a path, and nothing else. What this grammar cannot read is
+//! refused, so it does not matter whether the HTTP client would read it in another way. Who has a path is called by POST with
+//! JSON, who has none by gRPC (decision 012). A participant that does not listen, and is called on the stream that it has
+//! opened, is `attached` and a name.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -19,10 +20,11 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// Which participants' addresses may be called.
 ///
-/// A pattern is `scheme://host:port`, or `attached://name`. The port may be `*`, for any; a host name may begin with
+/// A pattern is `scheme://host:port`, `scheme://host:port/path`, or `attached://name`. The port may be `*`, for any; a host name may begin with
 /// the label `*`, for one or more labels: `https://*.svc.local:7101` permits `https://pay.shop.svc.local:7101` and not
 /// `https://svc.local:7101`. `attached://*` is any participant that does not listen. Names and schemes are compared
-/// without regard to case, IP addresses by value. A name never matches an IP address: nothing is resolved.
+/// without regard to case, IP addresses by value. A name never matches an IP address: nothing is resolved. A pattern permits
+/// addresses with a path only if it has one itself; a path that ends with `/*` is any below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowList(Vec<Pattern>);
 
@@ -40,7 +42,7 @@ impl AllowList {
     }
 
     /// Whether the coordinator may call `address`. False for whatever is not a plain
-    /// `http(s)://host[:port]` or `attached://name` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
+    /// `http(s)://host[:port][/path]` or `attached://name` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
     pub fn permits(&self, address: &str) -> bool {
         Address::parse(address).is_ok_and(|address| self.0.iter().any(|pattern| pattern.matches(&address)))
     }
@@ -48,6 +50,11 @@ impl AllowList {
     /// Whether a participant of this address does not listen, and can be called only where it is attached.
     pub fn is_attached_only(address: &str) -> bool {
         Scheme::split(address).is_ok_and(|(scheme, _)| scheme == Scheme::Attached)
+    }
+
+    /// Whether a participant of this address is called by POST with JSON.
+    pub fn is_http_service(address: &str) -> bool {
+        Address::parse(address).is_ok_and(|address| !address.path.is_empty())
     }
 
     /// The patterns as they were written.
@@ -68,12 +75,14 @@ impl Default for AllowList {
             scheme: Scheme::Http,
             host: HostPattern::Exactly(host),
             port: None,
+            path: PathPattern::Exactly(String::new()),
             written: written.to_owned(),
         };
         let attached = Pattern {
             scheme: Scheme::Attached,
             host: HostPattern::Any,
             port: None,
+            path: PathPattern::Exactly(String::new()),
             written: "attached://*".to_owned(),
         };
         AllowList(local.map(pattern).into_iter().chain([attached]).collect())
@@ -96,7 +105,16 @@ struct Pattern {
     host: HostPattern,
     /// None: any.
     port: Option<u16>,
+    path: PathPattern,
     written: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum PathPattern {
+    /// Empty: none.
+    Exactly(String),
+    /// A path that begins with this, its last slash included, and goes on.
+    Below(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +136,14 @@ impl Pattern {
             return Err("it is longer than 256 bytes");
         }
         let (scheme, rest) = Scheme::split(written)?;
-        let (host, port) = split_port(rest)?;
+        let (authority, path) = split_path(rest);
+        let (host, port) = split_port(authority)?;
+        let path = match path.strip_suffix('*') {
+            Some(above) if above == "/" || above.strip_suffix('/').is_some_and(|path| is_path(path)) => {
+                PathPattern::Below(above.to_owned())
+            }
+            _ => PathPattern::Exactly(parse_path(scheme, path)?),
+        };
         let host = match host.strip_prefix("*.") {
             Some(suffix) => match Host::parse(suffix)? {
                 Host::Name(name) => HostPattern::EndsWith(format!(".{name}")),
@@ -129,6 +154,7 @@ impl Pattern {
             None => HostPattern::Exactly(Host::parse(host)?),
         };
         let port = match (scheme, port) {
+            (Scheme::Attached, _) if path != PathPattern::Exactly(String::new()) => return Err(NO_PORT),
             (Scheme::Attached, None) => None,
             (Scheme::Attached, Some(_)) => return Err(NO_PORT),
             (_, port) => match port.ok_or("it names no port; `:*` is any port")? {
@@ -136,7 +162,7 @@ impl Pattern {
                 digits => Some(parse_port(digits)?),
             },
         };
-        Ok(Pattern { scheme, host, port, written: written.to_owned() })
+        Ok(Pattern { scheme, host, port, path, written: written.to_owned() })
     }
 
     fn matches(&self, address: &Address) -> bool {
@@ -148,7 +174,13 @@ impl Pattern {
             }
             (HostPattern::EndsWith(_), Host::V4(_) | Host::V6(_)) => false,
         };
-        host && self.scheme == address.scheme && self.port.is_none_or(|port| port == address.port)
+        let path = match &self.path {
+            PathPattern::Exactly(path) => *path == address.path,
+            PathPattern::Below(path) => {
+                address.path.len() > path.len() && address.path.starts_with(path.as_str())
+            }
+        };
+        host && path && self.scheme == address.scheme && self.port.is_none_or(|port| port == address.port)
     }
 }
 
@@ -158,6 +190,8 @@ pub(super) struct Address {
     scheme: Scheme,
     host: Host,
     port: u16,
+    /// With the slash that it begins with; empty: none.
+    path: String,
 }
 
 impl Address {
@@ -166,14 +200,15 @@ impl Address {
             return Err("it is longer than 256 bytes");
         }
         let (scheme, rest) = Scheme::split(written)?;
-        let (host, port) = split_port(rest)?;
-        let host = Host::parse(host)?;
+        let (authority, path) = split_path(rest);
+        let (host, port) = split_port(authority)?;
+        let (host, path) = (Host::parse(host)?, parse_path(scheme, path)?);
         let port = match (scheme, port) {
             (Scheme::Attached, Some(_)) => return Err(NO_PORT),
             (_, Some(digits)) => parse_port(digits)?,
             (_, None) => scheme.default_port(),
         };
-        Ok(Address { scheme, host, port })
+        Ok(Address { scheme, host, port, path })
     }
 }
 
@@ -191,7 +226,7 @@ impl fmt::Display for Address {
         }
         match self.scheme {
             Scheme::Attached => Ok(()),
-            Scheme::Http | Scheme::Https => write!(f, ":{}", self.port),
+            Scheme::Http | Scheme::Https => write!(f, ":{}{}", self.port, self.path),
         }
     }
 }
@@ -204,7 +239,7 @@ enum Scheme {
     Attached,
 }
 
-const NO_PORT: &str = "the name of an attached participant has no port";
+const NO_PORT: &str = "the name of an attached participant has neither port nor path";
 
 impl Scheme {
     fn split(written: &str) -> Result<(Self, &str), &'static str> {
@@ -275,6 +310,29 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')
         && !label.ends_with('-')
+}
+
+/// Splits `authority[/path]`.
+fn split_path(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find('/').unwrap_or(rest.len()))
+}
+
+/// A path that means the same to everyone: nothing to decode, to normalize, or to go up by.
+fn parse_path(scheme: Scheme, path: &str) -> Result<String, &'static str> {
+    match path {
+        "" => Ok(String::new()),
+        _ if scheme == Scheme::Attached => Err(NO_PORT),
+        _ if is_path(path) => Ok(path.to_owned()),
+        _ => Err(
+            "the path is not `/` and a name of letters, digits, `-`, `_`, `~` and `.`, once or more, or something follows it",
+        ),
+    }
+}
+
+fn is_path(path: &str) -> bool {
+    let is_plain = |segment: &str| segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~.".contains(&b));
+    let is_name = |segment: &str| !["", ".", ".."].contains(&segment) && is_plain(segment);
+    path.strip_prefix('/').is_some_and(|names| names.split('/').all(is_name))
 }
 
 /// Splits `host[:port]`; the colons of an IPv6 address are inside its brackets.
@@ -398,6 +456,53 @@ mod tests {
                 "http://[::1]:7101:7102",
             ],
         );
+    }
+
+    #[test]
+    fn a_path_is_permitted_where_a_pattern_has_one() {
+        check(
+            &["http://stock:8080/api/stock", "https://*.svc.local:*/concord/*", "http://[::1]:80/*"],
+            &[
+                "http://stock:8080/api/stock",
+                "HTTP://STOCK:8080/api/stock",
+                "https://pay.svc.local/concord/v1",
+                "https://pay.svc.local:7101/concord/v1/tcc",
+                "http://[::1]/a",
+            ],
+            &[
+                "http://stock:8080",
+                "http://stock:8080/",
+                "http://stock:8080/api",
+                "http://stock:8080/API/stock",
+                "http://stock:8080/api/stock/",
+                "http://stock:8080/api/stock/more",
+                "https://pay.svc.local/concord",
+                "https://pay.svc.local/concord/",
+                "https://pay.svc.local/concord/../admin",
+                "https://pay.svc.local/concord/./v1",
+                "https://pay.svc.local/concord//v1",
+                "https://pay.svc.local/concord/%2e%2e/admin",
+                "https://pay.svc.local/concord/v1?x=1",
+                "https://pay.svc.local/concord/v1#x",
+                "https://pay.svc.local/concord/*",
+                "https://pay.svc.local/concord/v 1",
+                "http://[::1]",
+                "http://[::1]/",
+            ],
+        );
+        assert!(AllowList::is_http_service("http://stock:8080/api"));
+        assert!(!AllowList::is_http_service("http://stock:8080"));
+        assert_eq!(Address::parse("HTTP://Stock/Api").unwrap().to_string(), "http://stock:80/Api");
+        for pattern in [
+            "attached://shop/path",
+            "attached://*/*",
+            "http://a:1/*/b",
+            "http://a:1/b*",
+            "http://a:1/../*",
+            "http://a:1//*",
+        ] {
+            assert!(AllowList::parse([pattern]).is_err(), "{pattern}");
+        }
     }
 
     #[test]

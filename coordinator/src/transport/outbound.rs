@@ -1,8 +1,10 @@
 //! Calls to participants: on a stream that the participant has opened, or else over a connection of our own.
 
+mod http;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use concord_crash_points::crash_point;
@@ -17,6 +19,7 @@ use tokio::sync::Semaphore;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
+use self::http::HttpService;
 use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
 use super::convert::timestamp;
@@ -53,6 +56,8 @@ pub struct GrpcParticipants {
     metrics: Arc<CallMetrics>,
     known: Mutex<HashMap<Arc<str>, Arc<Participant>>>,
     closed: AtomicBool,
+    /// For all that are called by POST.
+    http: OnceLock<Result<reqwest::Client, String>>,
 }
 
 struct Participant {
@@ -60,7 +65,7 @@ struct Participant {
     turns: [Semaphore; 2],
     metrics: Arc<CallMetrics>,
     /// None for one that does not listen.
-    client: Option<ParticipantClient<Channel>>,
+    connection: Option<Connection>,
     breaker: Breaker,
     attached: Mutex<Vec<Arc<Attachment>>>,
     /// Why the last call that got no answer did not.
@@ -82,7 +87,7 @@ impl GrpcParticipants {
     pub fn new(cluster_id: ClusterId, settings: OutboundSettings, metrics: &Metrics) -> Self {
         let metrics = Arc::clone(&metrics.calls);
         let (known, closed) = (Mutex::default(), AtomicBool::new(false));
-        GrpcParticipants { settings, cluster_id, metrics, known, closed }
+        GrpcParticipants { settings, cluster_id, metrics, known, closed, http: OnceLock::new() }
     }
 
     /// Counts the participants that were called or have called, and the calls to them.
@@ -173,7 +178,7 @@ impl GrpcParticipants {
         if known.len() >= PARTICIPANTS_MAX {
             known.retain(|_, one| Arc::strong_count(one) > 1 || !one.attached().is_empty());
         }
-        let client = match AllowList::is_attached_only(address) {
+        let connection = match AllowList::is_attached_only(address) {
             true => None,
             false => Some(self.connect(address)?),
         };
@@ -182,7 +187,7 @@ impl GrpcParticipants {
         let participant = Arc::new(Participant {
             turns: [turns(), turns()],
             metrics: Arc::clone(&self.metrics),
-            client,
+            connection,
             breaker,
             attached: Mutex::default(),
             last_error: Mutex::default(),
@@ -191,7 +196,12 @@ impl GrpcParticipants {
         Ok(participant)
     }
 
-    fn connect(&self, address: &str) -> Result<ParticipantClient<Channel>, String> {
+    fn connect(&self, address: &str) -> Result<Connection, String> {
+        if AllowList::is_http_service(address) {
+            let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
+            let client = self.http.get_or_init(|| http::client(self.settings.connect_timeout)).clone()?;
+            return Ok(Connection::Http(HttpService { client, address }));
+        }
         let endpoint = Endpoint::from_shared(address.to_owned())
             .map_err(|error| error.to_string())?
             .connect_timeout(self.settings.connect_timeout)
@@ -199,7 +209,8 @@ impl GrpcParticipants {
             // A peer that vanished without closing is noticed by its silence.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        Ok(ParticipantClient::new(endpoint.connect_lazy()).max_decoding_message_size(REPLY_BYTES_MAX))
+        let client = ParticipantClient::new(endpoint.connect_lazy());
+        Ok(Connection::Grpc(client.max_decoding_message_size(REPLY_BYTES_MAX)))
     }
 }
 
@@ -236,7 +247,23 @@ pub(crate) struct ParticipantCounts {
 /// How a call gets to its participant.
 enum Way {
     Stream(Arc<Attachment>),
-    Connection(ParticipantClient<Channel>),
+    Connection(Connection),
+}
+
+/// To a participant that listens.
+#[derive(Clone)]
+enum Connection {
+    Grpc(ParticipantClient<Channel>),
+    Http(HttpService),
+}
+
+impl Connection {
+    async fn send(self, request: Request) -> Result<Response, Status> {
+        match self {
+            Connection::Grpc(client) => send(client, request).await,
+            Connection::Http(service) => service.call(request).await,
+        }
+    }
 }
 
 impl Participant {
@@ -265,7 +292,7 @@ impl Participant {
             match way {
                 Way::Stream(attachment) => attachment.call(request).await,
                 // Boxed, because it is large: calls on streams should not pay for it.
-                Way::Connection(client) => Box::pin(send(client, request)).await,
+                Way::Connection(connection) => Box::pin(connection.send(request)).await,
             }
         };
         let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -302,7 +329,7 @@ impl Participant {
         let attached = self.attached();
         match attached.iter().max_by_key(|attachment| attachment.weight(call.gtid, call.branch)) {
             Some(attachment) => Some(Way::Stream(Arc::clone(attachment))),
-            None => self.client.clone().map(Way::Connection),
+            None => self.connection.clone().map(Way::Connection),
         }
     }
 }

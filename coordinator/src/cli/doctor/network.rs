@@ -82,7 +82,8 @@ fn said(failure: &Failure) -> &str {
 /// open streams themselves.
 pub(super) async fn participant(pattern: &str) -> Option<Finding> {
     let (scheme, rest) = pattern.split_once("://")?;
-    let (host, port) = rest.rsplit_once(':')?;
+    let authority = rest.split('/').next()?;
+    let (host, port) = authority.rsplit_once(':')?;
     if scheme.eq_ignore_ascii_case("attached") || host.contains('*') {
         return None;
     }
@@ -130,6 +131,7 @@ mod tests {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let level = |pattern: &str| run(participant(pattern)).map(|finding| finding.level);
         assert_eq!(level(&there), Some(Level::Ok));
+        assert_eq!(level(&format!("{there}/api/*")), Some(Level::Ok));
         assert_eq!(level(&format!("http://{gone}")), Some(Level::Warning));
         assert_eq!(level("http://127.0.0.1:*"), Some(Level::Ok));
         assert_eq!(level("http://[::1]:*"), Some(Level::Ok));

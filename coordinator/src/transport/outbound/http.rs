@@ -1,0 +1,209 @@
+//! Participants that are called by POST: TCC branches of services that know nothing of gRPC (docs/http.md).
+//!
+//! `POST {address}/{action}/{try|confirm|cancel}` with the payload as it is. 200 and 204 are yes, 409 is no, 425 is "not yet";
+//! whatever else comes back says nothing, and the call is repeated.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use concord_proto::v1;
+use concord_proto::v1::BranchOutcome;
+use concord_proto::v1::answer::Response;
+use concord_proto::v1::call::Request;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tonic::{Code, Status};
+
+use super::super::call::NeverSent;
+use super::REPLY_BYTES_MAX;
+
+/// Longest reason that is kept, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+const GTID: HeaderName = HeaderName::from_static(concord_proto::GTID_METADATA);
+const BRANCH_ID: HeaderName = HeaderName::from_static("concord-branch-id");
+const CLUSTER_ID: HeaderName = HeaderName::from_static("concord-cluster-id");
+/// Until the transaction times out; with `try` only.
+const REMAINING_MS: HeaderName = HeaderName::from_static("concord-remaining-ms");
+
+/// A client for all of them. It goes where it is told, and nowhere else: by no proxy and by no redirection.
+pub(super) fn client(connect_timeout: Duration) -> Result<Client, String> {
+    // Once for the process; that it is there already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .redirect(Policy::none())
+        .no_proxy()
+        .user_agent(concat!("concord/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// One of them.
+#[derive(Clone)]
+pub(super) struct HttpService {
+    pub(super) client: Client,
+    pub(super) address: Url,
+}
+
+/// What it has answered.
+enum Said {
+    Yes(Bytes),
+    No(String),
+}
+
+impl HttpService {
+    pub(super) async fn call(self, request: Request) -> Result<Response, Status> {
+        let refused = BranchOutcome::Refused.into();
+        Ok(match request {
+            Request::Try(v1::TryRequest { branch, work, remaining_ms }) => {
+                Response::Try(match self.post("try", branch, work, Some(remaining_ms)).await? {
+                    Said::Yes(reply) => v1::TryResponse { reserved: true, reply, ..Default::default() },
+                    Said::No(reason) => v1::TryResponse { reserved: false, reason, ..Default::default() },
+                })
+            }
+            Request::Confirm(v1::ConfirmRequest { branch, work }) => {
+                let committed = BranchOutcome::Committed.into();
+                Response::Confirm(match self.post("confirm", branch, work, None).await? {
+                    Said::Yes(reply) => {
+                        v1::ConfirmResponse { outcome: committed, reply, ..Default::default() }
+                    }
+                    Said::No(reason) => {
+                        v1::ConfirmResponse { outcome: refused, reason, ..Default::default() }
+                    }
+                })
+            }
+            Request::Cancel(v1::CancelRequest { branch, work }) => {
+                let rolled_back = BranchOutcome::RolledBack.into();
+                Response::Cancel(match self.post("cancel", branch, work, None).await? {
+                    Said::Yes(_) => v1::CancelResponse { outcome: rolled_back, ..Default::default() },
+                    Said::No(reason) => v1::CancelResponse { outcome: refused, reason },
+                })
+            }
+            _ => {
+                return Err(Status::unimplemented(
+                    "a participant that is called by POST takes TCC branches only",
+                ));
+            }
+        })
+    }
+
+    async fn post(
+        &self,
+        verb: &str,
+        branch: Option<v1::BranchContext>,
+        work: Option<v1::Work>,
+        remaining_ms: Option<u32>,
+    ) -> Result<Said, Status> {
+        let v1::BranchContext { gtid, branch_id, cluster_id } = branch.unwrap_or_default();
+        let v1::Work { action, payload } = work.unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        headers.insert(GTID, value(&gtid)?);
+        headers.insert(BRANCH_ID, branch_id.into());
+        headers.insert(CLUSTER_ID, value(&format!("{cluster_id:016x}"))?);
+        if let Some(remaining_ms) = remaining_ms {
+            headers.insert(REMAINING_MS, remaining_ms.into());
+        }
+        if let Some(content_type) = content_type(&payload) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        let request = self.client.post(self.place(&action, verb)?).headers(headers).body(payload);
+        let mut answer = request.send().await.map_err(|error| unanswered(&error))?;
+        let status = answer.status();
+        let body = read(&mut answer).await;
+        match status {
+            // What was read in vain was said all the same; but it is not known whole.
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(Said::Yes(body?)),
+            StatusCode::CONFLICT => Ok(Said::No(reason(&body.unwrap_or_default(), status))),
+            StatusCode::TOO_EARLY => Err(Status::unavailable("not yet (HTTP 425)")),
+            _ => Err(Status::unknown(reason(&body.unwrap_or_default(), status))),
+        }
+    }
+
+    /// Whatever is in the name of the action, it is one part of the path.
+    fn place(&self, action: &str, verb: &str) -> Result<Url, Status> {
+        let mut place = self.address.clone();
+        // `push` drops these: they would lead elsewhere.
+        if matches!(action, "" | "." | "..") {
+            return Err(Status::invalid_argument(format!(
+                "{action:?} is no action of a service that is called by POST"
+            )));
+        }
+        match place.path_segments_mut() {
+            Ok(mut path) => path.push(action).push(verb),
+            Err(()) => return Err(Status::invalid_argument("its address has no path")),
+        };
+        Ok(place)
+    }
+}
+
+fn value(text: &str) -> Result<HeaderValue, Status> {
+    text.parse().map_err(|_| Status::internal("it cannot stand in a header"))
+}
+
+fn content_type(payload: &Bytes) -> Option<&'static str> {
+    match serde_json::from_slice::<IgnoredAny>(payload) {
+        _ if payload.is_empty() => None,
+        Ok(_) => Some("application/json"),
+        Err(_) => Some("application/octet-stream"),
+    }
+}
+
+/// Why there is no answer: with a cause, as from gRPC's transport.
+fn unanswered(error: &reqwest::Error) -> Status {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        why = format!("{why}: {deeper}");
+        cause = deeper.source();
+    }
+    if error.is_connect() {
+        return NeverSent::status(&why);
+    }
+    let mut status = Status::new(Code::Unavailable, why.clone());
+    status.set_source(Arc::new(std::io::Error::other(why)));
+    status
+}
+
+/// The body, which may not be over [`REPLY_BYTES_MAX`].
+async fn read(answer: &mut reqwest::Response) -> Result<Bytes, Status> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| unanswered(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > REPLY_BYTES_MAX {
+            return Err(Status::out_of_range(format!("its reply is over {REPLY_BYTES_MAX} bytes")));
+        }
+    }
+    Ok(body.into())
+}
+
+/// What it says of itself: a problem (RFC 9457), another object with a reason, or text.
+fn reason(body: &[u8], status: StatusCode) -> String {
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(alias = "detail", alias = "message", alias = "error")]
+        reason: String,
+    }
+    let text = match serde_json::from_slice::<Told>(body) {
+        Ok(Told { reason }) => reason,
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    };
+    match text.as_str() {
+        "" => format!("HTTP {status}"),
+        text if status == StatusCode::CONFLICT => cut(text).to_owned(),
+        text => format!("HTTP {status}: {}", cut(text)),
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests;
