@@ -139,7 +139,7 @@ impl Pattern {
         let (authority, path) = split_path(rest);
         let (host, port) = split_port(authority)?;
         let path = match path.strip_suffix('*') {
-            Some(above) if above == "/" || above.strip_suffix('/').is_some_and(|path| is_path(path)) => {
+            Some(above) if above == "/" || above.strip_suffix('/').is_some_and(is_path) => {
                 PathPattern::Below(above.to_owned())
             }
             _ => PathPattern::Exactly(parse_path(scheme, path)?),

@@ -1,4 +1,4 @@
-//! gRPC: the services that the coordinator answers, on the same port as JSON ([`gateway`]) and a [`console`]; and its calls
+//! gRPC: the services that the coordinator answers, on the same port as JSON (`gateway`) and a `console`; and its calls
 //! to participants.
 //! The types of tonic stay in here and in `concord-proto`.
 

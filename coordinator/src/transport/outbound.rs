@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
-use self::http::HttpService;
+use self::http::{HttpClient, HttpService};
 use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
 use super::convert::timestamp;
@@ -57,7 +57,7 @@ pub struct GrpcParticipants {
     known: Mutex<HashMap<Arc<str>, Arc<Participant>>>,
     closed: AtomicBool,
     /// For all that are called by POST.
-    http: OnceLock<Result<reqwest::Client, String>>,
+    http: OnceLock<Result<HttpClient, String>>,
 }
 
 struct Participant {
@@ -200,7 +200,7 @@ impl GrpcParticipants {
         if AllowList::is_http_service(address) {
             let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
             let client = self.http.get_or_init(|| http::client(self.settings.connect_timeout)).clone()?;
-            return Ok(Connection::Http(HttpService { client, address }));
+            return Ok(Connection::Http(Arc::new(HttpService { client, address })));
         }
         let endpoint = Endpoint::from_shared(address.to_owned())
             .map_err(|error| error.to_string())?
@@ -254,7 +254,7 @@ enum Way {
 #[derive(Clone)]
 enum Connection {
     Grpc(ParticipantClient<Channel>),
-    Http(HttpService),
+    Http(Arc<HttpService>),
 }
 
 impl Connection {

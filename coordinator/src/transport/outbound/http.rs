@@ -7,17 +7,22 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use axum::http::{Method, Request as HttpRequest, StatusCode, Uri};
 use bytes::Bytes;
 use concord_proto::v1;
 use concord_proto::v1::BranchOutcome;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode, Url};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tonic::{Code, Status};
+use tonic::Status;
+use url::Url;
 
 use super::super::call::NeverSent;
 use super::REPLY_BYTES_MAX;
@@ -32,23 +37,26 @@ const CLUSTER_ID: HeaderName = HeaderName::from_static("concord-cluster-id");
 const REMAINING_MS: HeaderName = HeaderName::from_static("concord-remaining-ms");
 
 /// A client for all of them. It goes where it is told, and nowhere else: by no proxy and by no redirection.
-pub(super) fn client(connect_timeout: Duration) -> Result<Client, String> {
-    // Once for the process; that it is there already is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
-        .redirect(Policy::none())
-        .no_proxy()
-        .user_agent(concat!("concord/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| error.to_string())
+pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
+
+pub(super) fn client(connect_timeout: Duration) -> Result<HttpClient, String> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(connect_timeout));
+    connector.set_nodelay(true);
+    // Or it refuses `https`, which is the next one's business.
+    connector.enforce_http(false);
+    let connector = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+        .map_err(|error| error.to_string())?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
 /// One of them.
-#[derive(Clone)]
 pub(super) struct HttpService {
-    pub(super) client: Client,
+    pub(super) client: HttpClient,
     pub(super) address: Url,
 }
 
@@ -59,7 +67,7 @@ enum Said {
 }
 
 impl HttpService {
-    pub(super) async fn call(self, request: Request) -> Result<Response, Status> {
+    pub(super) async fn call(&self, request: Request) -> Result<Response, Status> {
         let refused = BranchOutcome::Refused.into();
         Ok(match request {
             Request::Try(v1::TryRequest { branch, work, remaining_ms }) => {
@@ -103,7 +111,11 @@ impl HttpService {
     ) -> Result<Said, Status> {
         let v1::BranchContext { gtid, branch_id, cluster_id } = branch.unwrap_or_default();
         let v1::Work { action, payload } = work.unwrap_or_default();
-        let mut headers = HeaderMap::new();
+        let mut request = HttpRequest::new(Body::empty());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.place(&action, verb)?;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("concord/", env!("CARGO_PKG_VERSION"))));
         headers.insert(GTID, value(&gtid)?);
         headers.insert(BRANCH_ID, branch_id.into());
         headers.insert(CLUSTER_ID, value(&format!("{cluster_id:016x}"))?);
@@ -113,10 +125,12 @@ impl HttpService {
         if let Some(content_type) = content_type(&payload) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        let request = self.client.post(self.place(&action, verb)?).headers(headers).body(payload);
-        let mut answer = request.send().await.map_err(|error| unanswered(&error))?;
+        *request.body_mut() = payload.into();
+        let answer = self.client.request(request).await.map_err(|error| unanswered(&error))?;
         let status = answer.status();
-        let body = read(&mut answer).await;
+        let body = to_bytes(Body::new(answer.into_body()), REPLY_BYTES_MAX).await;
+        let body =
+            body.map_err(|error| Status::out_of_range(format!("its reply is cut off or too long: {error}")));
         match status {
             // What was read in vain was said all the same; but it is not known whole.
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(Said::Yes(body?)),
@@ -127,7 +141,7 @@ impl HttpService {
     }
 
     /// Whatever is in the name of the action, it is one part of the path.
-    fn place(&self, action: &str, verb: &str) -> Result<Url, Status> {
+    fn place(&self, action: &str, verb: &str) -> Result<Uri, Status> {
         let mut place = self.address.clone();
         // `push` drops these: they would lead elsewhere.
         if matches!(action, "" | "." | "..") {
@@ -139,7 +153,7 @@ impl HttpService {
             Ok(mut path) => path.push(action).push(verb),
             Err(()) => return Err(Status::invalid_argument("its address has no path")),
         };
-        Ok(place)
+        place.as_str().parse().map_err(|_| Status::invalid_argument(format!("{place} is no address")))
     }
 }
 
@@ -156,7 +170,7 @@ fn content_type(payload: &Bytes) -> Option<&'static str> {
 }
 
 /// Why there is no answer: with a cause, as from gRPC's transport.
-fn unanswered(error: &reqwest::Error) -> Status {
+fn unanswered(error: &Error) -> Status {
     let mut why = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
@@ -166,21 +180,9 @@ fn unanswered(error: &reqwest::Error) -> Status {
     if error.is_connect() {
         return NeverSent::status(&why);
     }
-    let mut status = Status::new(Code::Unavailable, why.clone());
+    let mut status = Status::unavailable(why.clone());
     status.set_source(Arc::new(std::io::Error::other(why)));
     status
-}
-
-/// The body, which may not be over [`REPLY_BYTES_MAX`].
-async fn read(answer: &mut reqwest::Response) -> Result<Bytes, Status> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| unanswered(&error))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > REPLY_BYTES_MAX {
-            return Err(Status::out_of_range(format!("its reply is over {REPLY_BYTES_MAX} bytes")));
-        }
-    }
-    Ok(body.into())
 }
 
 /// What it says of itself: a problem (RFC 9457), another object with a reason, or text.

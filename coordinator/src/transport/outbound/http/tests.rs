@@ -131,7 +131,12 @@ async fn its_answers_are_understood() {
         (Verb::Try, "wait", unknown, "UNAVAILABLE: not yet (HTTP 425)"),
         (Verb::Try, "accepted", unknown, "UNKNOWN: HTTP 202 Accepted"),
         (Verb::Try, "elsewhere", unknown, "UNKNOWN: HTTP 307 Temporary Redirect"),
-        (Verb::Try, "endless", unknown, "OUT_OF_RANGE: its reply is over 262144 bytes"),
+        (
+            Verb::Try,
+            "endless",
+            unknown,
+            "OUT_OF_RANGE: its reply is cut off or too long: length limit exceeded",
+        ),
         (Verb::Try, "anything", unknown, "UNKNOWN: HTTP 404 Not Found"),
         (Verb::Confirm, "yes", committed, ""),
         (Verb::Confirm, "no", Reply::Refused, "sold out"),
