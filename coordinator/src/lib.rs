@@ -3,6 +3,7 @@
 //! Data flows one way: [`transport`] → [`engine`] → `concord_protocol` → effects → [`store`] and outbound
 //! calls. No module imports one above it; [`serve`] puts them together.
 
+mod alert;
 pub mod config;
 mod ending;
 pub mod engine;
@@ -12,4 +13,5 @@ pub mod resource;
 pub mod scrape;
 pub mod serve;
 pub mod store;
+mod supervisor;
 pub mod transport;

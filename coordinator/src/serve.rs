@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
+use crate::alert;
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::resource::Resources;
 use crate::scrape;
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
+use crate::supervisor;
 use crate::transport::{
     self, BreakerSettings, GrpcParticipants, OutboundSettings, Page, PageSizes, Services,
 };
@@ -114,8 +116,11 @@ pub async fn run_in(
         Some(url) => url.to_string(),
     };
     tracing::info!(%listening, store = place, %cluster, %epoch, "coordinator ready");
+    supervisor::ready();
     let lease = Duration::from_millis(config.cluster.lease_ms);
     let background = [
+        tokio::spawn(supervisor::live()),
+        tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone())),
         tokio::spawn(take_over_forever(Arc::clone(&engine), lease)),
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
@@ -178,6 +183,7 @@ async fn serve_until(
         never = &mut signal => match never {},
         () = ending.ordered() => {}
     }
+    supervisor::stopping();
     engine.stop_beginning();
     tracing::info!("stopping: no new transactions");
     transport::report_health(&health, false).await;

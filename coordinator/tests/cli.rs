@@ -9,6 +9,7 @@ mod store;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -381,6 +382,33 @@ fn the_port_answers_machines_and_browsers_too() {
     assert_eq!(serving.http("GET /livez").0, 200);
     drain.kill().unwrap();
     drain.wait().unwrap();
+}
+
+#[test]
+fn the_service_manager_hears_how_it_is() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = |wanted: &str| {
+        let wanted = format!("{wanted}\n");
+        let mut message = [0; 256];
+        loop {
+            let length = socket.recv(&mut message).unwrap();
+            if &message[..length] == wanted.as_bytes() {
+                return;
+            }
+        }
+    };
+    let mut serve = concord(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    serve.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000").stderr(Stdio::null());
+    let mut process = serve.spawn().unwrap();
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
+    hears("STOPPING=1");
+    assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::{Json, Router};
 use concord_sandbox::Address;
 use concord_tests::{Coordinator, CoordinatorOptions, Programs, until};
 use serde_json::{Value, json};
@@ -39,10 +39,7 @@ async fn what_is_reserved_is_used_up_or_given_back() {
 async fn what_is_decided_arrives_whoever_dies_meanwhile() {
     let mut world = World::start().await;
     world.shop.answer_confirms(StatusCode::TOO_EARLY);
-    let order = json!({ "wait": "WAIT_DECIDED", "branches": [world.branch("take"), world.branch("pay")] });
-    let (_, answer) = world.post("/v1/execute", order).await;
-    let gtid = answer["transaction"]["gtid"].as_str().unwrap().to_owned();
-    assert_eq!(answer["transaction"]["state"], "TRANSACTION_STATE_COMMITTING", "{answer}");
+    let gtid = world.decided().await;
     until("it is told to confirm", async || {
         Ok(world.shop.calls(&gtid).contains(&"take/confirm".into()).then_some(()))
     })
@@ -77,6 +74,27 @@ async fn who_is_not_on_the_list_is_not_called() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_is_told_of_what_is_stuck_once() {
+    let world = World::start().await;
+    // An order that waits for an operator.
+    world.shop.answer_confirms(StatusCode::CONFLICT);
+    let parked = world.decided().await;
+    world.alert_of(&parked, true).await;
+    // One that takes too long, and then waits too.
+    world.shop.answer_confirms(StatusCode::SERVICE_UNAVAILABLE);
+    let late = world.decided().await;
+    world.shop.refuse_alerts(true);
+    until("an alert is refused", async || Ok((world.shop.refused_alerts() > 0).then_some(()))).await.unwrap();
+    world.shop.refuse_alerts(false);
+    let alert = world.alert_of(&late, false).await;
+    assert!(alert["reason"].as_str().unwrap().contains("HTTP 503"), "{alert}");
+    assert!(alert["ageMs"].as_u64().unwrap() >= 1_000, "{alert}");
+    world.shop.answer_confirms(StatusCode::CONFLICT);
+    world.alert_of(&late, true).await;
+    assert_eq!(world.shop.alerts_of(&parked).len(), 1, "it has been told");
+}
+
 /// A coordinator, and a service that it may call by POST.
 struct World {
     coordinator: Coordinator,
@@ -90,7 +108,10 @@ impl World {
         let directory = TempDir::new().unwrap();
         let shop = Shop::start().await;
         let allow = format!("{}/api/*", shop.address.url());
-        let options = CoordinatorOptions::new().set("participants.allow", allow);
+        let options = CoordinatorOptions::new()
+            .set("participants.allow", allow)
+            .set("alert.url", format!("{}/alerts?key=secret", shop.address.url()))
+            .set("alert.older_than_ms", 1_000);
         let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
         World { coordinator, shop, client: reqwest::Client::new(), _directory: directory }
     }
@@ -98,6 +119,23 @@ impl World {
     fn branch(&self, action: &str) -> Value {
         let participant = format!("{}/api/shop", self.shop.address.url());
         json!({ "kind": "BRANCH_KIND_TCC", "participant": participant, "action": action, "payload": "e30=" })
+    }
+
+    /// A transaction that is to commit; its gtid.
+    async fn decided(&self) -> String {
+        let order = json!({ "wait": "WAIT_DECIDED", "branches": [self.branch("take"), self.branch("pay")] });
+        let (_, answer) = self.post("/v1/execute", order).await;
+        assert_eq!(answer["transaction"]["state"], "TRANSACTION_STATE_COMMITTING", "{answer}");
+        answer["transaction"]["gtid"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for an alert of this transaction.
+    async fn alert_of(&self, gtid: &str, parked: bool) -> Value {
+        until("an alert", async || {
+            Ok(self.shop.alerts_of(gtid).into_iter().find(|alert| alert["parked"] == parked))
+        })
+        .await
+        .unwrap()
     }
 
     async fn execute(&self, key: &str, actions: &[&str]) -> (u16, Value) {
@@ -125,6 +163,15 @@ struct Shop {
     address: Arc<Address>,
     calls: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
     confirms: Arc<Mutex<StatusCode>>,
+    alerts: Arc<Mutex<Alerts>>,
+}
+
+/// What was told to it.
+#[derive(Default)]
+struct Alerts {
+    transactions: Vec<Value>,
+    refuses: bool,
+    refused: usize,
 }
 
 impl Shop {
@@ -132,9 +179,11 @@ impl Shop {
     async fn start() -> Shop {
         let address = Arc::new(Address::reserve().unwrap());
         let listener = tokio::net::TcpListener::bind(address.socket()).await.unwrap();
-        let shop = Shop { address, calls: Arc::default(), confirms: Arc::default() };
+        let (calls, confirms, alerts) = Default::default();
+        let shop = Shop { address, calls, confirms, alerts };
         let router = Router::new()
             .route("/api/shop/{action}/{verb}", axum::routing::post(answer))
+            .route("/alerts", axum::routing::post(alert))
             .with_state(shop.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         shop
@@ -142,6 +191,19 @@ impl Shop {
 
     fn answer_confirms(&self, status: StatusCode) {
         *self.confirms.lock().unwrap() = status;
+    }
+
+    fn refuse_alerts(&self, refuses: bool) {
+        self.alerts.lock().unwrap().refuses = refuses;
+    }
+
+    fn refused_alerts(&self) -> usize {
+        self.alerts.lock().unwrap().refused
+    }
+
+    fn alerts_of(&self, gtid: &str) -> Vec<Value> {
+        let alerts = self.alerts.lock().unwrap();
+        alerts.transactions.iter().filter(|one| one["gtid"] == gtid).cloned().collect()
     }
 
     /// What it was asked about a transaction, in the order of the alphabet.
@@ -166,4 +228,16 @@ async fn answer(
         (_, "confirm") => (*shop.confirms.lock().unwrap(), ""),
         _ => (StatusCode::OK, ""),
     }
+}
+
+async fn alert(State(shop): State<Shop>, uri: Uri, Json(message): Json<Value>) -> StatusCode {
+    assert_eq!(uri.query(), Some("key=secret"));
+    let mut alerts = shop.alerts.lock().unwrap();
+    if alerts.refuses {
+        alerts.refused += 1;
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    assert!(message["text"].as_str().unwrap().starts_with("Concord: "), "{message}");
+    alerts.transactions.extend(message["transactions"].as_array().unwrap().iter().cloned());
+    StatusCode::OK
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{AllowList, Config, DatabaseUrl, LogFormat};
+use super::{AllowList, Config, DatabaseUrl, LogFormat, WebhookUrl};
 
 /// One key of the configuration.
 pub(super) struct Key {
@@ -240,6 +240,20 @@ pub(super) static KEYS: &[Key] = &[
         "Milliseconds for which a branch must have been seen in doubt before it is rolled back as unknown.\nFrom 0 \
          to 86400000 (a day)."
     ),
+    Key {
+        section: "alert",
+        name: "url",
+        doc: "Where to POST a JSON message when a transaction waits for an operator, or takes too long. Empty: nowhere.",
+        field: Field::Secret {
+            get: |config| config.alert.url.as_ref().map(WebhookUrl::to_string).unwrap_or_default(),
+            set: set_alert_url,
+        },
+    },
+    integer!(
+        alert.older_than_ms,
+        1_000..=DAY,
+        "Milliseconds after which a transaction that has not ended takes too long. From 1000 to 86400000 (a day)."
+    ),
     integer!(
         shutdown.grace_ms,
         0..=HOUR,
@@ -344,6 +358,14 @@ fn set_allow(config: &mut Config, patterns: &[String]) -> Result<(), String> {
         return Err(format!("has {} patterns; at most {PATTERNS_MAX} are allowed", patterns.len()));
     }
     config.participants.allow = AllowList::parse(patterns).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn set_alert_url(config: &mut Config, text: &str) -> Result<(), String> {
+    config.alert.url = match text {
+        "" => None,
+        url => Some(WebhookUrl::parse(url)?),
+    };
     Ok(())
 }
 

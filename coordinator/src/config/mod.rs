@@ -25,6 +25,7 @@ mod render;
 mod resource;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ pub use error::ConfigError;
 pub use load::{Flag, FlagValue, Loaded, Sources};
 pub use render::example;
 pub use resource::{DatabaseUrl, DatabaseUrlError, Resource};
+pub use webhook::WebhookUrl;
 
 /// Everything that `concord serve` can be told.
 ///
@@ -63,6 +65,8 @@ pub struct Config {
     pub sweeper: Sweeper,
     /// Databases that the coordinator may reach itself, by their unique names.
     pub resources: Vec<Resource>,
+    /// Whom to tell when transactions need somebody.
+    pub alert: Alert,
     /// How the server stops.
     pub shutdown: Shutdown,
     /// What the server says about itself.
@@ -232,6 +236,21 @@ pub struct Sweeper {
 impl Default for Sweeper {
     fn default() -> Self {
         Sweeper { interval_ms: 5_000, safety_interval_ms: 10_000 }
+    }
+}
+
+/// `[alert]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// Where it is told, by POST. `None`: nowhere.
+    pub url: Option<WebhookUrl>,
+    /// Milliseconds after which a transaction that has not ended takes too long. From 1,000 to 86,400,000.
+    pub older_than_ms: u64,
+}
+
+impl Default for Alert {
+    fn default() -> Self {
+        Alert { url: None, older_than_ms: 300_000 }
     }
 }
 

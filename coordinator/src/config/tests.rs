@@ -72,7 +72,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     refused_once(
         "[[resources]]\nname = 'x'",
         "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, cluster, limits, \
-         transaction, calls, phase_two, breaker, participants, sweeper, shutdown, log",
+         transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log",
     );
     refused_once(
         "[[resource]]\nname = 'a'\nurl = 'mysql://u@h/d'\nparticipant = []\n",

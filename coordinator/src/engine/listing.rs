@@ -1,10 +1,13 @@
 //! Looking at transactions: one, many, and one as it changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use concord_protocol::{Decision, Epoch, Gtid, Kind, State};
 use futures_util::Stream;
 
+use super::live::Live;
 use super::record::{self, HistoryEvent};
 use super::snapshot::BranchSpec;
 use super::{BranchSnapshot, Engine, EngineError, Found, Snapshot};
@@ -140,6 +143,17 @@ impl Engine {
             (None, None) => return Err(EngineError::UnknownGtid(gtid)),
         };
         Ok((snapshot, history))
+    }
+
+    /// Live transactions with a branch that waits for an operator, and those that began longer ago than `age`; oldest first, at
+    /// most `limit`. Looks at each: not for the hot path.
+    pub fn overdue(&self, age: Duration, limit: usize) -> Vec<Snapshot> {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let latest = UnixMillis(self.driver.clock.wall().0.saturating_sub(age));
+        let is_overdue =
+            |live: &Arc<Live>| live.header.begun_at <= latest || live.lock().transaction.is_parked();
+        let overdue: Vec<_> = self.driver.registry.newest_first(None).filter(is_overdue).collect();
+        overdue.iter().rev().take(limit).map(|live| live.snapshot()).collect()
     }
 
     /// Transactions, newest first: live ones from memory, ended ones and other coordinators' from the store.

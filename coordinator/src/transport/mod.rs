@@ -33,6 +33,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 pub use breaker::BreakerSettings;
 pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
+pub(crate) use outbound::http::{HttpClient, client as http_client, post_json};
 pub use outbound::{GrpcParticipants, OutboundSettings};
 pub(crate) use probes::Page;
 

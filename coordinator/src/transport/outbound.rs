@@ -1,6 +1,6 @@
 //! Calls to participants: on a stream that the participant has opened, or else over a connection of our own.
 
-mod http;
+pub(crate) mod http;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

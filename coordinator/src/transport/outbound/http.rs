@@ -37,9 +37,9 @@ const CLUSTER_ID: HeaderName = HeaderName::from_static("concord-cluster-id");
 const REMAINING_MS: HeaderName = HeaderName::from_static("concord-remaining-ms");
 
 /// A client for all of them. It goes where it is told, and nowhere else: by no proxy and by no redirection.
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
+pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
 
-pub(super) fn client(connect_timeout: Duration) -> Result<HttpClient, String> {
+pub(crate) fn client(connect_timeout: Duration) -> Result<HttpClient, String> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(connect_timeout));
     connector.set_nodelay(true);
@@ -52,6 +52,20 @@ pub(super) fn client(connect_timeout: Duration) -> Result<HttpClient, String> {
         .enable_http1()
         .wrap_connector(connector);
     Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// Posts a JSON document to somebody who takes it or does not.
+///
+/// # Errors
+/// Why it may not have been taken.
+pub(crate) async fn post_json(client: &HttpClient, url: &str, document: Vec<u8>) -> Result<(), String> {
+    let request = HttpRequest::post(url).header(CONTENT_TYPE, "application/json").body(document.into());
+    let answer = client.request(request.map_err(|error| error.to_string())?).await;
+    let status = answer.map_err(|error| explain(&error))?.status();
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(format!("HTTP {status}")),
+    }
 }
 
 /// One of them.
@@ -171,18 +185,24 @@ fn content_type(payload: &Bytes) -> Option<&'static str> {
 
 /// Why there is no answer: with a cause, as from gRPC's transport.
 fn unanswered(error: &Error) -> Status {
-    let mut why = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        why = format!("{why}: {deeper}");
-        cause = deeper.source();
-    }
+    let why = explain(error);
     if error.is_connect() {
         return NeverSent::status(&why);
     }
     let mut status = Status::unavailable(why.clone());
     status.set_source(Arc::new(std::io::Error::other(why)));
     status
+}
+
+/// With its causes.
+fn explain(error: &Error) -> String {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        why = format!("{why}: {deeper}");
+        cause = deeper.source();
+    }
+    why
 }
 
 /// What it says of itself: a problem (RFC 9457), another object with a reason, or text.

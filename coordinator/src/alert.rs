@@ -1,0 +1,115 @@
+//! Tells somebody when transactions wait for an operator, or take too long: by POST, to one address.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_protocol::Gtid;
+use serde::Serialize;
+
+use crate::config::Alert;
+use crate::engine::{Engine, Snapshot};
+use crate::metrics::Label as _;
+use crate::store::UnixMillis;
+use crate::transport::{HttpClient, http_client, post_json};
+
+/// How often to look.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How long the other side may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Transactions that are kept in mind.
+const OVERDUE_MAX: usize = 1_000;
+/// Transactions in one message.
+const TOLD_MAX: usize = 20;
+
+/// What is posted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    /// All of it in a sentence: what chats show.
+    text: String,
+    cluster_id: String,
+    epoch: u32,
+    /// How many there are that this address has not been told of before.
+    count: usize,
+    /// The oldest of them.
+    transactions: Vec<Overdue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Overdue {
+    gtid: String,
+    name: String,
+    state: &'static str,
+    parked: bool,
+    age_ms: u64,
+    reason: String,
+}
+
+impl Overdue {
+    fn new(snapshot: &Snapshot) -> Self {
+        let failing = snapshot.branches.iter().find(|branch| !branch.last_error.is_empty());
+        let reason = match failing {
+            Some(branch) if snapshot.reason.is_empty() => {
+                format!("branch {} at {}: {}", branch.id, branch.spec.participant, branch.last_error)
+            }
+            _ => snapshot.reason.clone(),
+        };
+        Overdue {
+            gtid: snapshot.gtid.to_string(),
+            name: snapshot.header.name.clone(),
+            state: snapshot.state.value(),
+            parked: snapshot.parked,
+            age_ms: UnixMillis::now().0.saturating_sub(snapshot.header.begun_at.0),
+            reason,
+        }
+    }
+}
+
+/// Watches for ever. Each transaction is told once when it is old, and once when it is parked; what could not be told is told
+/// later.
+pub(crate) async fn watch(engine: Arc<Engine>, config: Alert) {
+    let Some(url) = config.url else { return };
+    let client = match http_client(PATIENCE) {
+        Ok(client) => client,
+        Err(error) => return tracing::error!(error, "there will be no alerts"),
+    };
+    let age = Duration::from_millis(config.older_than_ms);
+    // Whether it was parked when it was told.
+    let mut told = HashMap::new();
+    loop {
+        tokio::time::sleep(INTERVAL.min(age)).await;
+        let overdue = engine.overdue(age, OVERDUE_MAX);
+        let new: Vec<_> = overdue.iter().filter(|one| told.get(&one.gtid) != Some(&one.parked)).collect();
+        if !new.is_empty()
+            && let Err(error) = tell(&client, url.secret(), &engine, &new).await
+        {
+            tracing::warn!(%url, error, "an alert could not be told");
+            continue;
+        }
+        // What has ended is forgotten.
+        told = overdue.iter().map(|one| (one.gtid, one.parked)).collect::<HashMap<Gtid, bool>>();
+    }
+}
+
+async fn tell(client: &HttpClient, url: &str, engine: &Engine, new: &[&Snapshot]) -> Result<(), String> {
+    let parked = new.iter().filter(|one| one.parked).count();
+    let text = format!(
+        "Concord: {} transactions need somebody: {parked} wait for an operator, {} take too long (concord tx list --parked)",
+        new.len(),
+        new.len() - parked,
+    );
+    let message = Message {
+        text,
+        cluster_id: engine.cluster_id().to_string(),
+        epoch: engine.epoch().0,
+        count: new.len(),
+        transactions: new.iter().take(TOLD_MAX).map(|one| Overdue::new(one)).collect(),
+    };
+    let body = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
+    match tokio::time::timeout(PATIENCE, post_json(client, url, body)).await {
+        Ok(posted) => posted,
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}
