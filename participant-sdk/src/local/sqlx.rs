@@ -3,7 +3,9 @@
 use sqlx::mysql::{MySqlPool, MySqlRow, MySqlTransactionManager};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
-use sqlx::{Column as _, Error, MySql, MySqlConnection, Row as _, Type, TypeInfo as _, ValueRef as _};
+use sqlx::{
+    AssertSqlSafe, Column as _, Error, MySql, MySqlConnection, Row as _, Type, TypeInfo as _, ValueRef as _,
+};
 
 // Not exported by sqlx itself. Through it, sqlx knows that a transaction is open, and a `begin` of the handler is a
 // savepoint, not the start of another transaction, which would commit ours.
@@ -71,12 +73,12 @@ impl LocalTransaction for SqlxTransaction {
     }
 
     async fn execute(&mut self, sql: &str, params: Vec<SqlValue>) -> Result<u64, LocalError> {
-        let query = sqlx::query(sql);
+        let query = sqlx::query(AssertSqlSafe(sql));
         Ok(bind(query, params).execute(self.live()?).await?.rows_affected())
     }
 
     async fn query(&mut self, sql: &str, params: Vec<SqlValue>) -> Result<Vec<Vec<SqlValue>>, LocalError> {
-        let query = sqlx::query(sql);
+        let query = sqlx::query(AssertSqlSafe(sql));
         let rows = bind(query, params).fetch_all(self.live()?).await?;
         rows.iter().map(values).collect()
     }
