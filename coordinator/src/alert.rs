@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::config::Alert;
 use crate::engine::{Engine, Snapshot};
 use crate::metrics::Label as _;
+use crate::security::OutboundTls;
 use crate::store::UnixMillis;
 use crate::transport::{HttpClient, http_client, post_json};
 
@@ -69,9 +70,9 @@ impl Overdue {
 
 /// Watches for ever. Each transaction is told once when it is old, and once when it is parked; what could not be told is told
 /// later.
-pub(crate) async fn watch(engine: Arc<Engine>, config: Alert) {
+pub(crate) async fn watch(engine: Arc<Engine>, config: Alert, tls: OutboundTls) {
     let Some(url) = config.url else { return };
-    let client = match http_client(PATIENCE) {
+    let client = match http_client(PATIENCE, &tls) {
         Ok(client) => client,
         Err(error) => return tracing::error!(error, "there will be no alerts"),
     };

@@ -11,6 +11,7 @@ pub mod inspection;
 pub mod metrics;
 pub mod resource;
 pub mod scrape;
+pub mod security;
 pub mod serve;
 pub mod store;
 mod supervisor;

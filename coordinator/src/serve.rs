@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
@@ -15,11 +16,10 @@ use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundin
 use crate::metrics::Metrics;
 use crate::resource::Resources;
 use crate::scrape;
+use crate::security::{Callers, Exposed, FileError, OutboundTls, check_exposure, tls};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
-use crate::transport::{
-    self, BreakerSettings, GrpcParticipants, OutboundSettings, Page, PageSizes, Services,
-};
+use crate::transport::{self, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Services};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
@@ -46,6 +46,12 @@ pub enum ServeError {
     /// Others would not know where to reach this coordinator.
     #[error("it listens on {0}, which is no address that other coordinators can reach: set cluster.address")]
     NoAddress(SocketAddr),
+    /// Others could reach what nobody guards.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// A certificate, a key or a file of tokens cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,7 +100,13 @@ pub async fn run_in(
     surroundings: Arc<dyn Surroundings>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
+    // What is wrong with the configuration is said before anything is touched.
+    check_exposure(&config)?;
+    let tls = tls::server_config(&config.server)?.map(|tls| Arc::new(ArcSwap::new(tls)));
+    let outbound_tls = OutboundTls::load(&config.calls)?;
+    let callers = Callers::load(&config.security)?;
     let metrics = Metrics::default();
+    let guard = Guard::new(callers, &metrics);
     let (store, listener) = match config.store.url {
         // The store first: its lock is what keeps a second coordinator out.
         None => (open_embedded(&config, &metrics).await?, listen(&config).await?),
@@ -104,7 +116,11 @@ pub async fn run_in(
         }
     };
     let (listener, listening) = listener;
-    let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config), &metrics);
+    let participants = GrpcParticipants::new(
+        store.cluster_id(),
+        OutboundSettings::new(&config, outbound_tls.clone()),
+        &metrics,
+    );
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
@@ -120,7 +136,7 @@ pub async fn run_in(
     let lease = Duration::from_millis(config.cluster.lease_ms);
     let background = [
         tokio::spawn(supervisor::live()),
-        tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone())),
+        tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone(), outbound_tls.clone())),
         tokio::spawn(take_over_forever(Arc::clone(&engine), lease)),
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
@@ -143,6 +159,9 @@ pub async fn run_in(
         payload_bytes_max: config.limits.payload_bytes_max,
         started_at,
         metrics,
+        guard,
+        tls,
+        outbound_tls,
     };
     let result = serve_until(listener, services, shutdown).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
@@ -292,19 +311,5 @@ fn settings(config: &Config) -> Settings {
             max: ms(config.phase_two.backoff_max_ms),
         },
         park_after_attempts: Some(config.phase_two.park_after_attempts).filter(|limit| *limit > 0),
-    }
-}
-
-fn outbound_settings(config: &Config) -> OutboundSettings {
-    let ms = Duration::from_millis;
-    OutboundSettings {
-        allow: config.participants.allow.clone(),
-        call_timeout: ms(config.calls.timeout_ms),
-        connect_timeout: ms(config.calls.connect_timeout_ms),
-        in_flight_max: config.calls.in_flight_max,
-        breaker: BreakerSettings {
-            failures_before_open: config.breaker.failures_before_open,
-            open_for: ms(config.breaker.open_ms),
-        },
     }
 }

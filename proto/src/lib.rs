@@ -4,7 +4,7 @@
 mod coordinators;
 pub mod status;
 
-pub use coordinators::{Coordinators, Place};
+pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};
 
 /// The public interface, version 1.
 #[allow(

@@ -78,6 +78,7 @@ fn assignment(name: &str, value: &str) -> String {
 fn value(key: &Key, config: &Config) -> String {
     match &key.field {
         Field::Integer { get, .. } => get(config).to_string(),
+        Field::Boolean { get, .. } => get(config).to_string(),
         Field::Text { get, .. } | Field::Secret { get, .. } => text(&get(config)),
         Field::List { get, .. } => list(&get(config)),
     }

@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
+use super::guard::{caller, check_name};
 use super::peers::Peers;
 use crate::engine::{
     BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
@@ -83,6 +84,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RegisterBranchRequest>,
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         crash_point!("coordinator/received/RegisterBranch");
+        check_name(caller(request.extensions()), &request.get_ref().participant)?;
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;

@@ -16,7 +16,7 @@ use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, TimeoutExpired};
 
 use self::http::{HttpClient, HttpService};
@@ -24,9 +24,10 @@ use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
 use super::convert::timestamp;
 use super::{KEEP_ALIVE, call};
-use crate::config::AllowList;
+use crate::config::{AllowList, Config};
 use crate::engine::{BranchCall, CallResult, Participants};
 use crate::metrics::{BreakerState, CallFailure, CallMetrics, CallPhase, Label as _, Metrics};
+use crate::security::OutboundTls;
 use crate::store::UnixMillis;
 
 /// Participants kept; past it those that nobody uses at the moment are forgotten, and connections to them closed.
@@ -47,6 +48,33 @@ pub struct OutboundSettings {
     pub in_flight_max: usize,
     /// One per participant.
     pub breaker: BreakerSettings,
+    /// What is shown to those whose address begins with `https`, and who is trusted.
+    pub(crate) tls: OutboundTls,
+}
+
+impl OutboundSettings {
+    /// As `config` says.
+    pub(crate) fn new(config: &Config, tls: OutboundTls) -> Self {
+        let ms = Duration::from_millis;
+        OutboundSettings {
+            allow: config.participants.allow.clone(),
+            call_timeout: ms(config.calls.timeout_ms),
+            connect_timeout: ms(config.calls.connect_timeout_ms),
+            in_flight_max: config.calls.in_flight_max,
+            breaker: BreakerSettings {
+                failures_before_open: config.breaker.failures_before_open,
+                open_for: ms(config.breaker.open_ms),
+            },
+            tls,
+        }
+    }
+}
+
+impl Default for OutboundSettings {
+    /// As a configuration that says nothing.
+    fn default() -> Self {
+        OutboundSettings::new(&Config::default(), OutboundTls::default())
+    }
 }
 
 /// Participants, by address, each with its streams, a connection, and one breaker.
@@ -199,10 +227,11 @@ impl GrpcParticipants {
     fn connect(&self, address: &str) -> Result<Connection, String> {
         if AllowList::is_http_service(address) {
             let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
-            let client = self.http.get_or_init(|| http::client(self.settings.connect_timeout)).clone()?;
+            let OutboundSettings { connect_timeout, tls, .. } = &self.settings;
+            let client = self.http.get_or_init(|| http::client(*connect_timeout, tls)).clone()?;
             return Ok(Connection::Http(Arc::new(HttpService { client, address })));
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())
+        let endpoint = endpoint(address.to_owned(), &self.settings.tls)
             .map_err(|error| error.to_string())?
             .connect_timeout(self.settings.connect_timeout)
             .tcp_nodelay(true)
@@ -212,6 +241,22 @@ impl GrpcParticipants {
         let client = ParticipantClient::new(endpoint.connect_lazy());
         Ok(Connection::Grpc(client.max_decoding_message_size(REPLY_BYTES_MAX)))
     }
+}
+
+/// The way to `url`, by TLS if it begins with `https`.
+pub(super) fn endpoint(url: String, tls: &OutboundTls) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(url)?;
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint);
+    }
+    let mut config = ClientTlsConfig::new().with_webpki_roots();
+    if let Some(pem) = &tls.authorities {
+        config = config.ca_certificate(Certificate::from_pem(pem));
+    }
+    if let Some((certificate, key)) = &tls.certificate {
+        config = config.identity(Identity::from_pem(certificate, key));
+    }
+    endpoint.tls_config(config)
 }
 
 impl Participants for GrpcParticipants {
