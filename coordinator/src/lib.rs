@@ -9,6 +9,7 @@ mod ending;
 pub mod engine;
 pub mod inspection;
 pub mod metrics;
+mod reload;
 pub mod resource;
 pub mod scrape;
 pub mod security;

@@ -54,10 +54,14 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 impl ConfigArgs {
     /// Reads all layers.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let present = || Some(PathBuf::from(FILE_DEFAULT)).filter(|file| file.exists());
-        let file = self.config.clone().or_else(present);
-        let sources = Sources { file, environment: environment()?, flags: self.flags() };
+        let sources = Sources { file: self.file(), environment: environment()?, flags: self.flags() };
         Ok(Config::load(&sources)?)
+    }
+
+    /// The configuration file, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let present = || Some(PathBuf::from(FILE_DEFAULT)).filter(|file| file.exists());
+        self.config.clone().or_else(present)
     }
 
     fn flags(&self) -> Vec<Flag> {

@@ -15,6 +15,7 @@
 //! the two printed forms all follow from it. A key that is not in it is refused, and the nearest one named.
 
 mod allow_list;
+mod changes;
 mod environment;
 mod error;
 mod file;
@@ -31,6 +32,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use allow_list::{AllowList, PatternError};
+pub use changes::Change;
 pub use error::ConfigError;
 pub use load::{Flag, FlagValue, Loaded, Sources};
 pub use render::example;

@@ -30,7 +30,7 @@ impl Engine {
         grade: Grade,
         branches: &[BranchRequest],
     ) -> Result<Header, EngineError> {
-        let settings = &self.driver.settings;
+        let settings = self.driver.settings.load();
         let BeginRequest { name, timeout_ms, idempotency_key } = request;
         let timeout_max = u32::try_from(settings.timeout_max.as_millis()).unwrap_or(u32::MAX);
         if timeout_ms > timeout_max {
@@ -114,7 +114,7 @@ impl Engine {
             grade: header.grade,
             stays_open: header.stays_open,
             deadline: driver.clock.now().plus(Millis(header.timeout_ms.into())),
-            park_after_attempts: driver.settings.park_after_attempts,
+            park_after_attempts: driver.settings.load().park_after_attempts,
         };
         let first = match (options.coordinator_driven, options.stays_open) {
             (true, _) => Some(Event::Execute),
@@ -134,7 +134,7 @@ impl Engine {
             (spec, branch.payload)
         });
         let live = Arc::new(Live::new(gtid, header, transaction, branches.collect()));
-        let limit = driver.settings.live_transactions_max;
+        let limit = driver.settings.load().live_transactions_max;
         if !driver.registry.insert(Arc::clone(&live), limit) {
             denied(Denial::TooManyLive);
             return Err(EngineError::TooManyLive(limit));
@@ -155,7 +155,7 @@ impl Engine {
     }
 
     pub(super) fn check_branches(&self, branches: &[BranchRequest]) -> Result<(), EngineError> {
-        let settings = &self.driver.settings;
+        let settings = self.driver.settings.load();
         if branches.is_empty() {
             return Err(invalid("branches", "a transaction needs at least one".into()));
         }
@@ -170,7 +170,7 @@ impl Engine {
 
     /// `bytes`: of all payloads of one transaction.
     pub(super) fn check_payload(&self, field: &'static str, bytes: usize) -> Result<(), EngineError> {
-        let max = self.driver.settings.payload_bytes_max;
+        let max = self.driver.settings.load().payload_bytes_max;
         match bytes > max {
             true => Err(invalid(field, format!("{bytes} bytes in all are over the limit of {max}"))),
             false => Ok(()),

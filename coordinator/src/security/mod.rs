@@ -10,10 +10,12 @@ mod tokens;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(crate) use callers::{Callers, Identity, Refusal};
 pub(crate) use roles::{Access, access};
 pub use roles::{Role, Roles};
+use rustls::ServerConfig;
 pub(crate) use tls::OutboundTls;
 pub use tokens::{NewToken, TokenError, new_token};
 
@@ -73,15 +75,35 @@ pub fn check_exposure(config: &Config) -> Result<(), Exposed> {
     }
 }
 
-/// Reads every file that `config` names for these purposes.
+/// What stands in the files that a configuration names for these purposes.
+pub(crate) struct Files {
+    /// `None`: no TLS.
+    pub(crate) server_tls: Option<Arc<ServerConfig>>,
+    pub(crate) outbound_tls: OutboundTls,
+    /// `None`: callers are not asked who they are.
+    pub(crate) callers: Option<Callers>,
+}
+
+impl Files {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub(crate) fn read(config: &Config) -> Result<Self, FileError> {
+        Ok(Files {
+            server_tls: tls::server_config(&config.server)?,
+            outbound_tls: OutboundTls::load(&config.calls)?,
+            callers: Callers::load(&config.security)?,
+        })
+    }
+}
+
+/// Whether the files of certificates, keys and tokens that `config` names can be used.
 ///
 /// # Errors
-/// The first of them that cannot be used.
+/// The first that cannot.
 pub fn check_files(config: &Config) -> Result<(), FileError> {
-    tls::server_config(&config.server)?;
-    OutboundTls::load(&config.calls)?;
-    Callers::load(&config.security)?;
-    Ok(())
+    Files::read(config).map(drop)
 }
 
 #[cfg(test)]

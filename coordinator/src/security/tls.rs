@@ -44,7 +44,7 @@ pub(crate) fn server_config(server: &Server) -> Result<Option<Arc<ServerConfig>>
 }
 
 /// What this coordinator shows to those that it calls, and whom it trusts: always the public authorities.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct OutboundTls {
     /// More authorities.
     pub(crate) authorities: Option<Pem>,

@@ -41,19 +41,18 @@ pub use breaker::BreakerSettings;
 pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
 pub(crate) use guard::Guard;
-pub(crate) use outbound::http::{HttpClient, client as http_client, post_json};
+pub(crate) use outbound::http::post_json;
 pub use outbound::{GrpcParticipants, OutboundSettings};
+pub(crate) use peers::Peers;
 pub(crate) use probes::Page;
 
 use self::attachment::AttachmentService;
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
-use self::peers::Peers;
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::resource::Resources;
-use crate::security::OutboundTls;
 use crate::store::UnixMillis;
 
 /// Room for names and framing beside the payloads of a request.
@@ -98,8 +97,7 @@ pub(crate) struct Services {
     pub(crate) guard: Arc<Guard>,
     /// `None`: no TLS.
     pub(crate) tls: Option<ServerTls>,
-    /// What is shown to other coordinators.
-    pub(crate) outbound_tls: OutboundTls,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// What is shown to callers, and asked of them; what is stored there holds for the next connection.
@@ -129,8 +127,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at, .. } =
         services;
-    let Services { metrics, guard, tls, outbound_tls, .. } = services;
-    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls)));
+    let Services { metrics, guard, tls, peers, .. } = services;
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
     let probes = probes::router(Arc::clone(&engine), metrics, &guard);
     let operator = OperatorService {

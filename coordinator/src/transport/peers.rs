@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use concord_protocol::Gtid;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -26,14 +27,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     /// All of them listen as this one does: `None` without TLS.
-    tls: Option<OutboundTls>,
+    tls: Option<ArcSwap<OutboundTls>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl Peers {
     /// `tls`: what is shown to them, if they speak TLS.
-    pub(super) fn new(tls: Option<OutboundTls>) -> Self {
-        Peers { tls, channels: Mutex::default() }
+    pub(crate) fn new(tls: Option<OutboundTls>) -> Self {
+        Peers { tls: tls.map(ArcSwap::from_pointee), channels: Mutex::default() }
+    }
+
+    /// Shows them this from now on.
+    pub(crate) fn show(&self, tls: OutboundTls) {
+        let Some(current) = &self.tls else { return };
+        if *current.swap(Arc::new(tls)) != *current.load_full() {
+            self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// Has a call answered by the coordinator that owns the transaction. `None`: that is this one, or the owner cannot be
@@ -72,7 +81,7 @@ impl Peers {
         }
         let endpoint = match &self.tls {
             None => endpoint(format!("http://{address}"), &OutboundTls::default()),
-            Some(tls) => endpoint(format!("https://{address}"), tls),
+            Some(tls) => endpoint(format!("https://{address}"), &tls.load()),
         };
         let endpoint = endpoint.map_err(|error| {
             Status::internal(format!("the address {address:?} of another coordinator: {error}"))
