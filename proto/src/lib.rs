@@ -2,6 +2,7 @@
 //! shares: metadata names and error details.
 
 mod coordinators;
+pub mod names;
 pub mod status;
 
 pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};

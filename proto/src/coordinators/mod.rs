@@ -1,7 +1,6 @@
 //! The way to several coordinators that share a store. Any of them answers any call.
 
 mod credentials;
-mod names;
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -18,7 +17,8 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Code, Status};
 
 pub use self::credentials::{Credentials, InvalidToken};
-use self::names::Name;
+pub use crate::names::Place;
+use crate::names::{self, Name};
 
 /// How long a coordinator may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,15 +37,6 @@ pub struct Coordinators {
     /// Counts on; modulo their number, the one that is called.
     current: Arc<AtomicUsize>,
     credentials: Credentials,
-}
-
-/// The way to one coordinator.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// Which one it is: its URL.
-    pub url: String,
-    /// Connects by itself, when it is used.
-    pub channel: Channel,
 }
 
 impl Coordinators {
@@ -70,16 +61,20 @@ impl Coordinators {
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn connect_lazy_with(urls: &str, credentials: Credentials) -> Result<Self, Error> {
-        let mut places = Vec::new();
-        let mut names = Vec::new();
+        let mut first = Vec::new();
         for url in urls.split(',').map(str::trim) {
             let endpoint = endpoint(url, None, &credentials)?;
-            names.push(Name::of(&endpoint));
-            places.push(Place { url: url.to_owned(), channel: endpoint.connect_lazy() });
+            let name = Name::of(endpoint.uri());
+            first.push((Place { url: url.to_owned(), channel: endpoint.connect_lazy() }, name));
         }
-        let (found, seen) = watch::channel(Arc::from(places));
-        if names.iter().any(Option::is_some) {
-            tokio::spawn(names::follow(names, found, names::look_up, credentials.clone()));
+        let (found, seen) = watch::channel(first.iter().map(|(place, _)| place.clone()).collect());
+        if first.iter().any(|(_, name)| name.is_some()) {
+            let credentials = credentials.clone();
+            let connect = move |url: &str, name: &Name| {
+                let endpoint = endpoint(url, Some(name.host()), &credentials).ok()?;
+                Some(endpoint.origin(name.uri().clone()).connect_lazy())
+            };
+            tokio::spawn(names::follow(first, found, Arc::new(names::look_up), connect));
         }
         Ok(Coordinators { credentials, ..Coordinators::following(seen) })
     }
