@@ -12,9 +12,16 @@ export async function refresh(place, signal) {
     table(["participant", "health", "called", "calls under way", "failures in a row", "last error"], participants.map((one) => ({
       key: one.address,
       href: `#/transactions?participant=${encodeURIComponent(one.address)}`,
-      cells: [one.address, health(one), one.streams ? `on ${count(one.streams)} of its streams` : "by connection", count(one.callsUnderWay),
+      cells: [one.address, health(one), called(one), count(one.callsUnderWay),
         count(one.failures), one.lastError && `${one.lastError} (${age(one.lastErrorAt)} ago)`],
     })), "No participant has been called or has attached since the coordinator started."));
+}
+
+function called({ address, streams, addresses = [] }) {
+  if (streams) return `on ${count(streams)} of its streams`;
+  const places = addresses.filter((place) => place.address !== address);
+  if (places.length === 0) return "by connection";
+  return places.map((place) => h("div", {}, place.address, place.passedOver && " ", place.passedOver && h("span", { class: "state warn" }, "passed over")));
 }
 
 function health(participant) {

@@ -25,7 +25,7 @@ const CALL_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub struct CoordinatorOptions {
     settings: Vec<(String, String)>,
-    resources: String,
+    tables: String,
 }
 
 impl CoordinatorOptions {
@@ -52,9 +52,16 @@ impl CoordinatorOptions {
     /// Configures a database that the coordinator reaches itself.
     #[must_use]
     pub fn resource(mut self, name: &str, url: &str, participants: &[String]) -> Self {
-        self.resources.push_str(&format!(
+        self.tables.push_str(&format!(
             "[[resource]]\nname = {name:?}\nurl = {url:?}\nparticipants = {participants:?}\n"
         ));
+        self
+    }
+
+    /// Says where a service is.
+    #[must_use]
+    pub fn service(mut self, name: &str, addresses: &[String]) -> Self {
+        self.tables.push_str(&format!("[[service]]\nname = {name:?}\naddresses = {addresses:?}\n"));
         self
     }
 }
@@ -131,7 +138,7 @@ impl Coordinator {
     /// # Errors
     /// When the system refuses.
     pub fn launch(&mut self) -> Result<()> {
-        std::fs::write(&self.config, &self.options.resources).context("write its configuration")?;
+        std::fs::write(&self.config, &self.options.tables).context("write its configuration")?;
         let mut arguments: Vec<OsString> = vec!["--config".into(), self.config.clone().into()];
         let own = [
             ("server.listen".to_owned(), self.address.socket().to_string()),

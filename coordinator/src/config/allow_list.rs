@@ -4,7 +4,7 @@
 //! of URLs: `http` or `https`, a host, perhaps a port, perhaps a path, and nothing else. What this grammar cannot read is
 //! refused, so it does not matter whether the HTTP client would read it in another way. Who has a path is called by POST with
 //! JSON, who has none by gRPC (decision 012). A participant that does not listen, and is called on the stream that it has
-//! opened, is `attached` and a name.
+//! opened, is `attached` and a name; one of which the configuration says where it is, `service` and a name.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -20,9 +20,9 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// Which participants' addresses may be called.
 ///
-/// A pattern is `scheme://host:port`, `scheme://host:port/path`, or `attached://name`. The port may be `*`, for any; a host name may begin with
+/// A pattern is `scheme://host:port`, `scheme://host:port/path`, `attached://name`, or `service://name`. The port may be `*`, for any; a host name may begin with
 /// the label `*`, for one or more labels: `https://*.svc.local:7101` permits `https://pay.shop.svc.local:7101` and not
-/// `https://svc.local:7101`. `attached://*` is any participant that does not listen. Names and schemes are compared
+/// `https://svc.local:7101`. `attached://*` is any participant that does not listen, `service://*` any service that the configuration names. Names and schemes are compared
 /// without regard to case, IP addresses by value. A name never matches an IP address: nothing is resolved. A pattern permits
 /// addresses with a path only if it has one itself; a path that ends with `/*` is any below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl AllowList {
     }
 
     /// Whether the coordinator may call `address`. False for whatever is not a plain
-    /// `http(s)://host[:port][/path]` or `attached://name` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
+    /// `http(s)://host[:port][/path]`, `attached://name` or `service://name` of at most 256 bytes. A missing port is the scheme's: 80 or 443.
     pub fn permits(&self, address: &str) -> bool {
         Address::parse(address).is_ok_and(|address| self.0.iter().any(|pattern| pattern.matches(&address)))
     }
@@ -50,6 +50,14 @@ impl AllowList {
     /// Whether a participant of this address does not listen, and can be called only where it is attached.
     pub fn is_attached_only(address: &str) -> bool {
         Scheme::split(address).is_ok_and(|(scheme, _)| scheme == Scheme::Attached)
+    }
+
+    /// The name of the service of which the configuration is to say where it is; `None`: the address itself says it.
+    pub fn service(address: &str) -> Option<&str> {
+        match Scheme::split(address) {
+            Ok((Scheme::Service, name)) => Some(name),
+            _ => None,
+        }
     }
 
     /// Whether a participant of this address is called by POST with JSON.
@@ -120,7 +128,7 @@ enum PathPattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum HostPattern {
     Exactly(Host),
-    /// Of a participant that does not listen.
+    /// Whatever the name.
     Any,
     /// A name that ends with this, its leading dot included, and has something before it.
     EndsWith(String),
@@ -149,14 +157,16 @@ impl Pattern {
                 Host::Name(name) => HostPattern::EndsWith(format!(".{name}")),
                 Host::V4(_) | Host::V6(_) => return Err("an IP address has no leading label"),
             },
-            None if host == "*" && scheme == Scheme::Attached => HostPattern::Any,
+            None if host == "*" && scheme.is_name() => HostPattern::Any,
             None if host.contains('*') => return Err("`*` stands only as the first label of a host"),
             None => HostPattern::Exactly(Host::parse(host)?),
         };
         let port = match (scheme, port) {
-            (Scheme::Attached, _) if path != PathPattern::Exactly(String::new()) => return Err(NO_PORT),
-            (Scheme::Attached, None) => None,
-            (Scheme::Attached, Some(_)) => return Err(NO_PORT),
+            (scheme, _) if scheme.is_name() && path != PathPattern::Exactly(String::new()) => {
+                return Err(NO_PORT);
+            }
+            (scheme, None) if scheme.is_name() => None,
+            (scheme, Some(_)) if scheme.is_name() => return Err(NO_PORT),
             (_, port) => match port.ok_or("it names no port; `:*` is any port")? {
                 "*" => None,
                 digits => Some(parse_port(digits)?),
@@ -204,11 +214,18 @@ impl Address {
         let (host, port) = split_port(authority)?;
         let (host, path) = (Host::parse(host)?, parse_path(scheme, path)?);
         let port = match (scheme, port) {
-            (Scheme::Attached, Some(_)) => return Err(NO_PORT),
+            (scheme, Some(_)) if scheme.is_name() => return Err(NO_PORT),
             (_, Some(digits)) => parse_port(digits)?,
             (_, None) => scheme.default_port(),
         };
         Ok(Address { scheme, host, port, path })
+    }
+}
+
+impl Address {
+    /// Whether it says itself where it is.
+    pub(super) fn is_place(&self) -> bool {
+        !self.scheme.is_name()
     }
 }
 
@@ -218,6 +235,7 @@ impl fmt::Display for Address {
             Scheme::Http => "http",
             Scheme::Https => "https",
             Scheme::Attached => "attached",
+            Scheme::Service => "service",
         };
         match &self.host {
             Host::Name(name) => write!(f, "{scheme}://{name}")?,
@@ -225,7 +243,7 @@ impl fmt::Display for Address {
             Host::V6(ip) => write!(f, "{scheme}://[{ip}]")?,
         }
         match self.scheme {
-            Scheme::Attached => Ok(()),
+            Scheme::Attached | Scheme::Service => Ok(()),
             Scheme::Http | Scheme::Https => write!(f, ":{}{}", self.port, self.path),
         }
     }
@@ -237,9 +255,11 @@ enum Scheme {
     Https,
     /// The participant does not listen: it is called on its own stream.
     Attached,
+    /// The configuration says where it is.
+    Service,
 }
 
-const NO_PORT: &str = "the name of an attached participant has neither port nor path";
+const NO_PORT: &str = "the name of an attached participant or of a service has neither port nor path";
 
 impl Scheme {
     fn split(written: &str) -> Result<(Self, &str), &'static str> {
@@ -250,8 +270,10 @@ impl Scheme {
             Ok((Scheme::Https, rest))
         } else if scheme.eq_ignore_ascii_case("attached") {
             Ok((Scheme::Attached, rest))
+        } else if scheme.eq_ignore_ascii_case("service") {
+            Ok((Scheme::Service, rest))
         } else {
-            Err("the scheme is none of http, https and attached")
+            Err("the scheme is none of http, https, attached and service")
         }
     }
 
@@ -259,8 +281,13 @@ impl Scheme {
         match self {
             Scheme::Http => 80,
             Scheme::Https => 443,
-            Scheme::Attached => 0,
+            Scheme::Attached | Scheme::Service => 0,
         }
+    }
+
+    /// Whether a name follows it, rather than a place in the network.
+    fn is_name(self) -> bool {
+        matches!(self, Scheme::Attached | Scheme::Service)
     }
 }
 
@@ -321,7 +348,7 @@ fn split_path(rest: &str) -> (&str, &str) {
 fn parse_path(scheme: Scheme, path: &str) -> Result<String, &'static str> {
     match path {
         "" => Ok(String::new()),
-        _ if scheme == Scheme::Attached => Err(NO_PORT),
+        _ if scheme.is_name() => Err(NO_PORT),
         _ if is_path(path) => Ok(path.to_owned()),
         _ => Err(
             "the path is not `/` and a name of letters, digits, `-`, `_`, `~` and `.`, once or more, or something follows it",
@@ -400,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn attached_participants_have_a_name_and_no_port() {
+    fn attached_participants_and_services_have_a_name_and_no_port() {
         check(
             &["attached://shop", "attached://*.bank"],
             &["attached://shop", "ATTACHED://Shop", "attached://a.bank"],
@@ -419,6 +446,11 @@ mod tests {
             &["http://shop", "attached://shop:1", "attached://a b"],
         );
         check(&["http://shop:*"], &["http://shop:1"], &["attached://shop"]);
+        check(
+            &["service://*"],
+            &["service://shop"],
+            &["attached://shop", "service://shop:1", "service://shop/a"],
+        );
         for pattern in ["attached://shop:80", "attached://shop:*", "http://*:80", "http://*"] {
             assert!(AllowList::parse([pattern]).is_err(), "{pattern}");
         }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::keys::{Field, KEYS, Key, RESOURCE};
+use super::keys::{Field, KEYS, Key, RESOURCE, SERVICE};
 use super::{Config, render};
 
-/// The keys that a running coordinator can be given other values for. All else holds from its start to its end.
+/// The keys that a running coordinator can be given other values for, beside the tables `[[service]]`. All else holds from its
+/// start to its end.
 pub(super) const LIVE: [&str; 10] = [
     "limits.branches_max",
     "limits.live_transactions_max",
@@ -40,6 +41,15 @@ impl Config {
             .filter(|(_, from, to)| from != to)
             .map(|(key, from, to)| Change { live: LIVE.contains(&key.as_str()), key, from, to })
             .collect();
+        if self.services != wanted.services {
+            let told = |config: &Config| {
+                let told =
+                    config.services.iter().map(|one| format!("{}: {}", one.name, one.addresses.join(", ")));
+                told.collect::<Vec<_>>().join("; ")
+            };
+            let (from, to) = (told(self), told(wanted));
+            changes.push(Change { key: format!("[[{SERVICE}]]"), from, to, live: true });
+        }
         if self.resources != wanted.resources {
             let count = |config: &Config| format!("{} of them", config.resources.len());
             let (from, to) = (count(self), count(wanted));
@@ -50,7 +60,7 @@ impl Config {
 
     /// This, with the values of `wanted` where they can change.
     pub fn adopting(&self, wanted: &Config) -> Config {
-        let mut config = self.clone();
+        let mut config = Config { services: wanted.services.clone(), ..self.clone() };
         KEYS.iter().filter(|key| is_live(key)).for_each(|key| copy(key, wanted, &mut config));
         config
     }
@@ -112,6 +122,7 @@ mod tests {
                       participants.allow = ['attached://shop']\n\
                       limits.branches_max = 7\n\
                       limits.page_size_max = 70\n\
+                      [[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:7101', 'http://10.0.0.2:7101']\n\
                       [[resource]]\nname = 'bank'\nurl = 'mysql://ann:s3cret@127.0.0.1:3306/bank'\n";
         let wanted = Config::from_toml(wanted, "test").unwrap();
         let changes = running.changes(&wanted);
@@ -124,11 +135,17 @@ mod tests {
                 ("limits.page_size_max", false),
                 ("participants.allow", true),
                 ("log.filter", true),
+                ("[[service]]", true),
                 ("[[resource]]", false),
             ]
         );
         assert_eq!((changes[1].from.as_str(), changes[1].to.as_str()), ("1000", "7"));
+        assert_eq!(
+            (changes[5].from.as_str(), changes[5].to.as_str()),
+            ("", "stock: http://10.0.0.1:7101, http://10.0.0.2:7101")
+        );
         let now = running.adopting(&wanted);
+        assert_eq!(now.services, wanted.services);
         assert_eq!((now.limits.branches_max, now.log.filter.as_str()), (7, "debug"));
         assert!(now.participants.allow.permits("attached://shop"));
         assert_eq!((now.server, now.resources.len()), (running.server.clone(), 0));

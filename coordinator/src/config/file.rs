@@ -7,12 +7,14 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::quoted;
-use super::keys::{self, RESOURCE, RESOURCE_KEYS};
-use super::load::{Draft, Origin, Raw, ResourceDraft};
+use super::keys::{self, RESOURCE, RESOURCE_KEYS, SERVICE, SERVICE_KEYS};
+use super::load::{Draft, Origin, Raw, ResourceDraft, ServiceDraft};
 use super::nearest::nearest;
 
 /// Most `[[resource]]` tables.
 const RESOURCES_MAX: usize = 1000;
+/// Most `[[service]]` tables.
+const SERVICES_MAX: usize = 1000;
 
 /// Reads `text` into `draft`; `name` stands for the file in errors and origins.
 pub(super) fn read(text: &str, name: &str, draft: &mut Draft) {
@@ -44,7 +46,16 @@ impl Source<'_> {
             let name = section.get_ref().as_ref();
             let origin = self.origin(section.span());
             match value.get_ref() {
-                value if name == RESOURCE => self.resources(value, origin, draft),
+                value if name == RESOURCE => {
+                    for (table, origin) in self.tables(name, RESOURCES_MAX, (value, origin), draft) {
+                        self.resource(table, origin, draft);
+                    }
+                }
+                value if name == SERVICE => {
+                    for (table, origin) in self.tables(name, SERVICES_MAX, (value, origin), draft) {
+                        self.service(table, origin, draft);
+                    }
+                }
                 DeValue::Table(table) if sections.contains(&name) => self.section(name, table, draft),
                 _ if sections.contains(&name) => {
                     draft.problem(origin, format!("`{name}` must be a table, [{name}]"));
@@ -65,21 +76,56 @@ impl Source<'_> {
         }
     }
 
-    fn resources(&self, value: &DeValue<'_>, origin: Origin, draft: &mut Draft) {
+    /// The tables of a list, each with where it begins.
+    fn tables<'d>(
+        &self,
+        name: &str,
+        max: usize,
+        (value, origin): (&'d DeValue<'d>, Origin),
+        draft: &mut Draft,
+    ) -> Vec<(&'d DeTable<'d>, Origin)> {
+        let no_list = || format!("`{name}` is a list of tables: write [[{name}]]");
         let DeValue::Array(array) = value else {
-            return draft.problem(origin, "`resource` is a list of tables: write [[resource]]".to_owned());
+            draft.problem(origin, no_list());
+            return Vec::new();
         };
-        if array.len() > RESOURCES_MAX {
-            let what = format!("{} resources; at most {RESOURCES_MAX} are allowed", array.len());
-            return draft.problem(origin, what);
+        if array.len() > max {
+            draft.problem(origin, format!("{} {name}s; at most {max} are allowed", array.len()));
+            return Vec::new();
         }
+        let mut tables = Vec::new();
         for element in array {
-            let origin = self.origin(element.span());
             match element.get_ref() {
-                DeValue::Table(table) => self.resource(table, origin, draft),
-                _ => draft.problem(origin, "`resource` is a list of tables: write [[resource]]".to_owned()),
+                DeValue::Table(table) => tables.push((table, self.origin(element.span()))),
+                _ => draft.problem(self.origin(element.span()), no_list()),
             }
         }
+        tables
+    }
+
+    fn service(&self, table: &DeTable<'_>, origin: Origin, draft: &mut Draft) {
+        let mut service = ServiceDraft::default();
+        for (key, value) in table {
+            let at = self.origin(value.span());
+            match (key.get_ref().as_ref(), raw(value)) {
+                ("name", Raw::Text(text)) => service.service.name = text,
+                ("addresses", Raw::List(list)) => service.set_addresses(list, at, draft),
+                ("name", raw) => {
+                    draft.problem(at, format!("service.name must be a string, not {}", raw.kind()));
+                }
+                ("addresses", raw) => {
+                    let what = format!("service.addresses must be a list of strings, not {}", raw.kind());
+                    draft.problem(at.clone(), what);
+                    service.addresses_origin = Some(at);
+                }
+                (unknown, _) => {
+                    let hint = suggestion(unknown, &SERVICE_KEYS);
+                    let what = format!("unknown key {} in [[service]]; {hint}", quoted(unknown));
+                    draft.problem(self.origin(key.span()), what);
+                }
+            }
+        }
+        draft.add_service(service, origin);
     }
 
     fn resource(&self, table: &DeTable<'_>, origin: Origin, draft: &mut Draft) {
@@ -138,7 +184,7 @@ fn suggestion(word: &str, candidates: &[&str]) -> String {
 }
 
 fn unknown_section(name: &str, sections: &[&str]) -> String {
-    let candidates: Vec<_> = sections.iter().copied().chain([RESOURCE]).collect();
+    let candidates: Vec<_> = sections.iter().copied().chain([RESOURCE, SERVICE]).collect();
     format!("unknown table [{}]; {}", name.escape_debug(), suggestion(name, &candidates))
 }
 

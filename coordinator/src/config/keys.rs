@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
+use super::error::quoted;
 use super::{AllowList, Config, DatabaseUrl, LogFormat, WebhookUrl};
 
 /// One key of the configuration.
@@ -137,8 +138,8 @@ const FILTER_BYTES_MAX: usize = 1024;
 /// Longest value of a key that holds any text, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// Every key, in the order in which people read them; keys of one section stand together. `[[resource]]` is
-/// not here, see [`RESOURCE_KEYS`].
+/// Every key, in the order in which people read them; keys of one section stand together. `[[resource]]` and `[[service]]` are
+/// not here, see [`RESOURCE_KEYS`] and [`SERVICE_KEYS`].
 pub(super) static KEYS: &[Key] = &[
     Key {
         section: "server",
@@ -365,6 +366,12 @@ pub(super) static KEYS: &[Key] = &[
 /// The keys of a `[[resource]]`.
 pub(super) const RESOURCE_KEYS: [&str; 3] = ["name", "url", "participants"];
 
+/// The keys of a `[[service]]`.
+pub(super) const SERVICE_KEYS: [&str; 2] = ["name", "addresses"];
+
+/// The name of the table `[[service]]`.
+pub(super) const SERVICE: &str = "service";
+
 /// The name of the table `[[resource]]`.
 pub(super) const RESOURCE: &str = "resource";
 
@@ -461,6 +468,9 @@ fn set_allow(config: &mut Config, patterns: &[String]) -> Result<(), String> {
     if patterns.len() > PATTERNS_MAX {
         return Err(format!("has {} patterns; at most {PATTERNS_MAX} are allowed", patterns.len()));
     }
+    if let Some(service) = patterns.iter().find(|pattern| AllowList::service(pattern).is_some()) {
+        return Err(format!("{} is called if a [[service]] says where it is; leave it out", quoted(service)));
+    }
     config.participants.allow = AllowList::parse(patterns).map_err(|error| error.to_string())?;
     Ok(())
 }
@@ -501,7 +511,7 @@ mod tests {
         assert_eq!(variables.len(), KEYS.len());
         let unique: BTreeSet<_> = sections().into_iter().collect();
         assert_eq!(unique.len(), sections().len(), "keys of one section stand together");
-        assert!(!unique.contains(RESOURCE));
+        assert!(!unique.contains(RESOURCE) && !unique.contains(SERVICE));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::allow_list::Address;
 use super::error::{ConfigError, Problem, quoted};
 use super::keys::{self, Field, Key};
-use super::{Config, DatabaseUrl, Resource, environment, file, resource};
+use super::{Config, DatabaseUrl, Resource, Service, environment, file, resource};
 
 /// The layers on top of the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +50,15 @@ pub struct Loaded {
     pub(super) origins: BTreeMap<String, Origin>,
     /// Of the resources' URLs and participants, in the order of `config.resources`.
     pub(super) resource_origins: Vec<ResourceOrigins>,
+    /// In the order of `config.services`.
+    pub(super) service_origins: Vec<ServiceOrigins>,
+}
+
+/// Where the parts of a service came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceOrigins {
+    pub(super) name: Origin,
+    pub(super) addresses: Origin,
 }
 
 /// Where the parts of a resource came from.
@@ -131,6 +140,7 @@ pub(super) struct Draft {
     config: Config,
     origins: BTreeMap<String, Origin>,
     resources: Vec<ResourceDraft>,
+    service_origins: Vec<ServiceOrigins>,
     problems: Vec<Problem>,
 }
 
@@ -175,6 +185,25 @@ impl Draft {
         self.resources.push(resource);
     }
 
+    /// Takes a service that has all it needs; `origin`: of its table.
+    pub(super) fn add_service(&mut self, service: ServiceDraft, origin: Origin) {
+        let name = &service.service.name;
+        let missing = [("name", name.is_empty()), ("addresses", service.addresses_origin.is_none())];
+        for (key, _) in missing.into_iter().filter(|(_, is_missing)| *is_missing) {
+            self.problem(origin.clone(), format!("service.{key} is missing"));
+        }
+        if let Some(why) = resource::name_problem(name).filter(|_| !name.is_empty()) {
+            self.problem(origin.clone(), format!("service.name = {}: {why}", quoted(name)));
+        }
+        if self.config.services.iter().any(|other| other.name == *name) {
+            let what = format!("service.name = {}: there is another service of this name", quoted(name));
+            self.problem(origin.clone(), what);
+        }
+        let addresses = service.addresses_origin.unwrap_or_else(|| origin.clone());
+        self.service_origins.push(ServiceOrigins { name: origin, addresses });
+        self.config.services.push(service.service);
+    }
+
     fn finish(mut self) -> Result<Loaded, ConfigError> {
         self.check_pair("transaction", "timeout_default_ms", "timeout_max_ms");
         self.check_pair("phase_two", "backoff_first_ms", "backoff_max_ms");
@@ -197,7 +226,8 @@ impl Draft {
         }
         self.check_participants(&resource_origins);
         if self.problems.is_empty() {
-            Ok(Loaded { config: self.config, origins: self.origins, resource_origins })
+            let Draft { config, origins, service_origins, .. } = self;
+            Ok(Loaded { config, origins, resource_origins, service_origins })
         } else {
             Err(ConfigError::new(self.problems))
         }
@@ -249,6 +279,48 @@ impl Draft {
             }
         }
         self.problems.append(&mut twice);
+    }
+}
+
+/// A service under construction.
+#[derive(Default)]
+pub(super) struct ServiceDraft {
+    pub(super) service: Service,
+    /// None: they were not given, neither right nor wrong.
+    pub(super) addresses_origin: Option<Origin>,
+}
+
+/// Most addresses of one service.
+const ADDRESSES_MAX: usize = 1000;
+
+impl ServiceDraft {
+    pub(super) fn set_addresses(&mut self, list: Vec<String>, origin: Origin, draft: &mut Draft) {
+        if !(1..=ADDRESSES_MAX).contains(&list.len()) {
+            let what =
+                format!("service.addresses: {} of them; from 1 to {ADDRESSES_MAX} are allowed", list.len());
+            draft.problem(origin.clone(), what);
+        }
+        let mut known = Vec::new();
+        for address in &list {
+            let why = match Address::parse(address) {
+                Ok(place) if !place.is_place() => Some("it is a name"),
+                Ok(place) if known.contains(&place) => Some("it is there twice"),
+                Ok(place) => {
+                    known.push(place);
+                    None
+                }
+                Err(why) => Some(why),
+            };
+            if let Some(why) = why {
+                let what = format!(
+                    "service.addresses: {} is not an address such as \"http://10.0.0.1:7101\": {why}",
+                    quoted(address)
+                );
+                draft.problem(origin.clone(), what);
+            }
+        }
+        self.service.addresses = list;
+        self.addresses_origin = Some(origin);
     }
 }
 

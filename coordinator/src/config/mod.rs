@@ -24,6 +24,7 @@ mod load;
 mod nearest;
 mod render;
 mod resource;
+mod service;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -37,6 +38,7 @@ pub use error::ConfigError;
 pub use load::{Flag, FlagValue, Loaded, Sources};
 pub use render::example;
 pub use resource::{DatabaseUrl, DatabaseUrlError, Resource};
+pub use service::Service;
 pub use webhook::WebhookUrl;
 
 /// Everything that `concord serve` can be told.
@@ -69,6 +71,8 @@ pub struct Config {
     pub sweeper: Sweeper,
     /// Databases that the coordinator may reach itself, by their unique names.
     pub resources: Vec<Resource>,
+    /// Participants that run in several places, by their unique names.
+    pub services: Vec<Service>,
     /// Whom to tell when transactions need somebody.
     pub alert: Alert,
     /// How the server stops.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Config;
 use super::changes::is_live;
-use super::keys::{self, Field, Key, RESOURCE};
+use super::keys::{self, Field, Key, RESOURCE, SERVICE};
 use super::load::{Loaded, Origin};
 
 impl Loaded {
@@ -19,6 +19,13 @@ impl Loaded {
                 })
                 .collect();
             table(&mut out, &format!("[{section}]"), &lines);
+        }
+        for (service, origins) in self.config.services.iter().zip(&self.service_origins) {
+            let lines = [
+                (assignment("name", &text(&service.name)), &origins.name),
+                (assignment("addresses", &list(&service.addresses)), &origins.addresses),
+            ];
+            table(&mut out, &format!("[[{SERVICE}]]"), &lines);
         }
         for (resource, origins) in self.config.resources.iter().zip(&self.resource_origins) {
             let lines = [
@@ -58,9 +65,22 @@ pub fn example() -> String {
             let _ = writeln!(out, "{}", assignment(key.name, &value(key, &defaults)));
         }
     }
+    out.push_str(SERVICE_EXAMPLE);
     out.push_str(RESOURCE_EXAMPLE);
     out
 }
+
+/// There is no service by default.
+const SERVICE_EXAMPLE: &str = r#"
+# A participant that runs in several places. Its branches name it service://stock, and the coordinator may call it
+# without an entry in participants.allow. One table for each. They can be changed while the coordinator runs.
+#
+# [[service]]
+# # Unique; from 1 to 64 characters of a-z, 0-9 and -.
+# name = "stock"
+# # Where it is: from 1 to 1000 addresses. A branch keeps to one of them as long as that answers.
+# addresses = ["http://10.0.0.1:7101", "http://10.0.0.2:7101"]
+"#;
 
 /// There is no resource by default.
 const RESOURCE_EXAMPLE: &str = r#"

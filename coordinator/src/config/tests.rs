@@ -41,10 +41,13 @@ fn the_example_holds_every_key_and_the_defaults() {
     for line in example.lines() {
         assert!(line.chars().count() <= 120, "{line}");
     }
-    // With the resource's comment signs off it is still a configuration.
-    let (before, resource) = example.split_once("#\n# [[resource]]").unwrap();
-    let resource = resource.replace("\n# ", "\n");
-    let config = Config::from_toml(&format!("{before}[[resource]]{resource}"), "example").unwrap();
+    // With the comment signs of the service and the resource off it is still a configuration.
+    let (before, tables) = example.split_once("#\n# [[service]]").unwrap();
+    let (service, resource) = tables.split_once("\n\n").unwrap();
+    let resource = &resource[resource.find("# [[resource]]").unwrap() - 1..];
+    let tables = format!("[[service]]{service}{resource}").replace("\n# ", "\n");
+    let config = Config::from_toml(&format!("{before}{tables}"), "example").unwrap();
+    assert_eq!(config.services[0].addresses.len(), 2);
     assert_eq!(config.resources.len(), 1);
     assert_eq!(config.resources[0].url.address(), "127.0.0.1:3306/bank");
 }
@@ -203,6 +206,71 @@ fn resources() {
         "[[resource]]\nname = 'a'\nurl = 'mysql://u@h/d'\nparticipants = ['127.0.0.1:7101']",
         "concord.toml:4: resource.participants: \"127.0.0.1:7101\" is not an address such as \
          \"http://127.0.0.1:7101\": it has no scheme",
+    );
+}
+
+#[test]
+fn services() {
+    let stock =
+        "[[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:7101', 'https://stock.test/api']\n";
+    let loaded = load::load_text(stock, "concord.toml").unwrap();
+    assert_eq!(loaded.config.services[0].name, "stock");
+    assert_eq!(loaded.config.services[0].addresses, ["http://10.0.0.1:7101", "https://stock.test/api"]);
+    let shown = loaded.to_toml();
+    assert!(shown.contains("[[service]]\nname = \"stock\"  # concord.toml:1\n"), "{shown}");
+    assert_eq!(Config::from_toml(&shown, "shown").unwrap(), loaded.config);
+    // Its branches live in a database as those of others do.
+    let bank = format!("{stock}{}", BANK.replace("http://127.0.0.1:7101", "service://stock"));
+    assert_eq!(
+        Config::from_toml(&bank, "concord.toml").unwrap().resources[0].participants,
+        ["service://stock"]
+    );
+
+    refused_once("service = 'stock'", "concord.toml:1: `service` is a list of tables: write [[service]]");
+    refused_once(
+        &format!("{stock}{stock}"),
+        r#"concord.toml:4: service.name = "stock": there is another service of this name"#,
+    );
+    refused_once(
+        "[[service]]\nname = 'Stock'\naddresses = ['http://h:1']",
+        "concord.toml:1: service.name = \"Stock\": must be from 1 to 64 characters of a-z, 0-9 and -, beginning and \
+         ending with none of -",
+    );
+    assert_eq!(
+        refused("[[service]]\naddress = 'x'"),
+        [
+            "concord.toml:1: service.name is missing",
+            "concord.toml:1: service.addresses is missing",
+            "concord.toml:2: unknown key \"address\" in [[service]]; did you mean \"addresses\"?",
+        ]
+    );
+    for (addresses, why) in [
+        (
+            "'10.0.0.1:7101'",
+            "\"10.0.0.1:7101\" is not an address such as \"http://10.0.0.1:7101\": it has no scheme",
+        ),
+        ("'service://b'", "\"service://b\" is not an address such as \"http://10.0.0.1:7101\": it is a name"),
+        (
+            "'http://h', 'http://H:80'",
+            "\"http://H:80\" is not an address such as \"http://10.0.0.1:7101\": it is there twice",
+        ),
+    ] {
+        refused_once(
+            &format!("[[service]]\nname = 'a'\naddresses = [{addresses}]"),
+            &format!("concord.toml:3: service.addresses: {why}"),
+        );
+    }
+    refused_once(
+        "[[service]]\nname = 'a'\naddresses = 5",
+        "concord.toml:3: service.addresses must be a list of strings, not an integer",
+    );
+    refused_once(
+        "[[service]]\nname = 'a'\naddresses = []",
+        "concord.toml:3: service.addresses: 0 of them; from 1 to 1000 are allowed",
+    );
+    refused_once(
+        "[participants]\nallow = ['service://stock']",
+        "concord.toml:2: participants.allow: \"service://stock\" is called if a [[service]] says where it is; leave it out",
     );
 }
 

@@ -4,7 +4,6 @@
 //! more calls share a message, and a call to one that is idle leaves at once.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +20,7 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::call::NeverSent;
+use super::call::{NeverSent, weight};
 use super::convert::{invalid, required, status};
 use super::coordinator::bytes_max;
 use super::guard::{caller, check_name};
@@ -106,9 +105,7 @@ impl Attachment {
 
     /// Of several streams, the one on which a branch weighs most is called.
     pub(super) fn weight(&self, gtid: Gtid, branch: BranchId) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.id, gtid, branch).hash(&mut hasher);
-        hasher.finish()
+        weight(self.id, gtid, branch)
     }
 
     /// Queues a call, and waits for its answer, however long. Dropped, it waits no more; a call that has not left

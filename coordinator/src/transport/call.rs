@@ -1,13 +1,14 @@
 //! A call to a branch as the wire has it, on a connection of ours or on a participant's stream alike.
 
 use std::error::Error as _;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::{self, BranchOutcome, Vote as VoteMessage};
-use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
+use concord_protocol::{BranchId, ClusterId, Gtid, Outcome, Reply, Verb, Vote};
 use tonic::{Code, Status, TimeoutExpired};
 
 use crate::engine::{BranchCall, CallResult};
@@ -37,6 +38,14 @@ pub(super) fn request(call: BranchCall, cluster_id: ClusterId) -> Request {
         Verb::Confirm => Request::Confirm(v1::ConfirmRequest { branch, work: work() }),
         Verb::Cancel => Request::Cancel(v1::CancelRequest { branch, work: work() }),
     }
+}
+
+/// Of several ways to a participant, a branch is called on the one that weighs most for it (rendezvous hashing): as long as
+/// that is there it keeps to it, whichever others come and go.
+pub(super) fn weight(way: impl Hash, gtid: Gtid, branch: BranchId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (way, gtid, branch).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What has come back, for the protocol.

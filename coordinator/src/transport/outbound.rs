@@ -1,5 +1,6 @@
 //! Calls to participants: on a stream that the participant has opened, or else over a connection of our own.
 
+mod connections;
 pub(crate) mod http;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use concord_crash_points::crash_point;
+use concord_proto::names::{self, LookUp, Name, Place};
 use concord_proto::v1;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
@@ -17,15 +19,16 @@ use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Status, TimeoutExpired};
 
+use self::connections::{Connections, Destination};
 use self::http::{HttpClient, HttpService};
 use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
 use super::convert::timestamp;
 use super::{KEEP_ALIVE, call};
-use crate::config::{AllowList, Config};
+use crate::config::{AllowList, Config, Service};
 use crate::engine::{BranchCall, CallResult, Participants};
 use crate::metrics::{BreakerState, CallFailure, CallMetrics, CallPhase, Label as _, Metrics};
 use crate::security::OutboundTls;
@@ -41,6 +44,8 @@ const REPLY_BYTES_MAX: usize = 256 << 10;
 pub struct OutboundSettings {
     /// Whom the coordinator may call.
     pub allow: AllowList,
+    /// Those whom it may call by a name, and where they are.
+    pub services: Vec<Service>,
     /// How long one call may take.
     pub call_timeout: Duration,
     /// How long connecting may take.
@@ -59,6 +64,7 @@ impl OutboundSettings {
         let ms = Duration::from_millis;
         OutboundSettings {
             allow: config.participants.allow.clone(),
+            services: config.services.clone(),
             call_timeout: ms(config.calls.timeout_ms),
             connect_timeout: ms(config.calls.connect_timeout_ms),
             in_flight_max: config.calls.in_flight_max,
@@ -69,6 +75,27 @@ impl OutboundSettings {
             tls,
         }
     }
+
+    /// The service of which this is the address.
+    fn service(&self, address: &str) -> Option<&Service> {
+        let name = AllowList::service(address)?;
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// By gRPC to `url`, whose host stands behind `name`.
+    fn connect(&self, url: &str, name: Option<&Name>) -> Result<(Uri, Connection), tonic::transport::Error> {
+        let mut endpoint = endpoint(url.to_owned(), name.map(Name::host), &self.tls)?
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            // A peer that vanished without closing is noticed by its silence.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        if let Some(name) = name {
+            endpoint = endpoint.origin(name.uri().clone());
+        }
+        let client = ParticipantClient::new(endpoint.connect_lazy());
+        Ok((endpoint.uri().clone(), Connection::Grpc(client.max_decoding_message_size(REPLY_BYTES_MAX))))
+    }
 }
 
 impl Default for OutboundSettings {
@@ -78,7 +105,7 @@ impl Default for OutboundSettings {
     }
 }
 
-/// Participants, by address, each with its streams, a connection, and one breaker.
+/// Participants, by address, each with its streams, its connections, and one breaker.
 pub struct GrpcParticipants {
     settings: ArcSwap<OutboundSettings>,
     cluster_id: ClusterId,
@@ -87,14 +114,16 @@ pub struct GrpcParticipants {
     closed: AtomicBool,
     /// For all that are called by POST; made when it is needed.
     http: ArcSwapOption<HttpClient>,
+    /// Finds the addresses behind their names.
+    look_up: Arc<LookUp>,
 }
 
 struct Participant {
     /// Of phase one and of phase two, so that work that waits for locks cannot keep those from being released.
     turns: [Semaphore; 2],
     metrics: Arc<CallMetrics>,
-    /// None for one that does not listen.
-    connection: ArcSwapOption<Connection>,
+    /// None for one that does not listen, or of which it is not known where.
+    connections: ArcSwapOption<Connections>,
     breaker: Breaker,
     attached: Mutex<Vec<Arc<Attachment>>>,
     /// Why the last call that got no answer did not.
@@ -123,20 +152,22 @@ impl GrpcParticipants {
             known,
             closed,
             http: ArcSwapOption::empty(),
+            look_up: Arc::new(names::look_up),
         }
     }
 
     /// Calls them so from now on. How many at a time, and when breakers open, stays as it is.
     pub(crate) fn configure(&self, settings: OutboundSettings) {
         let before = self.settings.swap(Arc::new(settings));
-        if before.tls == self.settings.load().tls {
-            return;
+        let now = self.settings.load_full();
+        let same_tls = before.tls == now.tls;
+        if !same_tls {
+            self.http.store(None);
         }
-        self.http.store(None);
         for (address, participant) in &*self.known() {
-            if participant.connection.load().is_some() {
-                // It could be made before, and what is new was looked at.
-                participant.connection.store(self.connect(address).ok().map(Arc::new));
+            if !same_tls || before.service(address) != now.service(address) {
+                // What is new was looked at.
+                participant.connections.store(self.connect(address).ok().flatten().map(Arc::new));
             }
         }
     }
@@ -196,6 +227,7 @@ impl GrpcParticipants {
             breaker_open: participant.breaker.state(now) != BreakerState::Closed,
             last_error: last_error.unwrap_or_default(),
             last_error_at,
+            addresses: participant.connections.load().as_ref().map(|all| all.describe()).unwrap_or_default(),
         }
     }
 
@@ -247,17 +279,14 @@ impl GrpcParticipants {
         if known.len() >= PARTICIPANTS_MAX {
             known.retain(|_, one| Arc::strong_count(one) > 1 || !one.attached().is_empty());
         }
-        let connection = match AllowList::is_attached_only(address) {
-            true => None,
-            false => Some(Arc::new(self.connect(address)?)),
-        };
+        let connections = self.connect(address)?.map(Arc::new);
         let settings = self.settings.load();
         let breaker = Breaker::new(settings.breaker);
         let turns = || Semaphore::new(settings.in_flight_max);
         let participant = Arc::new(Participant {
             turns: [turns(), turns()],
             metrics: Arc::clone(&self.metrics),
-            connection: connection.into(),
+            connections: connections.into(),
             breaker,
             attached: Mutex::default(),
             last_error: Mutex::default(),
@@ -266,27 +295,45 @@ impl GrpcParticipants {
         Ok(participant)
     }
 
-    fn connect(&self, address: &str) -> Result<Connection, String> {
-        if AllowList::is_http_service(address) {
-            let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
-            let client = self.http_client()?;
-            return Ok(Connection::Http(HttpService { client, address }));
-        }
-        let settings = self.settings.load();
-        let endpoint = endpoint(address.to_owned(), &settings.tls)
-            .map_err(|error| error.to_string())?
-            .connect_timeout(settings.connect_timeout)
-            .tcp_nodelay(true)
-            // A peer that vanished without closing is noticed by its silence.
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let client = ParticipantClient::new(endpoint.connect_lazy());
-        Ok(Connection::Grpc(client.max_decoding_message_size(REPLY_BYTES_MAX)))
+    /// `None`: it does not listen, or it is a service of which nobody has said where it is.
+    fn connect(&self, address: &str) -> Result<Option<Connections>, String> {
+        let settings = self.settings.load_full();
+        let urls = match (AllowList::service(address), settings.service(address)) {
+            (Some(_), Some(service)) => service.addresses.clone(),
+            (None, _) if !AllowList::is_attached_only(address) => vec![address.to_owned()],
+            _ => return Ok(None),
+        };
+        let first = urls.into_iter().map(|url| self.place(url)).collect::<Result<_, _>>()?;
+        let patience = settings.connect_timeout;
+        let connect = move |url: &str, name: &Name| {
+            let (_, connection) = settings.connect(url, Some(name)).ok()?;
+            Some(Destination::new(connection, settings.breaker))
+        };
+        Ok(Some(Connections::new(first, Arc::clone(&self.look_up), patience, connect)))
+    }
+
+    /// The way to `url`, and the name in it that may stand for several.
+    fn place(&self, url: String) -> Result<(Place<Arc<Destination>>, Option<Name>), String> {
+        let (connection, name) = if AllowList::is_http_service(&url) {
+            let address = url.parse().map_err(|error: url::ParseError| error.to_string())?;
+            // It looks names up by itself, for each connection that it makes.
+            (Connection::Http(HttpService { client: self.http_client()?, address }), None)
+        } else {
+            let connected = self.settings.load().connect(&url, None);
+            let (uri, connection) = connected.map_err(|error| error.to_string())?;
+            (connection, Name::of(&uri))
+        };
+        let destination = Destination::new(connection, self.settings.load().breaker);
+        Ok((Place { url, channel: destination }, name))
     }
 }
 
-/// The way to `url`, by TLS if it begins with `https`.
-pub(super) fn endpoint(url: String, tls: &OutboundTls) -> Result<Endpoint, tonic::transport::Error> {
+/// The way to `url`, by TLS if it begins with `https`. `host`: whose certificate is expected, if that is not the host in the URL.
+pub(super) fn endpoint(
+    url: String,
+    host: Option<&str>,
+    tls: &OutboundTls,
+) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(url)?;
     if endpoint.uri().scheme_str() != Some("https") {
         return Ok(endpoint);
@@ -297,6 +344,9 @@ pub(super) fn endpoint(url: String, tls: &OutboundTls) -> Result<Endpoint, tonic
     }
     if let Some((certificate, key)) = &tls.certificate {
         config = config.identity(Identity::from_pem(certificate, key));
+    }
+    if let Some(host) = host {
+        config = config.domain_name(host);
     }
     endpoint.tls_config(config)
 }
@@ -314,7 +364,12 @@ impl Participants for GrpcParticipants {
     }
 
     fn permits(&self, participant: &str) -> bool {
-        self.settings.load().allow.permits(participant)
+        let settings = self.settings.load();
+        match AllowList::service(participant) {
+            // To say where it is, is to permit it.
+            Some(_) => settings.service(participant).is_some(),
+            None => settings.allow.permits(participant),
+        }
     }
 }
 
@@ -334,7 +389,7 @@ pub(crate) struct ParticipantCounts {
 /// How a call gets to its participant.
 enum Way {
     Stream(Arc<Attachment>),
-    Connection(Arc<Connection>),
+    Connections(Arc<Connections>),
 }
 
 /// To a participant that listens.
@@ -365,31 +420,29 @@ impl Participant {
             return self.not_called(CallFailure::TooLate, why);
         }
         let Some(way) = self.way(&call) else {
-            return self.not_called(CallFailure::NotAttached, "not called: it is not attached");
+            let why = match AllowList::is_attached_only(&call.participant) {
+                true => "not called: it is not attached",
+                false => "not called: no [[service]] says where it is",
+            };
+            return self.not_called(CallFailure::NotAttached, why);
         };
         if !self.breaker.admits(Instant::now()) {
             let why = "not called: it has not answered for a while (breaker open)";
             return self.not_called(CallFailure::BreakerOpen, why);
         }
-        let (verb, repeated) = (call.verb, call.repeated);
+        let (gtid, branch, verb, repeated) = (call.gtid, call.branch, call.verb, call.repeated);
         crash_point!("coordinator/send", format!("{verb:?}"));
         let request = call::request(call, cluster_id);
-        let answer = async move {
-            match way {
-                Way::Stream(attachment) => attachment.call(request).await,
-                // Boxed, because it is large: calls on streams should not pay for it.
-                Way::Connection(connection) => Box::pin(connection.send(request)).await,
-            }
+        let answer = match &way {
+            Way::Stream(attachment) => within(limit, limit, Arc::clone(attachment).call(request)).await,
+            // Boxed, because it is large: calls on streams should not pay for it.
+            Way::Connections(all) => Box::pin(all.call(gtid, branch, request, limit)).await,
         };
-        let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-            let mut status = Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
-            status.set_source(Arc::new(TimeoutExpired(())));
-            Err(status)
-        });
         match &answer {
             Err(status) if call::tells_of_absence(status) => {
                 *self.last_error() = Some((UnixMillis::now(), call::told(status)));
-                if self.breaker.failed(Instant::now()) {
+                let is_any_left = matches!(&way, Way::Connections(all) if all.is_any_left());
+                if !is_any_left && self.breaker.failed(Instant::now()) {
                     self.metrics.breaker_openings.inc();
                 }
             }
@@ -415,9 +468,22 @@ impl Participant {
         let attached = self.attached();
         match attached.iter().max_by_key(|attachment| attachment.weight(call.gtid, call.branch)) {
             Some(attachment) => Some(Way::Stream(Arc::clone(attachment))),
-            None => self.connection.load_full().map(Way::Connection),
+            None => self.connections.load_full().map(Way::Connections),
         }
     }
+}
+
+/// What `call` answers within what is `left` of its `limit`.
+async fn within(
+    left: Duration,
+    limit: Duration,
+    call: impl Future<Output = Result<Response, Status>>,
+) -> Result<Response, Status> {
+    tokio::time::timeout(left, call).await.unwrap_or_else(|_| {
+        let mut status = Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
+        status.set_source(Arc::new(TimeoutExpired(())));
+        Err(status)
+    })
 }
 
 async fn send(mut client: ParticipantClient<Channel>, request: Request) -> Result<Response, Status> {

@@ -1,5 +1,7 @@
 //! Calls to participants that answer, do not answer, or are not there.
 
+mod addresses;
+
 use std::net::SocketAddr;
 
 use concord_proto::v1::participant_server::{Participant as Service, ParticipantServer};
