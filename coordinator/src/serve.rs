@@ -1,5 +1,6 @@
 //! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tonic_health::server::HealthReporter;
 use crate::alert;
 use crate::config::Config;
 use crate::ending::Ending;
-use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
+use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
 use crate::metrics::Metrics;
 use crate::reload::Running;
 use crate::resource::Resources;
@@ -106,7 +107,7 @@ pub async fn run_in(
 ) -> Result<(), ServeError> {
     // What is wrong with the configuration is said before anything is touched.
     check_exposure(&config)?;
-    let Files { server_tls, outbound_tls, callers } = Files::read(&config)?;
+    let Files { server_tls, outbound_tls, callers, tenants } = Files::read(&config)?;
     let tls = server_tls.map(|tls| Arc::new(ArcSwap::new(tls)));
     let metrics = Metrics::default();
     let guard = Guard::new(callers, &metrics);
@@ -127,7 +128,7 @@ pub async fn run_in(
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
-    let engine = Engine::start_in(store, calls, settings(&config), surroundings, metrics).await?;
+    let engine = Engine::start_in(store, calls, settings(&config, tenants), surroundings, metrics).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -305,7 +306,7 @@ async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
     }
 }
 
-pub(crate) fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config, tenants: Arc<HashMap<String, TenantLimits>>) -> Settings {
     let ms = Duration::from_millis;
     Settings {
         live_transactions_max: config.limits.live_transactions_max,
@@ -318,5 +319,6 @@ pub(crate) fn settings(config: &Config) -> Settings {
             max: ms(config.phase_two.backoff_max_ms),
         },
         park_after_attempts: Some(config.phase_two.park_after_attempts).filter(|limit| *limit > 0),
+        tenants,
     }
 }

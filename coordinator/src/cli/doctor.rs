@@ -59,7 +59,8 @@ fn misconfigured(problem: &str) -> Finding {
 /// Whether callers are asked who they are, and whether the files for that can be used.
 fn security(config: &Config) -> Finding {
     let (check, subject) = ("security", "server, security, calls");
-    let mend = "docs/security.md says how to set up TLS and tokens; `concord config check` looks at the files";
+    let mend =
+        "docs/security.md says how to set up TLS and tokens; `concord config check` looks at the files";
     let known = config.security.tokens.is_some() || config.security.jwks.is_some();
     match (check_exposure(config), check_files(config)) {
         (Err(exposed), _) => Finding::failure(check, subject, exposed.to_string(), mend),
@@ -70,7 +71,12 @@ fn security(config: &Config) -> Finding {
         _ if config.server.listen.ip().is_loopback() => {
             Finding::ok(check, subject, "whoever is on this machine may do everything; nobody else gets in")
         }
-        _ => Finding::warning(check, subject, "whoever reaches it may do everything (security.allow_insecure)", mend),
+        _ => Finding::warning(
+            check,
+            subject,
+            "whoever reaches it may do everything (security.allow_insecure)",
+            mend,
+        ),
     }
 }
 
