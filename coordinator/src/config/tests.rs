@@ -491,3 +491,30 @@ fn yes_and_no() {
     assert!(!with("false").unwrap().config.security.allow_insecure);
     assert!(with("yes").unwrap_err().to_string().contains("must be true or false"));
 }
+
+/// Every file below a directory.
+fn files(directory: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.map(|path| if path.is_dir() { files(&path) } else { vec![path] });
+    files.flatten().collect()
+}
+
+#[test]
+fn what_the_handbook_and_deployments_set_is_known() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut places = files(&root.join("deploy"));
+    places.extend(["Dockerfile", "README.md", "docs/operations.md"].map(|name| root.join(name)));
+    let name = regex::Regex::new("CONCORD_[A-Z_]+[A-Z]").unwrap();
+    let mut seen = 0;
+    for place in places {
+        let text = std::fs::read_to_string(&place).unwrap();
+        // Names of resources are put together by the chart.
+        for name in name.find_iter(&text).filter(|name| name.as_str() != "CONCORD_RESOURCE") {
+            seen += 1;
+            let Err(error) = Config::load(&environment(&[(name.as_str(), "x")])) else { continue };
+            let unknown = error.problems().find(|problem| problem.contains("unknown variable"));
+            assert_eq!(unknown, None, "{}", place.display());
+        }
+    }
+    assert!(seen > 40, "{seen}");
+}
