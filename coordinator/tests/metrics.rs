@@ -345,8 +345,9 @@ fn check_runbook(alerts: &BTreeSet<String>) {
     let mut described = BTreeSet::new();
     for section in alerts_part.split("\n### ").skip(1) {
         let (alert, text) = section.split_once('\n').unwrap();
-        for part in ["**Means.**", "**Look", "**Do", "**Do not**"] {
-            assert!(text.contains(part), "{alert} has no {part}");
+        for part in ["Means", "Look", "Do", "Do not"] {
+            let starts = [format!("**{part}.**"), format!("**{part}** ")];
+            assert!(starts.iter().any(|start| text.contains(start)), "{alert} has no {part}");
         }
         assert!(described.insert(alert.to_owned()), "{alert} is there twice");
     }

@@ -159,6 +159,7 @@ mod tests {
         }
         check(&Cli::command());
     }
+
     /// What people read and type in: every page of docs/, the README, the alerts.
     fn pages() -> Vec<(String, String)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
