@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lints the Dockerfile and all that is in deploy/. Needs Go 1.24 and Python 3.10, or newer, and systemd-analyze; neither docker nor a
-# cluster. The linters come from the registries of Go and Python, in these versions, into target/deploy-check; two minutes of two
-# processors the first time, seconds later.
+# cluster. The linters come from the registries of Go and Python, in these versions, into target/deploy-check; two to three
+# minutes of two processors the first time, seconds later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
