@@ -74,7 +74,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[[resources]]\nname = 'x'",
-        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, cluster, limits, \
+        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, security, store, cluster, limits, \
          transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log",
     );
     refused_once(
@@ -335,7 +335,7 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
     assert!(
         shown.starts_with(
-            "[server]\nlisten = \"[::1]:0\"     # --listen\ntls_certificate = \"\"  # default\n"
+            "[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"
         ),
         "{shown}"
     );

@@ -270,7 +270,7 @@ impl GrpcParticipants {
         if AllowList::is_http_service(address) {
             let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
             let client = self.http_client()?;
-            return Ok(Connection::Http(HttpService { client, address }));
+            return Ok(Connection::Http(Box::new(HttpService { client, address })));
         }
         let settings = self.settings.load();
         let endpoint = endpoint(address.to_owned(), &settings.tls)
@@ -340,7 +340,7 @@ enum Way {
 /// To a participant that listens.
 enum Connection {
     Grpc(ParticipantClient<Channel>),
-    Http(HttpService),
+    Http(Box<HttpService>),
 }
 
 impl Connection {

@@ -65,7 +65,7 @@ async fn each_does_what_its_role_says_and_no_more() {
     assert_eq!(done.state(), TransactionState::Committed);
 
     let gtid = done.gtid;
-    let get = GetRequest { gtid: gtid.clone(), ..GetRequest::default() };
+    let get = GetRequest { gtid: gtid.clone() };
     for anybody in [shop, desk, ann, bob] {
         concord.api(anybody).get(get.clone()).await.unwrap();
     }
@@ -136,7 +136,7 @@ async fn orders_are_on_record_under_the_name_of_the_token() {
     };
     let mut operator = world.concord.operator(&world.ann);
     operator.park(park("root")).await.unwrap();
-    let get = GetRequest { gtid: begun.gtid.clone(), ..GetRequest::default() };
+    let get = GetRequest { gtid: begun.gtid.clone() };
     until("the order is on record", async || {
         let answer = world.concord.api(&world.bob).get(get.clone()).await?.into_inner();
         Ok(format!("{answer:?}").contains("root (ann)").then_some(()))
