@@ -14,4 +14,5 @@ pub mod scrape;
 pub mod serve;
 pub mod store;
 mod supervisor;
+pub mod trace;
 pub mod transport;

@@ -17,6 +17,7 @@ use crate::resource::Resources;
 use crate::scrape;
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
+use crate::trace::{ExportError, Tracer};
 use crate::transport::{
     self, BreakerSettings, GrpcParticipants, OutboundSettings, Page, PageSizes, Services,
 };
@@ -49,6 +50,9 @@ pub enum ServeError {
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Spans cannot be exported as configured.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The gRPC server broke down.
     #[error("the gRPC server broke down: {0}")]
     Server(Box<dyn std::error::Error + Send + Sync>),
@@ -108,7 +112,9 @@ pub async fn run_in(
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
-    let engine = Engine::start_in(store, calls, settings(&config), surroundings, metrics).await?;
+    let tracer = Tracer::start(&config.tracing)?;
+    let spans = tracer.clone();
+    let engine = Engine::start_in(store, calls, settings(&config), surroundings, metrics, tracer).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -150,6 +156,8 @@ pub async fn run_in(
     match result {
         Ok(()) => {
             engine.close().await?;
+            engine.abandon_traces();
+            spans.stop().await;
             tracing::info!("coordinator stopped");
             Ok(())
         }

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::trace::TraceId;
 use concord_protocol::{
     BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Outcome, Refusal,
 };
@@ -61,6 +62,7 @@ use self::registry::Registry;
 use self::timers::Timers;
 use crate::metrics::Metrics;
 use crate::store::{Owner, Store, StoreError, Stored, UnixMillis};
+use crate::trace::{Trace, Tracer};
 
 /// What a participant is told about a branch that it found in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,10 +137,11 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
-        Self::start_in(store, participants, settings, Arc::new(Machine), Metrics::default()).await
+        let (metrics, tracer) = (Metrics::default(), Tracer::default());
+        Self::start_in(store, participants, settings, Arc::new(Machine), metrics, tracer).await
     }
 
-    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, and counting here.
+    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, counting and tracing here.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -148,6 +151,7 @@ impl Engine {
         settings: Settings,
         surroundings: Arc<dyn Surroundings>,
         metrics: Metrics,
+        tracer: Tracer,
     ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let issuer = GtidIssuer::new(store.epoch());
@@ -160,6 +164,7 @@ impl Engine {
             leaving,
             failed: Failure::default(),
             metrics,
+            tracer,
             voting: AtomicUsize::new(0),
             store,
         });
@@ -345,6 +350,18 @@ impl Engine {
             calls: counts.calls.sum(|_| true),
             calls_failed: counts.calls_failed.sum(|_| true),
             log: self.driver.store.counters(),
+        }
+    }
+
+    /// The trace that a live transaction belongs to, if any.
+    pub fn trace_id(&self, gtid: Gtid) -> Option<TraceId> {
+        self.driver.registry.get(gtid)?.lock().trace.as_deref().map(Trace::id)
+    }
+
+    /// Ends the spans of what is live, which tell then that it has not ended.
+    pub(crate) fn abandon_traces(&self) {
+        for live in self.driver.registry.newest_first(None) {
+            live.lock().trace = None;
         }
     }
 

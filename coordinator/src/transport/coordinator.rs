@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::coordinator_server::Coordinator;
 use concord_proto::v1::{self, BranchKind, TransactionState};
@@ -67,7 +68,7 @@ impl Coordinator for CoordinatorService {
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
         crash_point!("coordinator/received/Begin");
         let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.get_ref().clone();
-        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await {
+        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key, &request)?).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
                 pass_on!(self, &gtid.to_string(), request, CoordinatorClient.begin);
                 return Err(status(error));
@@ -84,6 +85,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         crash_point!("coordinator/received/RegisterBranch");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
         let (action, payload) = match kind {
@@ -103,6 +105,7 @@ impl Coordinator for CoordinatorService {
                 bytes_max::REGISTRATION_KEY,
             )?,
         };
+        self.engine.adopt_trace(joined.gtid, trace);
         let branch = self.engine.register(joined).await.map_err(status)?;
         crash_point!("coordinator/answer/RegisterBranch");
         Ok(Response::new(v1::RegisterBranchResponse {
@@ -118,6 +121,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
         crash_point!("coordinator/received/ReportVote");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let vote = match request.vote() {
             v1::Vote::Yes => Vote::Yes,
@@ -127,6 +131,7 @@ impl Coordinator for CoordinatorService {
         };
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
+        self.engine.adopt_trace(gtid, trace);
         self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
         crash_point!("coordinator/answer/ReportVote");
         Ok(Response::new(v1::ReportVoteResponse {}))
@@ -138,9 +143,10 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::CommitResponse>, Status> {
         crash_point!("coordinator/received/Commit");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
-        let until = settle_by(request.metadata());
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Commit");
         Ok(Response::new(v1::CommitResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -152,10 +158,11 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
-        let until = settle_by(request.metadata());
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
         let reason = text("reason", request.reason, bytes_max::REASON)?;
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Rollback");
         Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -170,7 +177,7 @@ impl Coordinator for CoordinatorService {
         let v1::ExecuteRequest { name, timeout_ms, idempotency_key, branches, .. } =
             request.get_ref().clone();
         let (wait, grade) = (wait(request.get_ref().wait()), grade(request.get_ref().grade()));
-        let begin = begin(name, timeout_ms, idempotency_key)?;
+        let begin = begin(name, timeout_ms, idempotency_key, &request)?;
         let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();
         let snapshot = match self.engine.execute(begin, grade, branches?, wait, until).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
@@ -287,11 +294,17 @@ impl CoordinatorService {
     }
 }
 
-fn begin(name: String, timeout_ms: u32, idempotency_key: String) -> Result<BeginRequest, Status> {
+fn begin<T>(
+    name: String,
+    timeout_ms: u32,
+    idempotency_key: String,
+    request: &Request<T>,
+) -> Result<BeginRequest, Status> {
     Ok(BeginRequest {
         name: text("name", name, bytes_max::NAME)?,
         timeout_ms,
         idempotency_key: text("idempotency_key", idempotency_key, bytes_max::KEY)?,
+        trace: TraceContext::of(request.metadata()),
     })
 }
 

@@ -5,10 +5,12 @@ use std::error::Error as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use concord_proto::TraceContext;
 use concord_protocol::Gtid;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
+use tracing::field::display;
 
 use super::convert::status;
 use crate::engine::Engine;
@@ -49,7 +51,8 @@ impl Peers {
         match call(channel, passed_on(request)).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if is_out_of_reach(&error) => {
-                tracing::debug!(%gtid, address, %error, "the owner of a transaction cannot be reached");
+                let trace_id = TraceContext::of(request.metadata()).map(|trace| display(trace.trace_id()));
+                tracing::debug!(%gtid, trace_id, address, %error, "the owner of a transaction cannot be reached");
                 Ok(None)
             }
             Err(error) => Err(error),
