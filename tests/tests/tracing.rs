@@ -97,9 +97,9 @@ async fn without_a_collector_the_initiators_place_is_passed_on_as_it_is_or_nothi
         }
     }
     let gtid = world.execute(None).await;
-    assert_eq!(world.seen.anything(&gtid), [None; 6]);
+    assert_eq!(world.seen.anything(&gtid), vec![None; 6]);
     let gtid = world.execute_as_json(Some("00-rubbish")).await;
-    assert_eq!(world.seen.anything(&gtid), [None; 6]);
+    assert_eq!(world.seen.anything(&gtid), vec![None; 6]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
