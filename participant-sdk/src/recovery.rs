@@ -156,10 +156,10 @@ impl Xa {
                 Ok(_) => {}
                 Err(error @ SweepError::NotAllowed) => {
                     if !told.swap(true, Ordering::Relaxed) {
-                        tracing::warn!("no recovery from this participant: {error}");
+                        tracing::warn!(%error, "no recovery from this participant");
                     }
                 }
-                Err(error) => tracing::warn!("could not sweep the database: {error}"),
+                Err(error) => tracing::warn!(%error, "could not sweep the database"),
             }
         }
     }

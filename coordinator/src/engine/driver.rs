@@ -23,7 +23,7 @@ use super::record::to_store;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::timers::{TimerKey, Timers};
-use crate::metrics::Metrics;
+use crate::metrics::{Label as _, Metrics};
 use crate::store::{Durability, Entry, Store, StoreError};
 use crate::trace::{Beginning, CallSpan, Trace, Tracer};
 
@@ -225,7 +225,7 @@ impl Driver {
         let mut state = live.lock();
         if matches!(reply, Reply::Failed { .. }) {
             self.metrics.engine.calls_failed.at(verb).inc();
-            tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, ?verb, %reason, "a call failed");
+            tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
             if !reason.is_empty() {
@@ -239,7 +239,7 @@ impl Driver {
         let event = Event::Reply { branch, verb, reply };
         if let Err(refusal) = self.step_locked(live, &mut state, event) {
             tracing::error!(
-                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, ?verb, %refusal,
+                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %refusal,
                 "a reply was refused"
             );
         }

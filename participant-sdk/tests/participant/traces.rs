@@ -82,7 +82,8 @@ on_both! {
             async move {
                 seen.lock().unwrap().push(xa.trace().cloned());
                 tracing::info!("at work");
-                xa.update_exactly("UPDATE account SET balance = balance - 1 WHERE id = 1", (), 1).await
+                xa.update_exactly("UPDATE account SET balance = balance - 1 WHERE id = 1", (), 1).await?;
+                Ok(())
             }
         });
         let node = world.node_of(builder).await;
