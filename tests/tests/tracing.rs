@@ -69,6 +69,7 @@ async fn the_spans_of_a_transaction_are_a_tree_from_its_initiator_to_every_branc
     let gtid = world.execute_as_json(Some(PARENT)).await;
     let spans = world.collector.of(&gtid, 9).await;
     assert!(spans.iter().all(|span| trace_id(span) == caller().trace_id().to_string()));
+    assert_eq!(world.seen.of(&gtid, "1", "try").tracestate(), STATE, "from two headers");
 
     // One that came without is a trace of its own, and one that is not to be recorded is not.
     let gtid = world.execute(None).await;
