@@ -11,21 +11,27 @@ use std::time::{Duration, Instant};
 use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::{BeginRequest, BranchKind, BranchRequest, CommitRequest, ExecuteRequest, Wait};
+use concord_sandbox::{Flavor, Server, ServerOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::Request;
+use tonic::transport::Endpoint;
+use tonic::transport::server::TcpIncoming;
 
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// Every key that takes a secret, with one; `SECRET` and a number stand for it, and `PORT` for that of somebody who answers
-/// with rubbish. A key that is added to the configuration comes here too: a test below looks for that.
+/// Every key that takes a secret, with one; `SECRET` and a number stand for it, and `PORT` for that of somebody who has no
+/// use for it. A key that is added to the configuration comes here too: a test below looks for that.
 const SECRETS: &[(&str, &str)] = &[
     ("store.url", "mysql://concord:SECRET1@127.0.0.1:PORT/concord"),
     ("resource.url", "mysql://sweeper:SECRET2@127.0.0.1:PORT/shop"),
     ("alert.url", "http://127.0.0.1:PORT/alerts/SECRET3?key=SECRET4"),
 ];
+/// In the environment, for the collector, and in what a caller sends.
+const COLLECTORS: usize = 5;
+const CALLERS: usize = 6;
 
 /// A number so unlike anything else that whoever shows it shows a secret.
 fn secret(number: usize) -> String {
@@ -59,6 +65,7 @@ impl Serving {
         command
             .args(["serve", "--config", "concord.toml", "--listen", "127.0.0.1:0"])
             .args(["--log-format", format, "--log-filter", filter])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization=Bearer%20{}", secret(COLLECTORS)))
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -139,7 +146,17 @@ fn rubbish() -> u16 {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Speaks gRPC, and takes no spans.
+async fn no_collector() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_, health) = tonic_health::server::health_reporter();
+    let server = tonic::transport::Server::builder().add_service(health);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    port
 }
 
 fn traced<T>(message: T) -> Request<T> {
@@ -184,32 +201,41 @@ fn lines_about_a_transaction_carry_its_ids() {
 
 #[test]
 fn no_secret_is_logged() {
-    let port = rubbish();
-    let value = |key: &str| {
+    let (rubbish, runtime) = (rubbish(), runtime());
+    // It knows nobody by the names above.
+    let database = Server::start_blocking(ServerOptions::new(Flavor::MySql)).unwrap();
+    let value = |key: &str, port: u16| {
         let (_, value) = SECRETS.iter().find(|(known, _)| *known == key).expect("a key with a secret");
         filled_in(value, port)
     };
     // A store that cannot be opened.
-    for format in ["text", "json"] {
-        let mut serving = Serving::start(&format!("store.url = {:?}", value("store.url")), format, "trace");
+    for (format, port) in [("text", database.port()), ("json", database.port()), ("text", rubbish)] {
+        let config = format!("store.url = {:?}", value("store.url", port));
+        let mut serving = Serving::start(&config, format, "trace");
         serving.ended();
         serving.keeps_its_secrets();
     }
     // All the others, while there is trouble everywhere.
     let mut config =
         "shutdown.grace_ms = 0\nsweeper.interval_ms = 100\nalert.older_than_ms = 1000\n".to_owned();
-    config.push_str("tracing.otlp_endpoint = \"http://127.0.0.1:1\"\n");
+    let collector = runtime.block_on(no_collector());
+    config.push_str(&format!("tracing.otlp_endpoint = \"http://127.0.0.1:{collector}\"\n"));
     for (key, _) in SECRETS.iter().filter(|(key, _)| !["store.url", "resource.url"].contains(key)) {
-        config.push_str(&format!("{key} = {:?}\n", value(key)));
+        config.push_str(&format!("{key} = {:?}\n", value(key, rubbish)));
     }
-    let url = value("resource.url");
+    let url = value("resource.url", database.port());
     config.push_str(&format!(
         "[[resource]]\nname = \"shop\"\nurl = {url:?}\nparticipants = [\"http://127.0.0.1:1\"]\n"
     ));
     let mut serving = Serving::start(&config, "json", "trace");
     let coordinator = serving.url();
-    runtime().block_on(async {
-        let mut client = CoordinatorClient::connect(coordinator).await.unwrap();
+    runtime.block_on(async {
+        let channel = Endpoint::from_shared(coordinator).unwrap().connect().await.unwrap();
+        let mut client = CoordinatorClient::with_interceptor(channel, |mut request: Request<()>| {
+            let token = format!("Bearer {}", secret(CALLERS));
+            request.metadata_mut().insert("authorization", token.parse().unwrap());
+            Ok(request)
+        });
         client.execute(traced(refused())).await.unwrap();
         client.begin(BeginRequest { timeout_ms: 60_000, ..Default::default() }).await.unwrap();
         client.commit(CommitRequest { gtid: "none".into(), ..Default::default() }).await.unwrap_err();
