@@ -9,10 +9,19 @@ export class Problem extends Error {
   }
 }
 
-async function call(path, options = {}) {
+/** Where the token is kept: as long as this tab is open, and for nobody else. */
+const TOKEN = "concord-token";
+
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
+export const forgetToken = () => sessionStorage.removeItem(TOKEN);
+export const keepToken = (token) => sessionStorage.setItem(TOKEN, token.trim());
+
+async function call(path, { headers = {}, ...options } = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  const shown = token ? { authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...headers, ...shown } });
   } catch {
     throw new Problem("The coordinator does not answer.", 0);
   }

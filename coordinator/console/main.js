@@ -1,5 +1,6 @@
 // Which view is shown, keeping it fresh, and the keys.
 
+import { forgetToken, hasToken, keepToken } from "./api.js";
 import { ask, h } from "./dom.js";
 import * as overview from "./overview.js";
 import * as participants from "./participants.js";
@@ -9,6 +10,7 @@ import * as transactions from "./transactions.js";
 
 const place = document.getElementById("view");
 const connection = document.getElementById("connection");
+const door = document.getElementById("door");
 const VIEWS = { "": overview, transactions, participants, resources };
 
 /** Ends what the view before has under way. */
@@ -40,6 +42,7 @@ async function enter() {
       told();
     } catch (problem) {
       fail(problem);
+      if (problem.status === 401 && !signal.aborted && await signIn(problem)) continue;
     }
     await new Promise((go) => setTimeout(go, view.every));
     // Nobody looks: nothing is asked.
@@ -52,6 +55,35 @@ function told(problem) {
   connection.textContent = problem ? `${problem.message} What is shown may be old.` : "live";
   connection.className = problem ? "bad" : "good";
 }
+
+/** Not asked again for what was not answered; there is a button for that. */
+let declined = false;
+
+/** Asks for a token, where the coordinator wants one; whether there is another one now. */
+async function signIn(problem) {
+  if (declined || document.querySelector("dialog")) return false;
+  const answer = await ask("Sign in", h("p", {}, problem.message),
+    h("label", {}, "Token", h("input", { name: "token", type: "password", required: true, autocomplete: "off", autofocus: true })),
+    h("p", { class: "buttons" }, h("button", { value: "no", formnovalidate: true }, "Not now"), h("button", { value: "yes", class: "primary" }, "Sign in")));
+  declined = !answer;
+  if (answer) keepToken(answer.token);
+  showDoor();
+  return Boolean(answer);
+}
+
+/** The button by which one comes in, or leaves. */
+function showDoor() {
+  door.hidden = !hasToken() && !declined;
+  door.textContent = hasToken() ? "Sign out" : "Sign in";
+}
+
+door.addEventListener("click", () => {
+  forgetToken();
+  declined = false;
+  showDoor();
+  enter();
+});
+showDoor();
 
 // Keys: g and a letter go to a view, j and k walk through rows.
 const GO = { o: "#/", t: "#/transactions", p: "#/participants", r: "#/resources" };

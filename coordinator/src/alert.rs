@@ -11,7 +11,7 @@ use crate::config::Alert;
 use crate::engine::{Engine, Snapshot};
 use crate::metrics::Label as _;
 use crate::store::UnixMillis;
-use crate::transport::{HttpClient, http_client, post_json};
+use crate::transport::{GrpcParticipants, post_json};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -69,12 +69,8 @@ impl Overdue {
 
 /// Watches for ever. Each transaction is told once when it is old, and once when it is parked; what could not be told is told
 /// later.
-pub(crate) async fn watch(engine: Arc<Engine>, config: Alert) {
+pub(crate) async fn watch(engine: Arc<Engine>, config: Alert, participants: Arc<GrpcParticipants>) {
     let Some(url) = config.url else { return };
-    let client = match http_client(PATIENCE) {
-        Ok(client) => client,
-        Err(error) => return tracing::error!(error, "there will be no alerts"),
-    };
     let age = Duration::from_millis(config.older_than_ms);
     // Whether it was parked when it was told.
     let mut told = HashMap::new();
@@ -83,7 +79,7 @@ pub(crate) async fn watch(engine: Arc<Engine>, config: Alert) {
         let overdue = engine.overdue(age, OVERDUE_MAX);
         let new: Vec<_> = overdue.iter().filter(|one| told.get(&one.gtid) != Some(&one.parked)).collect();
         if !new.is_empty()
-            && let Err(error) = tell(&client, url.secret(), &engine, &new).await
+            && let Err(error) = tell(&participants, url.secret(), &engine, &new).await
         {
             tracing::warn!(%url, error, "an alert could not be told");
             continue;
@@ -93,7 +89,14 @@ pub(crate) async fn watch(engine: Arc<Engine>, config: Alert) {
     }
 }
 
-async fn tell(client: &HttpClient, url: &str, engine: &Engine, new: &[&Snapshot]) -> Result<(), String> {
+async fn tell(
+    participants: &GrpcParticipants,
+    url: &str,
+    engine: &Engine,
+    new: &[&Snapshot],
+) -> Result<(), String> {
+    // The way that participants are called: it trusts the same authorities.
+    let client = participants.http_client()?;
     let parked = new.iter().filter(|one| one.parked).count();
     let text = format!(
         "Concord: {} transactions need somebody: {parked} wait for an operator, {} take too long (concord tx list --parked)",
@@ -108,7 +111,7 @@ async fn tell(client: &HttpClient, url: &str, engine: &Engine, new: &[&Snapshot]
         transactions: new.iter().take(TOLD_MAX).map(|one| Overdue::new(one)).collect(),
     };
     let body = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
-    match tokio::time::timeout(PATIENCE, post_json(client, url, body)).await {
+    match tokio::time::timeout(PATIENCE, post_json(&client, url, body)).await {
         Ok(posted) => posted,
         Err(_) => Err(format!("no answer within {PATIENCE:?}")),
     }

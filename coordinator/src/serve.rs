@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use futures_util::Stream;
 use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
@@ -13,14 +15,14 @@ use crate::config::Config;
 use crate::ending::Ending;
 use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
 use crate::metrics::Metrics;
+use crate::reload::Running;
 use crate::resource::Resources;
 use crate::scrape;
+use crate::security::{Exposed, FileError, Files, check_exposure};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
 use crate::trace::{ExportError, Tracer};
-use crate::transport::{
-    self, BreakerSettings, GrpcParticipants, OutboundSettings, Page, PageSizes, Services,
-};
+use crate::transport::{self, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Peers, Services};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
@@ -47,6 +49,12 @@ pub enum ServeError {
     /// Others would not know where to reach this coordinator.
     #[error("it listens on {0}, which is no address that other coordinators can reach: set cluster.address")]
     NoAddress(SocketAddr),
+    /// Others could reach what nobody guards.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// A certificate, a key or a file of tokens cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,19 +94,26 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    run_in(config, Arc::new(Machine), shutdown).await
+    run_in(config, Arc::new(Machine), tokio_stream::pending(), shutdown).await
 }
 
-/// As [`run`], with another wall clock than the machine's: what a test of jumping clocks needs.
+/// As [`run`], with another wall clock than the machine's, which is what a test of jumping clocks needs; and with what the
+/// configuration is to be from time to time. At each of `wanted` the files that it names are read again as well.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_in(
     config: Config,
     surroundings: Arc<dyn Surroundings>,
+    wanted: impl Stream<Item = Config> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
+    // What is wrong with the configuration is said before anything is touched.
+    check_exposure(&config)?;
+    let Files { server_tls, outbound_tls, callers } = Files::read(&config)?;
+    let tls = server_tls.map(|tls| Arc::new(ArcSwap::new(tls)));
     let metrics = Metrics::default();
+    let guard = Guard::new(callers, &metrics);
     let (store, listener) = match config.store.url {
         // The store first: its lock is what keeps a second coordinator out.
         None => (open_embedded(&config, &metrics).await?, listen(&config).await?),
@@ -108,7 +123,11 @@ pub async fn run_in(
         }
     };
     let (listener, listening) = listener;
-    let participants = GrpcParticipants::new(store.cluster_id(), outbound_settings(&config), &metrics);
+    let participants = GrpcParticipants::new(
+        store.cluster_id(),
+        OutboundSettings::new(&config, outbound_tls.clone()),
+        &metrics,
+    );
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
@@ -126,12 +145,13 @@ pub async fn run_in(
     let lease = Duration::from_millis(config.cluster.lease_ms);
     let background = [
         tokio::spawn(supervisor::live()),
-        tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone())),
+        tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone(), Arc::clone(&participants))),
         tokio::spawn(take_over_forever(Arc::clone(&engine), lease)),
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
     let started_at = UnixMillis::now();
+    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls)));
     let metrics = Page {
         content_type: scrape::CONTENT_TYPE,
         content: {
@@ -142,15 +162,21 @@ pub async fn run_in(
     };
     let services = Services {
         engine: Arc::clone(&engine),
-        participants,
+        participants: Arc::clone(&participants),
         resources,
         ending: Arc::new(Ending::new(Duration::from_millis(config.shutdown.grace_ms))),
         pages: PageSizes { default: config.limits.page_size_default, max: config.limits.page_size_max },
         payload_bytes_max: config.limits.payload_bytes_max,
         started_at,
         metrics,
+        guard: Arc::clone(&guard),
+        tls: tls.clone(),
+        peers: Arc::clone(&peers),
     };
+    let running = Running { engine: Arc::clone(&engine), participants, peers, guard, tls };
+    let following = tokio::spawn(running.follow(config, wanted));
     let result = serve_until(listener, services, shutdown).await;
+    following.abort();
     background.iter().for_each(tokio::task::JoinHandle::abort);
     // After a failure there is nothing left to write: the store has refused everything since.
     match result {
@@ -287,7 +313,7 @@ async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     let ms = Duration::from_millis;
     Settings {
         live_transactions_max: config.limits.live_transactions_max,
@@ -300,19 +326,5 @@ fn settings(config: &Config) -> Settings {
             max: ms(config.phase_two.backoff_max_ms),
         },
         park_after_attempts: Some(config.phase_two.park_after_attempts).filter(|limit| *limit > 0),
-    }
-}
-
-fn outbound_settings(config: &Config) -> OutboundSettings {
-    let ms = Duration::from_millis;
-    OutboundSettings {
-        allow: config.participants.allow.clone(),
-        call_timeout: ms(config.calls.timeout_ms),
-        connect_timeout: ms(config.calls.connect_timeout_ms),
-        in_flight_max: config.calls.in_flight_max,
-        breaker: BreakerSettings {
-            failures_before_open: config.breaker.failures_before_open,
-            open_for: ms(config.breaker.open_ms),
-        },
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_coordinator::config::{AllowList, Config, DatabaseUrl, Resource};
+use concord_coordinator::config::{Config, DatabaseUrl, Resource};
 use concord_coordinator::engine::{
     Backoff, BeginRequest, BranchCall, BranchRequest, CallResult, Engine, Grade, Kind, Participants,
     Settings, Wait,
@@ -15,7 +15,7 @@ use concord_coordinator::engine::{
 use concord_coordinator::resource::Resources;
 use concord_coordinator::scrape;
 use concord_coordinator::store::{MemoryStore, UnixMillis};
-use concord_coordinator::transport::{BreakerSettings, GrpcParticipants, OutboundSettings};
+use concord_coordinator::transport::{GrpcParticipants, OutboundSettings};
 use concord_protocol::{Outcome, Reply, Verb, Vote};
 use futures_util::future::BoxFuture;
 use regex::Regex;
@@ -59,14 +59,8 @@ async fn page() -> String {
     };
     let branches = vec![branch(Kind::Xa), branch(Kind::Tcc)];
     engine.execute(BeginRequest::default(), Grade::EarlyVote, branches, Wait::Completed, None).await.unwrap();
-    let outbound = OutboundSettings {
-        allow: AllowList::default(),
-        call_timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        in_flight_max: 1,
-        breaker: BreakerSettings { failures_before_open: 1, open_for: Duration::from_secs(1) },
-    };
-    let participants = GrpcParticipants::new(engine.cluster_id(), outbound, engine.metrics());
+    let participants =
+        GrpcParticipants::new(engine.cluster_id(), OutboundSettings::default(), engine.metrics());
     let mut config = Config::default();
     config.resources.push(Resource {
         name: "bank-a".into(),

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::Coordinators;
+use concord_proto::{Coordinators, Credentials};
 use concord_xa::{Database, Isolation, Options, XaError};
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, Identity, ServerTlsConfig};
 
 use crate::handler::{Action, FromPayload, HandlerError, Reply};
 use crate::horizon::{Horizon, RETENTION};
@@ -43,6 +43,7 @@ pub struct Builder {
     database: String,
     options: Options,
     coordinator: String,
+    credentials: Credentials,
     channel: Option<Channel>,
     address: String,
     actions: HashMap<String, Arc<Action>>,
@@ -55,6 +56,7 @@ pub struct Builder {
     safety_interval: Duration,
     purge_interval: Duration,
     retention: Duration,
+    tls: Option<ServerTlsConfig>,
 }
 
 impl Builder {
@@ -63,6 +65,7 @@ impl Builder {
             database: String::new(),
             options: Options::default(),
             coordinator: String::new(),
+            credentials: Credentials::new(),
             channel: None,
             address: String::new(),
             actions: HashMap::new(),
@@ -75,6 +78,7 @@ impl Builder {
             safety_interval: Duration::from_secs(30),
             purge_interval: Duration::from_secs(10 * 60),
             retention: RETENTION,
+            tls: None,
         }
     }
 
@@ -124,7 +128,14 @@ impl Builder {
         self
     }
 
-    /// A ready connection to the coordinator, for TLS and the like; instead of [`Builder::coordinator`].
+    /// What is shown to the coordinator, and who is trusted, where it wants to know who calls. Its URL then begins with
+    /// `https`.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// A ready connection to the coordinator, instead of [`Builder::coordinator`].
     pub fn coordinator_channel(mut self, channel: Channel) -> Self {
         self.channel = Some(channel);
         self
@@ -134,6 +145,21 @@ impl Builder {
     /// `attached://name` for one that does not listen ([`ParticipantServer::serve_attached`]).
     pub fn address(mut self, url: impl Into<String>) -> Self {
         self.address = url.into();
+        self
+    }
+
+    /// Listens with TLS: shows this certificate (PEM, followed by those between it and its authority), and is called only by
+    /// who shows one of `client_authorities`, as the coordinator does with its `calls.tls_certificate`. Its address
+    /// then begins with `https`.
+    pub fn tls(
+        mut self,
+        certificate: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+        client_authorities: impl AsRef<[u8]>,
+    ) -> Self {
+        let identity = Identity::from_pem(certificate, key);
+        let authorities = Certificate::from_pem(client_authorities);
+        self.tls = Some(ServerTlsConfig::new().identity(identity).client_ca_root(authorities));
         self
     }
 
@@ -272,7 +298,7 @@ impl Builder {
             link: Arc::clone(&participant.link),
             payload_max_bytes: self.payload_max_bytes,
         };
-        Ok(ParticipantServer { participant, service, background })
+        Ok(ParticipantServer { participant, service, background, tls: self.tls })
     }
 
     /// Whether everything was said, and rightly; else what was not.
@@ -301,9 +327,9 @@ impl Builder {
 
     fn coordinators(&self) -> Result<Coordinators, StartError> {
         if let Some(channel) = &self.channel {
-            return Ok(channel.clone().into());
+            return Ok(Coordinators::from(channel.clone()).with_token_of(self.credentials.clone()));
         }
-        Coordinators::connect_lazy(&self.coordinator)
+        Coordinators::connect_lazy_with(&self.coordinator, self.credentials.clone())
             .map_err(|error| StartError::Setting(format!("coordinator {:?}: {error}", self.coordinator)))
     }
 }

@@ -10,7 +10,8 @@ use concord_xa::{Database, ServerInfo};
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
-use tonic::transport::{Server, server::Router};
+use tonic::transport::Server;
+use tonic::transport::server::{Router, ServerTlsConfig};
 
 use crate::attachment::attach;
 use crate::builder::{Builder, StartError};
@@ -31,6 +32,8 @@ pub struct ParticipantServer {
     pub(crate) participant: Participant,
     pub(crate) service: ParticipantService,
     pub(crate) background: JoinHandle<((), ())>,
+    /// How it listens; `None`: unencrypted.
+    pub(crate) tls: Option<ServerTlsConfig>,
 }
 
 impl ParticipantServer {
@@ -70,7 +73,7 @@ impl ParticipantServer {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), StartError> {
         let stop = stop.shared();
-        let listening = self.router().await.serve_with_shutdown(listen, stop.clone());
+        let listening = self.router().await?.serve_with_shutdown(listen, stop.clone());
         let attached = self.attach_until(stop).map(Ok);
         let served = tokio::try_join!(listening, attached);
         self.shutdown().await;
@@ -94,10 +97,17 @@ impl ParticipantServer {
     }
 
     /// The service and gRPC health, to which more services may be added.
-    pub async fn router(&self) -> Router {
+    ///
+    /// # Errors
+    /// [`StartError::Serve`] when what was given to [`Builder::tls`] cannot be used.
+    pub async fn router(&self) -> Result<Router, StartError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<Generated<ParticipantService>>().await;
-        Server::builder().tcp_nodelay(true).add_service(health_service).add_service(self.service())
+        let mut server = Server::builder().tcp_nodelay(true);
+        if let Some(tls) = &self.tls {
+            server = server.tls_config(tls.clone())?;
+        }
+        Ok(server.add_service(health_service).add_service(self.service()))
     }
 
     /// Stops recovery, rolls open branches back and lets go of prepared ones, so that others can end them.

@@ -5,7 +5,7 @@ mod coordinators;
 pub mod status;
 pub mod trace;
 
-pub use coordinators::{Coordinators, Place};
+pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};
 pub use trace::TraceContext;
 
 /// The public interface, version 1.

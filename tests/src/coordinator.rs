@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use concord_proto::status::reason;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::v1::{GetStatusRequest, GetStatusResponse};
@@ -171,7 +172,10 @@ impl Coordinator {
             if let Some(status) = self.process.exited()? {
                 bail!("the coordinator ended while it started ({status}): {}", self.process.log());
             }
-            Ok(operator.get_status(GetStatusRequest {}).await.ok().map(drop))
+            let answer = operator.get_status(GetStatusRequest {}).await;
+            // Who shows no token is answered, if not as they would like.
+            let answered = answer.map_or_else(|status| reason(&status).is_some(), |_| true);
+            Ok(answered.then_some(()))
         })
         .await
     }

@@ -10,6 +10,7 @@
 //! Everything waits by condition ([`until`]) and ends when it is dropped; a failing test prints the end of every
 //! log.
 
+mod agreeable;
 mod audit;
 mod bank;
 mod control;
@@ -22,6 +23,7 @@ mod servers;
 mod wait;
 mod world;
 
+pub use agreeable::Agreeable;
 pub use audit::{Outcome, Transfer};
 pub use bank::{Bank, Entry};
 pub use coordinator::{Coordinator, CoordinatorOptions};

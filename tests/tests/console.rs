@@ -8,6 +8,7 @@ use std::process::ChildStdout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use concord_coordinator::security::{Role, new_token};
 use concord_proto::v1::participant_server::{Participant, ParticipantServer};
 use concord_proto::v1::*;
 use concord_sandbox::Address;
@@ -116,6 +117,35 @@ async fn what_is_stuck_is_seen_and_ended() {
     coordinator.kill9().unwrap();
     browser.sees("#connection.bad", "does not answer").await;
     coordinator.restart().await.unwrap();
+    browser.sees("#connection.good", "live").await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_token_sees_nothing() {
+    let directory = TempDir::new().unwrap();
+    let [ann, bob] = [("ann", Role::Operator), ("bob", Role::Viewer)]
+        .map(|(name, role)| new_token(name, &[role], None).unwrap());
+    let tokens = directory.path().join("tokens.toml");
+    std::fs::write(&tokens, ann.entry + &bob.entry).unwrap();
+    let options = CoordinatorOptions::new().set("security.tokens", tokens.display());
+    let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
+    let browser = Browser::start(directory.path()).await;
+    browser.open(&format!("{}/", coordinator.url())).await;
+    browser.sees("dialog", "no token").await;
+    browser.picture("sign-in").await;
+    browser.fill("dialog [name=token]", "concord_0000").await;
+    browser.click("dialog button.primary").await;
+    browser.sees("dialog", "not a token of this coordinator").await;
+    browser.fill("dialog [name=token]", &bob.token).await;
+    browser.click("dialog button.primary").await;
+    browser.sees("#connection.good", "live").await;
+    browser.sees("h1", "Overview").await;
+    // It leaves with who had it.
+    browser.click("#door").await;
+    browser.sees("dialog", "no token").await;
+    browser.fill("dialog [name=token]", &ann.token).await;
+    browser.click("dialog button.primary").await;
     browser.sees("#connection.good", "live").await;
     browser.end().await;
 }

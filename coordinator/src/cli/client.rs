@@ -1,13 +1,15 @@
 //! The connection to a coordinator, and what every client command has in common.
 
 use std::io::{IsTerminal as _, stdout};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use concord_proto::v1;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
-use tonic::transport::{Channel, Endpoint};
+use concord_proto::{Credentials, v1};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::failure::{Failure, no_connection};
@@ -25,6 +27,18 @@ pub(super) struct ClientArgs {
     /// Where the coordinator listens
     #[arg(long, env = "CONCORD_ADDRESS", default_value = "http://127.0.0.1:7600", value_name = "URL")]
     address: String,
+    /// File of the bearer token to show. The variable CONCORD_TOKEN holds a token itself
+    #[arg(long, env = "CONCORD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of authorities to trust besides the public ones
+    #[arg(long, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file of a certificate to show, where one is asked for
+    #[arg(long, env = "CONCORD_CERTIFICATE", value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, env = "CONCORD_KEY", value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// Milliseconds to wait for an answer, at most a day
     #[arg(long, default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     timeout_ms: u64,
@@ -37,8 +51,42 @@ impl ClientArgs {
     /// For a question that the user did not ask himself.
     pub(super) fn to(address: String, timeout: Duration) -> Self {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        ClientArgs { address, timeout_ms, json: false }
+        ClientArgs {
+            address,
+            timeout_ms,
+            token_file: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            json: false,
+        }
     }
+
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        let mut credentials = Credentials::new();
+        if let Some(ca) = &self.ca {
+            credentials = credentials.trusting(read(ca)?);
+        }
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            credentials = credentials.certificate(read(certificate)?, read(key)?);
+        }
+        let token = match (&self.token_file, std::env::var("CONCORD_TOKEN")) {
+            (Some(path), _) => Some((path.display().to_string(), read(path)?)),
+            (None, Ok(token)) => Some(("CONCORD_TOKEN".to_owned(), token)),
+            (None, Err(_)) => None,
+        };
+        match token {
+            None => Ok(credentials),
+            Some((from, token)) => {
+                credentials.token(token.trim()).map_err(|error| Failure::usage(format!("{from}: {error}")))
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// Who gives an order.
@@ -59,10 +107,13 @@ impl OperatorArgs {
     }
 }
 
+/// By which calls leave, each with the token.
+type Way = InterceptedService<Channel, Credentials>;
+
 /// A connection, with how to present what comes from it.
 #[derive(Debug)]
 pub(super) struct Client {
-    channel: Channel,
+    channel: Way,
     address: String,
     timeout: Duration,
     pub(super) output: Output,
@@ -72,24 +123,25 @@ impl Client {
     /// Connects.
     pub(super) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
         let address = with_scheme(&args.address)?;
+        let credentials = args.credentials()?;
         let wrong = |error| {
             Failure::usage(format!("{address:?} is not an address such as http://127.0.0.1:7600: {error}"))
         };
-        let endpoint =
-            Endpoint::from_shared(address.clone()).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
+        let endpoint = credentials.endpoint(&address, None).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|error| {
             let message = format!("cannot connect to {address}: {}", root_cause(&error));
             Failure::new(message).with_hint(no_connection(&address))
         })?;
+        let channel = InterceptedService::new(channel, credentials);
         let timeout = Duration::from_millis(args.timeout_ms);
         Ok(Client { channel, address, timeout, output: output(args.json) })
     }
 
-    pub(super) fn coordinator(&self) -> CoordinatorClient<Channel> {
+    pub(super) fn coordinator(&self) -> CoordinatorClient<Way> {
         CoordinatorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    pub(super) fn operator(&self) -> OperatorClient<Channel> {
+    pub(super) fn operator(&self) -> OperatorClient<Way> {
         OperatorClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
@@ -129,10 +181,7 @@ pub(super) async fn status(args: ClientArgs) -> Result<(), Failure> {
 fn with_scheme(address: &str) -> Result<String, Failure> {
     match address.split_once("://") {
         None => Ok(format!("http://{address}")),
-        Some(("http", _)) => Ok(address.to_owned()),
-        Some(("https", _)) => {
-            Err(Failure::usage(format!("{address:?}: the client commands do not speak TLS yet; use http://")))
-        }
+        Some(("http" | "https", _)) => Ok(address.to_owned()),
         Some(_) => {
             Err(Failure::usage(format!("{address:?} is not an address such as http://127.0.0.1:7600")))
         }
@@ -184,7 +233,7 @@ mod tests {
     fn addresses() {
         assert_eq!(with_scheme("127.0.0.1:7600").unwrap(), "http://127.0.0.1:7600");
         assert_eq!(with_scheme("http://a:1").unwrap(), "http://a:1");
-        assert!(with_scheme("https://a:1").is_err());
+        assert_eq!(with_scheme("https://a:1").unwrap(), "https://a:1");
         assert!(with_scheme("ftp://a:1").is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, example};
+use concord_coordinator::security::{check_exposure, check_files};
 
 use super::failure::Failure;
 use super::view::print;
@@ -53,10 +54,14 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 impl ConfigArgs {
     /// Reads all layers.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let present = || Some(PathBuf::from(FILE_DEFAULT)).filter(|file| file.exists());
-        let file = self.config.clone().or_else(present);
-        let sources = Sources { file, environment: environment()?, flags: self.flags() };
+        let sources = Sources { file: self.file(), environment: environment()?, flags: self.flags() };
         Ok(Config::load(&sources)?)
+    }
+
+    /// The configuration file, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let present = || Some(PathBuf::from(FILE_DEFAULT)).filter(|file| file.exists());
+        self.config.clone().or_else(present)
     }
 
     fn flags(&self) -> Vec<Flag> {
@@ -104,7 +109,7 @@ pub(super) enum ConfigCommand {
         after_help = "Passwords are shown as ***.\n\nExample:\n  concord config show --config concord.toml --listen '[::1]:7600'"
     )]
     Show(ConfigArgs),
-    /// Check a file; neither the environment nor flags have a part in it
+    /// Check a file, and the certificates and tokens that it names; neither the environment nor flags have a part in it
     Check {
         /// The file
         #[arg(value_name = "FILE", default_value = FILE_DEFAULT)]
@@ -125,7 +130,9 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
 }
 
 fn check(file: &Path) -> Result<(), Failure> {
-    Config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() })?;
+    let config = Config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() })?.config;
+    check_exposure(&config).map_err(|error| Failure::usage(error.to_string()))?;
+    check_files(&config).map_err(|error| Failure::usage(error.to_string()))?;
     print(&format!("{}: no problems found\n", file.display()))?;
     Ok(())
 }

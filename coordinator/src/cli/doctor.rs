@@ -7,6 +7,7 @@ mod network;
 
 use clap::Args;
 use concord_coordinator::config::Config;
+use concord_coordinator::security::{check_exposure, check_files};
 use futures_util::future::join_all;
 
 use super::client::output;
@@ -16,7 +17,7 @@ use super::view::{DoctorReport, Finding};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-It looks at the configuration; the data directory, its disk and how long a sync takes; each [[resource]] and the database \
+It looks at the configuration; at certificates and tokens; the data directory, its disk and how long a sync takes; each [[resource]] and the database \
 of a shared store: whether they can be reached, their settings, their clocks, and what is in doubt; the address to listen \
 on; and the addresses of participants.allow. It takes what `concord serve` takes, the coordinator may be running, and it \
 changes nothing but for a small file that it writes, syncs and removes in the data directory.
@@ -55,8 +56,33 @@ fn misconfigured(problem: &str) -> Finding {
     Finding::failure("configuration", "configuration", problem, mend)
 }
 
+/// Whether callers are asked who they are, and whether the files for that can be used.
+fn security(config: &Config) -> Finding {
+    let (check, subject) = ("security", "server, security, calls");
+    let mend =
+        "docs/security.md says how to set up TLS and tokens; `concord config check` looks at the files";
+    let known = config.security.tokens.is_some() || config.security.jwks.is_some();
+    match (check_exposure(config), check_files(config)) {
+        (Err(exposed), _) => Finding::failure(check, subject, exposed.to_string(), mend),
+        (_, Err(error)) => Finding::failure(check, subject, error.to_string(), mend),
+        _ if known || config.server.tls_client_ca.is_some() => {
+            Finding::ok(check, subject, "callers are asked who they are; the files can be used")
+        }
+        _ if config.server.listen.ip().is_loopback() => {
+            Finding::ok(check, subject, "whoever is on this machine may do everything; nobody else gets in")
+        }
+        _ => Finding::warning(
+            check,
+            subject,
+            "whoever reaches it may do everything (security.allow_insecure)",
+            mend,
+        ),
+    }
+}
+
 async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "configuration", "no problems found")];
+    findings.push(security(config));
     match &config.store.url {
         None => findings.extend(disk::examine(&config.store.data_dir)),
         Some(url) => findings.extend(database::store(url).await),

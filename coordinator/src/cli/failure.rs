@@ -76,6 +76,8 @@ impl Failure {
             (Code::Unimplemented, None) => {
                 failure.with_hint(format!("is the server at {address} a Concord coordinator of this version?"))
             }
+            (Code::Unauthenticated, _) => failure
+                .with_hint("show a token: the variable CONCORD_TOKEN holds one, or --token-file names a file with one"),
             (Code::FailedPrecondition, Some("ALREADY_COMMITTED")) => {
                 failure.with_hint("a decision to commit is never taken back")
             }

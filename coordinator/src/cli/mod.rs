@@ -10,6 +10,7 @@ mod resource;
 mod serve;
 mod store;
 mod time;
+mod token;
 mod transaction;
 mod view;
 
@@ -67,6 +68,9 @@ enum Command {
     /// Show, check or begin a configuration
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
+    /// Make tokens for those who may call
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  concord completions bash > ~/.local/share/bash-completion/completions/concord"
@@ -95,6 +99,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => blocking(client::status(args)),
         Command::Drain(args) => blocking(drain::run(args)),
         Command::Config(command) => configuration::run(command),
+        Command::Token(command) => token::run(command),
         Command::Completions { shell } => completions(shell),
         Command::Man { directory } => man(directory.as_deref()),
     };

@@ -1,11 +1,19 @@
 //! `concord serve`: the coordinator itself.
 
+mod reload;
+
 use std::io::{IsTerminal as _, stderr};
+use std::sync::Arc;
 
 use clap::Args;
 use concord_coordinator::config::{Config, Log, LogFormat};
+use concord_coordinator::engine::Machine;
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload::Handle;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
 use super::client::colour_wanted;
 use super::configuration::ConfigArgs;
@@ -16,6 +24,9 @@ use super::failure::{EXIT_FAILED, Failure};
 #[command(after_help = "\
 SIGTERM and SIGINT stop it in good order: calls in progress get the time of shutdown.grace_ms, and what has not \
 ended is taken up again at the next start. A second signal stops it at once; nothing durable is lost by that either.
+
+On SIGHUP, and when the configuration file or a file that it names has changed, all of them are read again: certificates, \
+tokens, and the keys of which `concord config example` says that they can be changed. The log tells what has changed.
 
 `concord config example` explains every key of the file. In the environment, the key listen of [server] is \
 CONCORD_SERVER_LISTEN, and so on.
@@ -34,14 +45,15 @@ pub(super) struct ServeArgs {
 /// Runs the coordinator until a signal stops it.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.config.load()?.config;
-    start_log(&config.log)?;
+    let filter = start_log(&config.log)?;
     concord_coordinator::serve::end_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, args.config.clone(), filter))
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, args: ConfigArgs, filter: Filter) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let wanted = reload::configurations(args, &config)?.inspect(move |config| refilter(&filter, &config.log));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
         let name = signals.next().await;
@@ -55,7 +67,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    concord_coordinator::serve::run(config, shutdown)
+    concord_coordinator::serve::run_in(config, Arc::new(Machine), wanted, shutdown)
         .await
         .map_err(|error| Failure::new(causes(&error)).with_exit_code(error.exit_code()))
 }
@@ -83,18 +95,30 @@ impl Signals {
     }
 }
 
+/// What of the log is written; it can be changed.
+type Filter = Handle<EnvFilter, Registry>;
+
 /// Log lines go to standard error: standard output belongs to results.
-fn start_log(log: &Log) -> Result<(), Failure> {
+fn start_log(log: &Log) -> Result<Filter, Failure> {
     let filter =
         EnvFilter::try_new(&log.filter).map_err(|error| Failure::usage(format!("log.filter: {error}")))?;
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     // What cannot be written is lost: told about on standard error, where it cannot be told either, it would be a panic.
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).log_internal_errors(false);
-    let started = match log.format {
-        LogFormat::Text => lines.with_ansi(stderr().is_terminal() && colour_wanted()).try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).log_internal_errors(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(stderr().is_terminal() && colour_wanted()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
-    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))
+    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))?;
+    Ok(handle)
+}
+
+fn refilter(filter: &Filter, log: &Log) {
+    // The configuration holds none that is wrong, and the log ends with the process.
+    if let Ok(wanted) = EnvFilter::try_new(&log.filter) {
+        let _ = filter.reload(wanted);
+    }
 }
 
 /// An error with what caused it, on one line; causes that the text before them already tells are left out.

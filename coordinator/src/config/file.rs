@@ -120,7 +120,7 @@ fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
         },
         DeValue::Array(array) => strings(array).map_or(Raw::Other("a list of other things"), Raw::List),
         DeValue::Float(_) => Raw::Other("a decimal fraction"),
-        DeValue::Boolean(_) => Raw::Other("a boolean"),
+        DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),
     }

@@ -1,7 +1,7 @@
 //! The table of keys: every name, its limits and its meaning, once.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -33,6 +33,8 @@ impl Key {
 pub(super) enum Field {
     /// A whole number.
     Integer { get: fn(&Config) -> u64, set: fn(&mut Config, u64), range: RangeInclusive<u64> },
+    /// Yes or no.
+    Boolean { get: fn(&Config) -> bool, set: fn(&mut Config, bool) },
     /// A string with a password in it: `get` answers without, and errors do not show it.
     Secret { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// A string.
@@ -84,6 +86,42 @@ macro_rules! integer {
     };
 }
 
+/// The path of a file, or nothing.
+macro_rules! file {
+    ($section:ident.$name:ident, $doc:literal) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            doc: $doc,
+            field: Field::Text {
+                get: |config| shown(config.$section.$name.as_deref()),
+                set: |config, text| {
+                    config.$section.$name = file_path(text)?;
+                    Ok(())
+                },
+            },
+        }
+    };
+}
+
+/// Any string within [`TEXT_BYTES_MAX`].
+macro_rules! text {
+    ($section:ident.$name:ident, $doc:literal) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            doc: $doc,
+            field: Field::Text {
+                get: |config| config.$section.$name.clone(),
+                set: |config, text| {
+                    config.$section.$name = short(text, TEXT_BYTES_MAX)?;
+                    Ok(())
+                },
+            },
+        }
+    };
+}
+
 /// A minute, an hour and a day, in milliseconds.
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -97,6 +135,8 @@ const NAME_BYTES_MAX: usize = 128;
 const ADDRESS_BYTES_MAX: usize = 255;
 /// Longest value of `log.filter`, in bytes.
 const FILTER_BYTES_MAX: usize = 1024;
+/// Longest value of a key that holds any text, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
 
 /// Every key, in the order in which people read them; keys of one section stand together. `[[resource]]` is
 /// not here, see [`RESOURCE_KEYS`].
@@ -106,6 +146,44 @@ pub(super) static KEYS: &[Key] = &[
         name: "listen",
         doc: "Address and port of the gRPC services. Port 0 lets the system choose one.",
         field: Field::Text { get: |config| config.server.listen.to_string(), set: set_listen },
+    },
+    file!(
+        server.tls_certificate,
+        "PEM file of this server's certificate, followed by those between it and its authority: with it and tls_key the\n\
+         server speaks TLS, and nothing else. Both are read again when they change."
+    ),
+    file!(server.tls_key, "PEM file of the certificate's private key."),
+    file!(
+        server.tls_client_ca,
+        "PEM file of authorities: only callers with a certificate of theirs are let in (mTLS)."
+    ),
+    file!(
+        security.tokens,
+        "TOML file of bearer tokens, with the roles of who has them (docs/security.md). `concord token new` makes an\n\
+         entry. With neither this nor jwks, whoever reaches the server may do everything."
+    ),
+    file!(
+        security.jwks,
+        "JWKS file (RFC 7517): JSON web tokens that were signed with its keys are taken as well."
+    ),
+    text!(security.jwt_issuer, "The claim `iss` that such a token must have. Empty: any."),
+    text!(
+        security.jwt_audience,
+        "The claim `aud` that such a token must have. Needed with jwks: a token for another service is none for this one."
+    ),
+    text!(
+        security.jwt_roles_claim,
+        "The claim that lists the roles; dots lead into objects, as in realm_access.roles."
+    ),
+    Key {
+        section: "security",
+        name: "allow_insecure",
+        doc: "Whether the server may listen beyond this machine without TLS, or without tokens and client certificates.\n\
+              For networks in which everybody may do everything.",
+        field: Field::Boolean {
+            get: |config| config.security.allow_insecure,
+            set: |config, value| config.security.allow_insecure = value,
+        },
     },
     Key {
         section: "store",
@@ -192,6 +270,16 @@ pub(super) static KEYS: &[Key] = &[
         1..=100_000,
         "Calls of each phase to one participant at a time; the others wait for their turn. From 1 to 100000."
     ),
+    file!(
+        calls.tls_ca,
+        "PEM file of authorities to trust besides the public ones, in calls to participants, other coordinators and\n\
+         the receiver of alerts."
+    ),
+    file!(
+        calls.tls_certificate,
+        "PEM file of the certificate to show where one is asked for (mTLS), followed by those above it."
+    ),
+    file!(calls.tls_key, "PEM file of its private key."),
     integer!(
         phase_two.backoff_first_ms,
         1..=HOUR,
@@ -359,11 +447,27 @@ fn set_store_url(config: &mut Config, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn set_cluster_name(config: &mut Config, text: &str) -> Result<(), String> {
-    if text.len() > NAME_BYTES_MAX {
-        return Err(format!("must be at most {NAME_BYTES_MAX} bytes long"));
+fn file_path(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Ok(None),
+        text if text.contains('\0') => Err("must be the path of a file".to_owned()),
+        text => Ok(Some(PathBuf::from(text))),
     }
-    config.cluster.name = text.to_owned();
+}
+
+fn shown(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn short(text: &str, bytes_max: usize) -> Result<String, String> {
+    match text.len() <= bytes_max {
+        true => Ok(text.to_owned()),
+        false => Err(format!("must be at most {bytes_max} bytes long")),
+    }
+}
+
+fn set_cluster_name(config: &mut Config, text: &str) -> Result<(), String> {
+    config.cluster.name = short(text, NAME_BYTES_MAX)?;
     Ok(())
 }
 
@@ -404,11 +508,9 @@ fn set_format(config: &mut Config, text: &str) -> Result<(), String> {
 }
 
 fn set_filter(config: &mut Config, text: &str) -> Result<(), String> {
-    if text.len() > FILTER_BYTES_MAX {
-        return Err(format!("must be at most {FILTER_BYTES_MAX} bytes long"));
-    }
-    EnvFilter::try_new(text).map_err(|error| format!("is not a log filter ({error})"))?;
-    config.log.filter = text.to_owned();
+    let filter = short(text, FILTER_BYTES_MAX)?;
+    EnvFilter::try_new(&filter).map_err(|error| format!("is not a log filter ({error})"))?;
+    config.log.filter = filter;
     Ok(())
 }
 

@@ -95,6 +95,7 @@ impl fmt::Display for Origin {
 pub(super) enum Raw {
     Text(String),
     Integer(i128),
+    Boolean(bool),
     List(Vec<String>),
     /// From the environment or a flag, where everything is text.
     Written(String),
@@ -107,6 +108,7 @@ impl Raw {
         match self {
             Raw::Text(_) | Raw::Written(_) => "a string",
             Raw::Integer(_) => "an integer",
+            Raw::Boolean(_) => "a boolean",
             Raw::List(_) => "a list",
             Raw::Other(kind) => kind,
         }
@@ -117,6 +119,7 @@ impl Raw {
         match self {
             Raw::Text(text) | Raw::Written(text) => Some(quoted(text)),
             Raw::Integer(number) => Some(number.to_string()),
+            Raw::Boolean(value) => Some(value.to_string()),
             Raw::List(_) | Raw::Other(_) => None,
         }
     }
@@ -176,6 +179,12 @@ impl Draft {
         self.check_pair("transaction", "timeout_default_ms", "timeout_max_ms");
         self.check_pair("phase_two", "backoff_first_ms", "backoff_max_ms");
         self.check_pair("limits", "page_size_default", "page_size_max");
+        self.check_needs("server", "tls_certificate", "tls_key");
+        self.check_needs("server", "tls_key", "tls_certificate");
+        self.check_needs("server", "tls_client_ca", "tls_certificate");
+        self.check_needs("calls", "tls_certificate", "tls_key");
+        self.check_needs("calls", "tls_key", "tls_certificate");
+        self.check_needs("security", "jwks", "jwt_audience");
         let mut resource_origins = Vec::new();
         let mut drafts = std::mem::take(&mut self.resources);
         drafts.sort_by_key(|draft| draft.origins.name.line());
@@ -208,6 +217,18 @@ impl Draft {
             let origin = set.cloned().unwrap_or(Origin::Default);
             let what = format!("{} = {low_value} is above {} = {high_value}", low.path(), high.path());
             self.problem(origin, what);
+        }
+    }
+
+    /// Where the first of two keys is set, the second must be.
+    fn check_needs(&mut self, section: &str, name: &str, needed: &str) {
+        let is_set = |name| match keys::find(section, name).map(|key| &key.field) {
+            Some(Field::Text { get, .. }) => !get(&self.config).is_empty(),
+            _ => false,
+        };
+        if is_set(name) && !is_set(needed) {
+            let origin = self.origins.get(&format!("{section}.{name}")).cloned().unwrap_or(Origin::Default);
+            self.problem(origin, format!("{section}.{name} needs {section}.{needed}"));
         }
     }
 
@@ -309,6 +330,15 @@ fn assign(config: &mut Config, key: &Key, raw: &Raw) -> Result<(), String> {
                 return Err(limits());
             }
             set(config, number);
+            Ok(())
+        }
+        (Field::Boolean { set, .. }, raw) => {
+            let value = match raw {
+                Raw::Boolean(value) => *value,
+                Raw::Written(text) => text.parse().map_err(|_| "must be true or false")?,
+                other => return Err(format!("must be true or false, not {}", other.kind())),
+            };
+            set(config, value);
             Ok(())
         }
         (Field::Text { set, .. } | Field::Secret { set, .. }, Raw::Text(text) | Raw::Written(text)) => {

@@ -15,6 +15,7 @@
 //! the two printed forms all follow from it. A key that is not in it is refused, and the nearest one named.
 
 mod allow_list;
+mod changes;
 mod environment;
 mod error;
 mod file;
@@ -31,6 +32,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use allow_list::{AllowList, PatternError};
+pub use changes::Change;
 pub use error::ConfigError;
 pub use keys::secret_keys;
 pub use load::{Flag, FlagValue, Loaded, Sources};
@@ -46,6 +48,8 @@ pub use webhook::WebhookUrl;
 pub struct Config {
     /// Where the server listens.
     pub server: Server,
+    /// Who may call it.
+    pub security: Security,
     /// Where the log is kept, and for how long.
     pub store: Store,
     /// How coordinators that share a store know each other.
@@ -81,11 +85,52 @@ pub struct Config {
 pub struct Server {
     /// Address and port of the gRPC services. Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// PEM file of the certificate for TLS, with those between it and its authority. `None`: no TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of the authorities of callers' certificates. `None`: callers need none.
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Server { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7600)) }
+        Server {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7600)),
+            tls_certificate: None,
+            tls_key: None,
+            tls_client_ca: None,
+        }
+    }
+}
+
+/// `[security]`: with neither `tokens` nor `jwks`, whoever reaches the coordinator may do everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Security {
+    /// TOML file of bearer tokens: hashes, names and roles.
+    pub tokens: Option<PathBuf>,
+    /// JWKS file (RFC 7517): the keys by which JSON web tokens are known to be genuine.
+    pub jwks: Option<PathBuf>,
+    /// Who must have issued them. Empty: anyone with a key.
+    pub jwt_issuer: String,
+    /// For whom they must have been issued.
+    pub jwt_audience: String,
+    /// The claim with the roles; dots lead into objects.
+    pub jwt_roles_claim: String,
+    /// Whether it may listen beyond this machine without TLS and without knowing its callers.
+    pub allow_insecure: bool,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Security {
+            tokens: None,
+            jwks: None,
+            jwt_issuer: String::new(),
+            jwt_audience: String::new(),
+            jwt_roles_claim: "roles".to_owned(),
+            allow_insecure: false,
+        }
     }
 }
 
@@ -168,7 +213,8 @@ impl Default for Transaction {
     }
 }
 
-/// `[calls]`
+/// `[calls]`; what it says of TLS holds for all whom the coordinator calls: participants, other coordinators, and the alert's
+/// receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calls {
     /// Milliseconds after which a call to a participant counts as lost, in either phase. From 1 to 600,000.
@@ -177,12 +223,25 @@ pub struct Calls {
     pub connect_timeout_ms: u64,
     /// Calls of each phase to one participant at a time; the others wait for their turn. From 1 to 100,000.
     pub in_flight_max: usize,
+    /// PEM file of authorities to be trusted besides the public ones.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to those who ask for one.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for Calls {
     fn default() -> Self {
-        // As many as the SDK has sessions for; and gRPC servers commonly take 100 to 250 calls at a time.
-        Calls { timeout_ms: 10_000, connect_timeout_ms: 2_000, in_flight_max: 128 }
+        Calls {
+            timeout_ms: 10_000,
+            connect_timeout_ms: 2_000,
+            // As many as the SDK has sessions for; and gRPC servers commonly take 100 to 250 calls at a time.
+            in_flight_max: 128,
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Config;
+use super::changes::is_live;
 use super::keys::{self, Field, Key, RESOURCE};
 use super::load::{Loaded, Origin};
 
@@ -39,7 +40,8 @@ pub fn example() -> String {
          #\n\
          # Read from --config FILE, else from the file that CONCORD_CONFIG names, else from ./concord.toml if there\n\
          # is one. Above the file stands the environment (the key listen of [server] is CONCORD_SERVER_LISTEN; lists\n\
-         # have commas between their elements), and above that the command line.\n",
+         # have commas between their elements), and above that the command line. It is read again on SIGHUP, and when it\n\
+         # or a file that it names has changed.\n",
     );
     for section in keys::sections() {
         let _ = writeln!(out, "\n[{section}]");
@@ -49,6 +51,9 @@ pub fn example() -> String {
             }
             for line in key.doc.lines() {
                 let _ = writeln!(out, "# {line}");
+            }
+            if is_live(key) {
+                out.push_str("# Can be changed while the coordinator runs.\n");
             }
             let _ = writeln!(out, "{}", assignment(key.name, &value(key, &defaults)));
         }
@@ -75,9 +80,10 @@ fn assignment(name: &str, value: &str) -> String {
     format!("{name} = {value}")
 }
 
-fn value(key: &Key, config: &Config) -> String {
+pub(super) fn value(key: &Key, config: &Config) -> String {
     match &key.field {
         Field::Integer { get, .. } => get(config).to_string(),
+        Field::Boolean { get, .. } => get(config).to_string(),
         Field::Text { get, .. } | Field::Secret { get, .. } => text(&get(config)),
         Field::List { get, .. } => list(&get(config)),
     }

@@ -64,7 +64,10 @@ fn unknown_names_are_refused_with_the_nearest() {
         "[server]\ninterval_ms = 5",
         r#"concord.toml:2: unknown key "interval_ms" in [server]; did you mean "interval_ms" in [sweeper]?"#,
     );
-    refused_once("[server]\nfoo = 5", r#"concord.toml:2: unknown key "foo" in [server]; known are listen"#);
+    refused_once(
+        "[server]\nfoo = 5",
+        r#"concord.toml:2: unknown key "foo" in [server]; known are listen, tls_certificate, tls_key, tls_client_ca"#,
+    );
     refused_once(
         "listen = 'x'",
         r#"concord.toml:1: unknown key "listen" outside of any table; it belongs in [server]"#,
@@ -345,7 +348,12 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     };
     let loaded = Config::load(&sources).unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
-    assert!(shown.starts_with("[server]\nlisten = \"[::1]:0\"  # --listen\n\n[store]\n"), "{shown}");
+    assert!(
+        shown.starts_with(
+            "[server]\nlisten = \"[::1]:0\"     # --listen\ntls_certificate = \"\"  # default\n"
+        ),
+        "{shown}"
+    );
     assert!(shown.contains("\ntimeout_ms = 5          # concord.toml:2\n"), "{shown}");
     assert!(shown.contains("\nconnect_timeout_ms = 7  # CONCORD_CALLS_CONNECT_TIMEOUT_MS\n"), "{shown}");
     assert!(shown.contains("\nopen_ms = 1000            # default\n"), "{shown}");
@@ -468,4 +476,33 @@ fn others_reach_a_coordinator_at_a_host_and_a_port() {
         let error = address(bad).unwrap_err().to_string();
         assert!(error.contains("must be a host and a port"), "{error}");
     }
+}
+
+#[test]
+fn files_for_tls_and_tokens_come_together() {
+    refused_once(
+        "[server]\ntls_certificate = 'c'",
+        "concord.toml:2: server.tls_certificate needs server.tls_key",
+    );
+    refused_once("[server]\ntls_key = 'k'", "concord.toml:2: server.tls_key needs server.tls_certificate");
+    refused_once(
+        "[server]\ntls_client_ca = 'a'",
+        "concord.toml:2: server.tls_client_ca needs server.tls_certificate",
+    );
+    refused_once("[calls]\ntls_key = 'k'", "concord.toml:2: calls.tls_key needs calls.tls_certificate");
+    refused_once("[security]\njwks = 'j'", "concord.toml:2: security.jwks needs security.jwt_audience");
+    let config = Config::from_toml("server.tls_certificate = 'c'\nserver.tls_key = 'k'", "test").unwrap();
+    assert_eq!(config.server.tls_key, Some("k".into()));
+}
+
+#[test]
+fn yes_and_no() {
+    refused_once(
+        "[security]\nallow_insecure = 1",
+        "concord.toml:2: security.allow_insecure = 1: must be true or false, not an integer",
+    );
+    let with = |value: &str| Config::load(&environment(&[("CONCORD_SECURITY_ALLOW_INSECURE", value)]));
+    assert!(with("true").unwrap().config.security.allow_insecure);
+    assert!(!with("false").unwrap().config.security.allow_insecure);
+    assert!(with("yes").unwrap_err().to_string().contains("must be true or false"));
 }

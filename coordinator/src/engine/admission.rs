@@ -31,7 +31,7 @@ impl Engine {
         grade: Grade,
         branches: &[BranchRequest],
     ) -> Result<Header, EngineError> {
-        let settings = &self.driver.settings;
+        let settings = self.driver.settings.load();
         let BeginRequest { name, timeout_ms, idempotency_key, trace: _ } = request;
         let timeout_max = u32::try_from(settings.timeout_max.as_millis()).unwrap_or(u32::MAX);
         if timeout_ms > timeout_max {
@@ -116,7 +116,7 @@ impl Engine {
             grade: header.grade,
             stays_open: header.stays_open,
             deadline: driver.clock.now().plus(Millis(header.timeout_ms.into())),
-            park_after_attempts: driver.settings.park_after_attempts,
+            park_after_attempts: driver.settings.load().park_after_attempts,
         };
         let first = match (options.coordinator_driven, options.stays_open) {
             (true, _) => Some(Event::Execute),
@@ -139,7 +139,7 @@ impl Engine {
         if trace.is_some() {
             driver.trace(&live, &mut live.lock(), trace);
         }
-        let limit = driver.settings.live_transactions_max;
+        let limit = driver.settings.load().live_transactions_max;
         if !driver.registry.insert(Arc::clone(&live), limit) {
             denied(Denial::TooManyLive);
             return Err(EngineError::TooManyLive(limit));
@@ -160,7 +160,7 @@ impl Engine {
     }
 
     pub(super) fn check_branches(&self, branches: &[BranchRequest]) -> Result<(), EngineError> {
-        let settings = &self.driver.settings;
+        let settings = self.driver.settings.load();
         if branches.is_empty() {
             return Err(invalid("branches", "a transaction needs at least one".into()));
         }
@@ -175,7 +175,7 @@ impl Engine {
 
     /// `bytes`: of all payloads of one transaction.
     pub(super) fn check_payload(&self, field: &'static str, bytes: usize) -> Result<(), EngineError> {
-        let max = self.driver.settings.payload_bytes_max;
+        let max = self.driver.settings.load().payload_bytes_max;
         match bytes > max {
             true => Err(invalid(field, format!("{bytes} bytes in all are over the limit of {max}"))),
             false => Ok(()),

@@ -50,7 +50,7 @@ impl Engine {
         let now = self.driver.clock.wall();
         let none = |state| InState { state, transactions: 0, oldest: Duration::ZERO };
         let stopping = self.stopping.load(Ordering::SeqCst);
-        let limit = self.driver.settings.live_transactions_max;
+        let limit = self.driver.settings.load().live_transactions_max;
         let mut census =
             Census { states: STATES.map(none), stopping, limit, parked: 0, branches_in_doubt: 0 };
         for live in self.driver.registry.newest_first(None) {

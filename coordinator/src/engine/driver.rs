@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use concord_crash_points::crash_point;
 use concord_proto::TraceContext;
 use concord_protocol::{
@@ -32,7 +33,8 @@ pub(crate) type Leaving = (Gtid, BoxFuture<'static, Result<(), StoreError>>);
 
 /// What every live transaction shares.
 pub(crate) struct Driver {
-    pub(crate) settings: Settings,
+    /// How it behaves from the next event on.
+    pub(crate) settings: ArcSwap<Settings>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) participants: Arc<dyn Participants>,
     pub(crate) registry: Registry,
@@ -249,7 +251,7 @@ impl Driver {
         let (at, key) = match timer {
             Timer::Deadline => (state.transaction.options().deadline, TimerKey::Deadline),
             Timer::Retry { branch, attempts } => {
-                let pause = Millis::from(self.settings.backoff.pause(attempts, self.clock.chance()));
+                let pause = Millis::from(self.settings.load().backoff.pause(attempts, self.clock.chance()));
                 (self.clock.now().plus(pause), TimerKey::Retry(branch, attempts))
             }
         };

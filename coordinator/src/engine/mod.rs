@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use concord_crash_points::crash_point;
 use concord_proto::trace::TraceId;
 use concord_protocol::{
@@ -156,7 +157,7 @@ impl Engine {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let issuer = GtidIssuer::new(store.epoch());
         let driver = Arc::new(Driver {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             participants,
             registry: Registry::new(),
             clock: Clock::start(surroundings),
@@ -175,6 +176,11 @@ impl Engine {
         let engine = Engine { driver, issuer, stopping: AtomicBool::new(false), tasks };
         engine.recover().await?;
         Ok(engine)
+    }
+
+    /// Behaves so from now on. What has begun keeps its deadline, and parks when it was to.
+    pub fn configure(&self, settings: Settings) {
+        self.driver.settings.store(Arc::new(settings));
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
@@ -208,8 +214,11 @@ impl Engine {
         let mut recovered = Vec::with_capacity(stored.len());
         // All are understood before the first is resumed: a damaged store stops the start with nothing done.
         for one in stored {
-            let mut rebuilt =
-                record::rebuild(&one, self.driver.settings.park_after_attempts, self.driver.clock.now())?;
+            let mut rebuilt = record::rebuild(
+                &one,
+                self.driver.settings.load().park_after_attempts,
+                self.driver.clock.now(),
+            )?;
             for (spec, _) in &mut rebuilt.branches {
                 self.driver.registry.share_names(spec);
             }

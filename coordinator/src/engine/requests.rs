@@ -205,7 +205,7 @@ impl Engine {
             let id = BranchId(u32::try_from(index + 1).unwrap_or(u32::MAX));
             return Ok(Admitted { id, remaining_ms });
         }
-        let limit = self.driver.settings.branches_max;
+        let limit = self.driver.settings.load().branches_max;
         if state.specs.len() >= limit {
             return Err(invalid("gtid", format!("the transaction has {limit} branches, which is the limit")));
         }

@@ -119,6 +119,15 @@ pub(crate) enum CallPhase {
     Two,
 }
 
+/// Why a call was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    NoToken,
+    BadToken,
+    /// The caller has other roles.
+    Role,
+}
+
 label!(Kind, "protocol": Xa = "xa", Tcc = "tcc");
 label!(Protocol, "protocol": Xa = "xa", Tcc = "tcc", Mixed = "mixed", NoBranches = "none");
 label!(Mode, "mode": Open = "open", Executed = "executed");
@@ -149,6 +158,7 @@ label!(
 );
 label!(BreakerState, "state": Closed = "closed", Open = "open", HalfOpen = "half_open");
 label!(CallPhase, "phase": One = "one", Two = "two");
+label!(Turned, "reason": NoToken = "no_token", BadToken = "bad_token", Role = "role");
 label!(
     State, "state":
     Active = "active",
@@ -270,6 +280,7 @@ mod tests {
         check::<CallFailure>();
         check::<BreakerState>();
         check::<CallPhase>();
+        check::<Turned>();
         check::<State>();
         check::<Verb>();
         check::<(Protocol, Mode)>();

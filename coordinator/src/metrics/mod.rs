@@ -13,7 +13,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-pub(crate) use labels::{BreakerState, By, CallFailure, CallPhase, Denial, Label, Mode, Protocol, Reason};
+pub(crate) use labels::{
+    BreakerState, By, CallFailure, CallPhase, Denial, Label, Mode, Protocol, Reason, Turned,
+};
 
 /// Upper bounds, in seconds: from a tenth of a millisecond, which a fast disk takes for a sync, to what somebody waits
 /// for who has given up.
@@ -32,6 +34,7 @@ pub struct Metrics {
     pub(crate) engine: Arc<EngineMetrics>,
     pub(crate) log: Arc<LogMetrics>,
     pub(crate) calls: Arc<CallMetrics>,
+    pub(crate) door: Arc<DoorMetrics>,
 }
 
 /// Of transactions.
@@ -104,12 +107,25 @@ impl Default for CallMetrics {
     }
 }
 
+/// Of calls to this coordinator.
+#[derive(Debug)]
+pub(crate) struct DoorMetrics {
+    pub(crate) turned_away: By<Turned, Counter>,
+}
+
+impl Default for DoorMetrics {
+    fn default() -> Self {
+        DoorMetrics { turned_away: By::new(Counter::default) }
+    }
+}
+
 impl Metrics {
     /// Names everything, for one scrape.
     pub(crate) fn register(&self, registry: &mut Registry) {
         self.engine.register(registry);
         self.log.register(registry);
         self.calls.register(registry);
+        self.door.register(registry);
     }
 
     /// Of a histogram without labels.
@@ -176,5 +192,12 @@ impl CallMetrics {
         registry.register("call_failures", help, self.failed.clone());
         let help = "Times that a participant's circuit breaker opened";
         registry.register("breaker_openings", help, self.breaker_openings.clone());
+    }
+}
+
+impl DoorMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Calls to the coordinator that were turned away, because of who made them";
+        registry.register("callers_turned_away", help, self.turned_away.clone());
     }
 }

@@ -25,6 +25,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::call::NeverSent;
 use super::convert::{invalid, required, status};
 use super::coordinator::bytes_max;
+use super::guard::{caller, check_name};
 use super::outbound::GrpcParticipants;
 use crate::engine::{EngineError, Participants as _};
 
@@ -241,6 +242,7 @@ impl attachment_server::Attachment for AttachmentService {
         &self,
         request: Request<Streaming<AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = caller(request.extensions()).cloned();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the first message has not come"))??;
@@ -249,6 +251,7 @@ impl attachment_server::Attachment for AttachmentService {
         if !self.participants.permits(&address) {
             return Err(status(EngineError::NotAllowed(address)));
         }
+        check_name(caller.as_ref(), &address)?;
         let attachment = Arc::new(Attachment::new(address.into()));
         let participants = Arc::clone(&self.participants);
         let outgoing = Outgoing { attachment: Arc::clone(&attachment), participants };

@@ -16,6 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
+use super::guard::{caller, check_name};
 use super::peers::Peers;
 use crate::engine::{
     BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
@@ -84,6 +85,7 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RegisterBranchRequest>,
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         crash_point!("coordinator/received/RegisterBranch");
+        check_name(caller(request.extensions()), &request.get_ref().participant)?;
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();

@@ -9,6 +9,7 @@ mod console;
 mod convert;
 mod coordinator;
 mod gateway;
+mod guard;
 mod operator;
 mod outbound;
 mod peers;
@@ -17,11 +18,17 @@ mod probes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use concord_proto::FILE_DESCRIPTOR_SET;
 use concord_proto::v1::attachment_server::AttachmentServer;
 use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::v1::operator_server::{Operator, OperatorServer};
-use tokio::net::TcpListener;
+use futures_util::{Stream, StreamExt as _};
+use rustls::ServerConfig;
+use tls_listener::AsyncTls;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -33,15 +40,16 @@ use tonic_health::server::{HealthReporter, HealthService};
 pub use breaker::BreakerSettings;
 pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
-pub(crate) use outbound::http::{HttpClient, client as http_client, post_json};
+pub(crate) use guard::Guard;
+pub(crate) use outbound::http::post_json;
 pub use outbound::{GrpcParticipants, OutboundSettings};
+pub(crate) use peers::Peers;
 pub(crate) use probes::Page;
 
 use self::attachment::AttachmentService;
 use self::coordinator::CoordinatorService;
 use self::operator::OperatorService;
-use self::peers::Peers;
-use crate::config::{AllowList, Config};
+use crate::config::Config;
 use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::resource::Resources;
@@ -53,19 +61,15 @@ const REQUEST_OVERHEAD_BYTES: usize = 1 << 20;
 const ANSWERS_BYTES_MAX: usize = 4 << 20;
 /// How often a silent peer is asked for a sign of life, and how long it has to give one.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a caller may take to agree on how to encrypt.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services without a server around them, for fuzzing: the operator's has neither resources nor participants.
 #[doc(hidden)]
 pub fn doors(engine: Arc<Engine>, pages: PageSizes) -> (impl Coordinator, impl Operator) {
     let resources = Arc::new(Resources::new(&Config::default(), engine.cluster_id()));
     let peers = Arc::<Peers>::default();
-    let outbound = OutboundSettings {
-        allow: AllowList::default(),
-        call_timeout: Duration::ZERO,
-        connect_timeout: Duration::ZERO,
-        in_flight_max: 1,
-        breaker: BreakerSettings { failures_before_open: 0, open_for: Duration::ZERO },
-    };
+    let outbound = OutboundSettings::default();
     let participants = GrpcParticipants::new(engine.cluster_id(), outbound, engine.metrics());
     let operator = OperatorService {
         engine: Arc::clone(&engine),
@@ -90,7 +94,14 @@ pub(crate) struct Services {
     pub(crate) started_at: UnixMillis,
     /// What `/metrics` answers.
     pub(crate) metrics: Page,
+    pub(crate) guard: Arc<Guard>,
+    /// `None`: no TLS.
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) peers: Arc<Peers>,
 }
+
+/// What is shown to callers, and asked of them; what is stored there holds for the next connection.
+pub(crate) type ServerTls = Arc<ArcSwap<ServerConfig>>;
 
 /// Tells health checks whether the server takes new transactions.
 pub(crate) async fn report_health(health: &HealthReporter, serving: bool) {
@@ -114,11 +125,11 @@ pub(crate) async fn serve(
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at, metrics } =
+    let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at, .. } =
         services;
-    let peers = Arc::<Peers>::default();
+    let Services { metrics, guard, tls, peers, .. } = services;
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
-    let probes = probes::router(Arc::clone(&engine), metrics);
+    let probes = probes::router(Arc::clone(&engine), metrics, &guard);
     let operator = OperatorService {
         engine,
         peers,
@@ -135,30 +146,73 @@ pub(crate) async fn serve(
         .build_v1()?;
     report_health(&health, true).await;
     let request_bytes_max = payload_bytes_max.saturating_add(REQUEST_OVERHEAD_BYTES);
-    let grpc = Routes::new(CoordinatorServer::new(coordinator).max_decoding_message_size(request_bytes_max))
-        .add_service(
-            AttachmentServer::new(AttachmentService { participants })
-                .max_decoding_message_size(ANSWERS_BYTES_MAX),
-        )
-        .add_service(OperatorServer::new(operator))
-        .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
-        .add_service(reflection)
-        .prepare();
+    let methods =
+        Routes::new(CoordinatorServer::new(coordinator).max_decoding_message_size(request_bytes_max))
+            .add_service(
+                AttachmentServer::new(AttachmentService { participants })
+                    .max_decoding_message_size(ANSWERS_BYTES_MAX),
+            )
+            .add_service(OperatorServer::new(operator))
+            .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
+            .add_service(reflection)
+            .prepare();
+    let grpc = guard.before(methods.into_axum_router());
     // Base64 is four characters for three bytes.
     let web = gateway::router(grpc.clone(), request_bytes_max.saturating_mul(4) / 3);
     let mut web = web.merge(console::router()).merge(probes);
     if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
         web = web.layer(axum::middleware::from_fn(gateway::only_local_names));
     }
-    let all = grpc.into_axum_router().merge(web).fallback(gateway::unknown);
-    Server::builder()
+    let all = grpc.merge(web).fallback(gateway::unknown);
+    let server = Server::builder()
         // A participant that vanished without closing its stream is noticed by its silence.
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         // JSON; gRPC is HTTP/2 in any case.
         .accept_http1(true)
-        .add_routes(all.into())
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await?;
+        .add_routes(all.into());
+    match tls {
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, shutdown).await?;
+        }
+        Some(tls) => server.serve_with_incoming_shutdown(encrypted(listener, tls), shutdown).await?,
+    }
     Ok(())
+}
+
+/// Connections, each once its handshake is done. One whose handshake fails is nobody's business but the caller's.
+fn encrypted(
+    listener: TcpListener,
+    tls: ServerTls,
+) -> impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> {
+    let listener =
+        tls_listener::builder(Handshakes(tls)).handshake_timeout(HANDSHAKE_TIMEOUT).listen(listener);
+    listener.filter_map(|connection| async {
+        match connection {
+            Ok((connection, _)) => {
+                let _ = connection.get_ref().0.set_nodelay(true);
+                Some(Ok(connection))
+            }
+            Err(tls_listener::Error::ListenerError(error)) => Some(Err(error)),
+            Err(error) => {
+                tracing::debug!(%error, "a caller's TLS handshake failed");
+                None
+            }
+        }
+    })
+}
+
+/// Shakes hands as it is configured at the moment.
+#[derive(Clone)]
+struct Handshakes(ServerTls);
+
+impl AsyncTls<TcpStream> for Handshakes {
+    type Stream = TlsStream<TcpStream>;
+    type Error = std::io::Error;
+    type AcceptFuture = Accept<TcpStream>;
+
+    fn accept(&self, connection: TcpStream) -> Self::AcceptFuture {
+        TlsAcceptor::from(self.0.load_full()).accept(connection)
+    }
 }

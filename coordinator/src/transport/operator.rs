@@ -13,11 +13,13 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::{bytes_max, pass_on};
+use super::guard::caller;
 use super::outbound::GrpcParticipants;
 use super::peers::Peers;
 use crate::ending::Ending;
 use crate::engine::{Engine, Order, Verdict};
 use crate::resource::{InDoubtView, ResourceView, Resources};
+use crate::security::Identity;
 use crate::store::UnixMillis;
 
 /// How often a drain tells how far it has come.
@@ -36,16 +38,18 @@ pub(crate) struct OperatorService {
 impl Operator for OperatorService {
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.retry);
-        let v1::RetryRequest { gtid: id, operator } = request.into_inner();
-        let order = order(operator, String::new())?;
+        let who = named(&request, &request.get_ref().operator);
+        let v1::RetryRequest { gtid: id, .. } = request.into_inner();
+        let order = order(who, String::new())?;
         let snapshot = self.engine.retry(gtid(&id)?, order).await.map_err(status)?;
         Ok(Response::new(v1::RetryResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 
     async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.park);
-        let v1::ParkRequest { gtid: id, operator, reason } = request.into_inner();
-        let order = order(operator, reason)?;
+        let who = named(&request, &request.get_ref().operator);
+        let v1::ParkRequest { gtid: id, reason, .. } = request.into_inner();
+        let order = order(who, reason)?;
         let snapshot = self.engine.park(gtid(&id)?, order).await.map_err(status)?;
         Ok(Response::new(v1::ParkResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
@@ -55,12 +59,13 @@ impl Operator for OperatorService {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.resolve);
+        let who = named(&request, &request.get_ref().operator);
         let request = request.into_inner();
         let outcome = convert::outcome_from_wire(request.outcome())
             .ok_or_else(|| invalid("outcome", "must be COMMITTED or ROLLED_BACK"))?;
         let branch = (request.branch_id != 0).then_some(BranchId(request.branch_id));
         let reason = required("reason", request.reason, bytes_max::REASON)?;
-        let order = order(request.operator, reason)?;
+        let order = order(who, reason)?;
         let snapshot =
             self.engine.resolve(gtid(&request.gtid)?, branch, outcome, order).await.map_err(status)?;
         Ok(Response::new(v1::ResolveResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -164,6 +169,15 @@ async fn tell_progress(
         if tell.send(Ok(progress(stopping))).await.is_err() || stopping {
             return;
         }
+    }
+}
+
+/// Who gives an order, for the record: whose token it is, and by what other name they go.
+fn named<T>(request: &Request<T>, operator: &str) -> String {
+    match caller(request.extensions()) {
+        None => operator.to_owned(),
+        Some(Identity { name, .. }) if operator.is_empty() || operator == name => name.clone(),
+        Some(Identity { name, .. }) => format!("{operator} ({name})"),
     }
 }
 

@@ -4,9 +4,10 @@ pub(crate) mod http;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use concord_crash_points::crash_point;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
@@ -16,7 +17,7 @@ use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Status, TimeoutExpired};
 
 use self::http::{HttpClient, HttpService};
@@ -24,9 +25,10 @@ use super::attachment::Attachment;
 use super::breaker::{Breaker, BreakerSettings};
 use super::convert::timestamp;
 use super::{KEEP_ALIVE, call};
-use crate::config::AllowList;
+use crate::config::{AllowList, Config};
 use crate::engine::{BranchCall, CallResult, Participants};
 use crate::metrics::{BreakerState, CallFailure, CallMetrics, CallPhase, Label as _, Metrics};
+use crate::security::OutboundTls;
 use crate::store::UnixMillis;
 
 /// Participants kept; past it those that nobody uses at the moment are forgotten, and connections to them closed.
@@ -47,17 +49,44 @@ pub struct OutboundSettings {
     pub in_flight_max: usize,
     /// One per participant.
     pub breaker: BreakerSettings,
+    /// What is shown to those whose address begins with `https`, and who is trusted.
+    pub(crate) tls: OutboundTls,
+}
+
+impl OutboundSettings {
+    /// As `config` says.
+    pub(crate) fn new(config: &Config, tls: OutboundTls) -> Self {
+        let ms = Duration::from_millis;
+        OutboundSettings {
+            allow: config.participants.allow.clone(),
+            call_timeout: ms(config.calls.timeout_ms),
+            connect_timeout: ms(config.calls.connect_timeout_ms),
+            in_flight_max: config.calls.in_flight_max,
+            breaker: BreakerSettings {
+                failures_before_open: config.breaker.failures_before_open,
+                open_for: ms(config.breaker.open_ms),
+            },
+            tls,
+        }
+    }
+}
+
+impl Default for OutboundSettings {
+    /// As a configuration that says nothing.
+    fn default() -> Self {
+        OutboundSettings::new(&Config::default(), OutboundTls::default())
+    }
 }
 
 /// Participants, by address, each with its streams, a connection, and one breaker.
 pub struct GrpcParticipants {
-    settings: OutboundSettings,
+    settings: ArcSwap<OutboundSettings>,
     cluster_id: ClusterId,
     metrics: Arc<CallMetrics>,
     known: Mutex<HashMap<Arc<str>, Arc<Participant>>>,
     closed: AtomicBool,
-    /// For all that are called by POST.
-    http: OnceLock<Result<HttpClient, String>>,
+    /// For all that are called by POST; made when it is needed.
+    http: ArcSwapOption<HttpClient>,
 }
 
 struct Participant {
@@ -65,7 +94,7 @@ struct Participant {
     turns: [Semaphore; 2],
     metrics: Arc<CallMetrics>,
     /// None for one that does not listen.
-    connection: Option<Connection>,
+    connection: ArcSwapOption<Connection>,
     breaker: Breaker,
     attached: Mutex<Vec<Arc<Attachment>>>,
     /// Why the last call that got no answer did not.
@@ -87,11 +116,50 @@ impl GrpcParticipants {
     pub fn new(cluster_id: ClusterId, settings: OutboundSettings, metrics: &Metrics) -> Self {
         let metrics = Arc::clone(&metrics.calls);
         let (known, closed) = (Mutex::default(), AtomicBool::new(false));
-        GrpcParticipants { settings, cluster_id, metrics, known, closed, http: OnceLock::new() }
+        GrpcParticipants {
+            settings: ArcSwap::from_pointee(settings),
+            cluster_id,
+            metrics,
+            known,
+            closed,
+            http: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Calls them so from now on. How many at a time, and when breakers open, stays as it is.
+    pub(crate) fn configure(&self, settings: OutboundSettings) {
+        let before = self.settings.swap(Arc::new(settings));
+        if before.tls == self.settings.load().tls {
+            return;
+        }
+        self.http.store(None);
+        for (address, participant) in &*self.known() {
+            if participant.connection.load().is_some() {
+                // It could be made before, and what is new was looked at.
+                participant.connection.store(self.connect(address).ok().map(Arc::new));
+            }
+        }
+    }
+
+    /// What is shown to them, and who is trusted.
+    pub(crate) fn tls(&self) -> OutboundTls {
+        self.settings.load().tls.clone()
+    }
+
+    /// For calls by POST.
+    pub(crate) fn http_client(&self) -> Result<HttpClient, String> {
+        if let Some(client) = &*self.http.load() {
+            return Ok(HttpClient::clone(client));
+        }
+        let settings = self.settings.load();
+        let client = http::client(settings.connect_timeout, &settings.tls)?;
+        self.http.store(Some(Arc::new(client.clone())));
+        Ok(client)
     }
 
     /// Counts the participants that were called or have called, and the calls to them.
     pub(crate) fn count(&self) -> ParticipantCounts {
+        let in_flight_max = self.settings.load().in_flight_max;
         let (now, mut counts) = (Instant::now(), ParticipantCounts::default());
         for participant in self.known().values() {
             counts.breakers[participant.breaker.state(now).index()] += 1;
@@ -99,7 +167,7 @@ impl GrpcParticipants {
             counts.streams += streams;
             counts.attached += usize::from(streams > 0);
             for (calls, turns) in counts.calls.iter_mut().zip(&participant.turns) {
-                *calls += self.settings.in_flight_max - turns.available_permits();
+                *calls += in_flight_max - turns.available_permits();
             }
         }
         counts
@@ -115,7 +183,8 @@ impl GrpcParticipants {
     }
 
     fn describe(&self, address: &str, participant: &Participant, now: Instant) -> v1::KnownParticipant {
-        let under_way = |turns: &Semaphore| self.settings.in_flight_max - turns.available_permits();
+        let in_flight_max = self.settings.load().in_flight_max;
+        let under_way = |turns: &Semaphore| in_flight_max - turns.available_permits();
         let last_error = participant.last_error().clone();
         let (last_error_at, last_error) = last_error.map(|(at, error)| (timestamp(at), error)).unzip();
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
@@ -180,14 +249,15 @@ impl GrpcParticipants {
         }
         let connection = match AllowList::is_attached_only(address) {
             true => None,
-            false => Some(self.connect(address)?),
+            false => Some(Arc::new(self.connect(address)?)),
         };
-        let breaker = Breaker::new(self.settings.breaker);
-        let turns = || Semaphore::new(self.settings.in_flight_max);
+        let settings = self.settings.load();
+        let breaker = Breaker::new(settings.breaker);
+        let turns = || Semaphore::new(settings.in_flight_max);
         let participant = Arc::new(Participant {
             turns: [turns(), turns()],
             metrics: Arc::clone(&self.metrics),
-            connection,
+            connection: connection.into(),
             breaker,
             attached: Mutex::default(),
             last_error: Mutex::default(),
@@ -199,12 +269,13 @@ impl GrpcParticipants {
     fn connect(&self, address: &str) -> Result<Connection, String> {
         if AllowList::is_http_service(address) {
             let address = address.parse().map_err(|error: url::ParseError| error.to_string())?;
-            let client = self.http.get_or_init(|| http::client(self.settings.connect_timeout)).clone()?;
-            return Ok(Connection::Http(Arc::new(HttpService { client, address })));
+            let client = self.http_client()?;
+            return Ok(Connection::Http(HttpService { client, address }));
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())
+        let settings = self.settings.load();
+        let endpoint = endpoint(address.to_owned(), &settings.tls)
             .map_err(|error| error.to_string())?
-            .connect_timeout(self.settings.connect_timeout)
+            .connect_timeout(settings.connect_timeout)
             .tcp_nodelay(true)
             // A peer that vanished without closing is noticed by its silence.
             .http2_keep_alive_interval(KEEP_ALIVE)
@@ -214,9 +285,25 @@ impl GrpcParticipants {
     }
 }
 
+/// The way to `url`, by TLS if it begins with `https`.
+pub(super) fn endpoint(url: String, tls: &OutboundTls) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(url)?;
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint);
+    }
+    let mut config = ClientTlsConfig::new().with_webpki_roots();
+    if let Some(pem) = &tls.authorities {
+        config = config.ca_certificate(Certificate::from_pem(pem));
+    }
+    if let Some((certificate, key)) = &tls.certificate {
+        config = config.identity(Identity::from_pem(certificate, key));
+    }
+    endpoint.tls_config(config)
+}
+
 impl Participants for GrpcParticipants {
     fn call(&self, call: BranchCall) -> BoxFuture<'static, CallResult> {
-        let (cluster_id, limit) = (self.cluster_id, self.settings.call_timeout);
+        let (cluster_id, limit) = (self.cluster_id, self.settings.load().call_timeout);
         match self.participant(&call.participant) {
             Ok(participant) => async move { participant.call(call, cluster_id, limit).await }.boxed(),
             Err(error) => {
@@ -227,7 +314,7 @@ impl Participants for GrpcParticipants {
     }
 
     fn permits(&self, participant: &str) -> bool {
-        self.settings.allow.permits(participant)
+        self.settings.load().allow.permits(participant)
     }
 }
 
@@ -247,20 +334,19 @@ pub(crate) struct ParticipantCounts {
 /// How a call gets to its participant.
 enum Way {
     Stream(Arc<Attachment>),
-    Connection(Connection),
+    Connection(Arc<Connection>),
 }
 
 /// To a participant that listens.
-#[derive(Clone)]
 enum Connection {
     Grpc(ParticipantClient<Channel>),
-    Http(Arc<HttpService>),
+    Http(HttpService),
 }
 
 impl Connection {
-    async fn send(self, request: Request, trace: Option<TraceContext>) -> Result<Response, Status> {
+    async fn send(&self, request: Request, trace: Option<TraceContext>) -> Result<Response, Status> {
         match self {
-            Connection::Grpc(client) => send(client, request, trace.as_ref()).await,
+            Connection::Grpc(client) => send(client.clone(), request, trace.as_ref()).await,
             Connection::Http(service) => service.call(request, trace.as_ref()).await,
         }
     }
@@ -330,7 +416,7 @@ impl Participant {
         let attached = self.attached();
         match attached.iter().max_by_key(|attachment| attachment.weight(call.gtid, call.branch)) {
             Some(attachment) => Some(Way::Stream(Arc::clone(attachment))),
-            None => self.connection.clone().map(Way::Connection),
+            None => self.connection.load_full().map(Way::Connection),
         }
     }
 }

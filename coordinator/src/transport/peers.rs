@@ -2,18 +2,21 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use concord_proto::TraceContext;
 use concord_protocol::Gtid;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tracing::field::display;
 
 use super::convert::status;
+use super::outbound::endpoint;
 use crate::engine::Engine;
+use crate::security::OutboundTls;
 
 /// In the metadata of a call that a coordinator has passed on. It is not passed on again.
 const PASSED_ON: &str = "concord-passed-on";
@@ -25,10 +28,25 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The other coordinators, by their addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
+    /// All of them listen as this one does: `None` without TLS.
+    tls: Option<ArcSwap<OutboundTls>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl Peers {
+    /// `tls`: what is shown to them, if they speak TLS.
+    pub(crate) fn new(tls: Option<OutboundTls>) -> Self {
+        Peers { tls: tls.map(ArcSwap::from_pointee), channels: Mutex::default() }
+    }
+
+    /// Shows them this from now on.
+    pub(crate) fn show(&self, tls: OutboundTls) {
+        let Some(current) = &self.tls else { return };
+        if *current.swap(Arc::new(tls)) != *current.load_full() {
+            self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
     /// Has a call answered by the coordinator that owns the transaction. `None`: that is this one, or the owner cannot be
     /// reached; what is in the store can be told here all the same.
     pub(crate) async fn pass_on<T, A, F>(
@@ -64,7 +82,11 @@ impl Peers {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        let endpoint = match &self.tls {
+            None => endpoint(format!("http://{address}"), &OutboundTls::default()),
+            Some(tls) => endpoint(format!("https://{address}"), &tls.load()),
+        };
+        let endpoint = endpoint.map_err(|error| {
             Status::internal(format!("the address {address:?} of another coordinator: {error}"))
         })?;
         let channel = endpoint

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 
+use super::guard::Guard;
 use crate::engine::Engine;
 
 /// A page that is made when somebody asks for it.
@@ -15,7 +16,7 @@ pub(crate) struct Page {
     pub(crate) content: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-pub(super) fn router(engine: Arc<Engine>, metrics: Page) -> Router {
+pub(super) fn router(engine: Arc<Engine>, metrics: Page, guard: &Arc<Guard>) -> Router {
     let ready = move || {
         let engine = Arc::clone(&engine);
         async move {
@@ -29,8 +30,8 @@ pub(super) fn router(engine: Arc<Engine>, metrics: Page) -> Router {
         let Page { content_type, content } = metrics.clone();
         async move { ([(header::CONTENT_TYPE, content_type)], content()) }
     };
-    Router::new()
+    guard
+        .before(Router::new().route("/metrics", get(metrics)))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
 }

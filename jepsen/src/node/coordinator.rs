@@ -58,11 +58,20 @@ pub async fn serve(args: CoordinatorArgs) -> Result<ExitCode> {
     });
     let _quiet = signal(SignalKind::from_raw(SIGXFSZ))?;
     // The harness never asks it to stop: it kills.
-    Ok(match concord_coordinator::serve::run_in(config, clock, std::future::pending()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the coordinator cannot go on");
-            ExitCode::from(error.exit_code())
-        }
-    })
+    Ok(
+        match concord_coordinator::serve::run_in(
+            config,
+            clock,
+            futures_util::stream::pending(),
+            std::future::pending(),
+        )
+        .await
+        {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "the coordinator cannot go on");
+                ExitCode::from(error.exit_code())
+            }
+        },
+    )
 }

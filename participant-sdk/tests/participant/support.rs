@@ -314,7 +314,7 @@ impl World {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(async move {
-            let router = server.router().await;
+            let router = server.router().await.unwrap();
             let stopped = async { _ = stopped.await };
             let incoming = TcpListenerStream::new(listener);
             router.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();

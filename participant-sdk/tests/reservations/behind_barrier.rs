@@ -99,7 +99,7 @@ impl World {
             .expect("a participant");
         let participant = server.participant();
         let (incoming, address) = listener().await;
-        tokio::spawn(async move { server.router().await.serve_with_incoming(incoming).await });
+        tokio::spawn(async move { server.router().await.unwrap().serve_with_incoming(incoming).await });
         let client = ParticipantClient::connect(address).await.unwrap();
         World { shop, oracle, participant, client }
     }

@@ -1,5 +1,6 @@
 //! The way to several coordinators that share a store. Any of them answers any call.
 
+mod credentials;
 mod names;
 
 use std::future::poll_fn;
@@ -16,6 +17,7 @@ use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Code, Status};
 
+pub use self::credentials::{Credentials, InvalidToken};
 use self::names::Name;
 
 /// How long a coordinator may take to accept a connection.
@@ -34,6 +36,7 @@ pub struct Coordinators {
     places: watch::Receiver<Arc<[Place]>>,
     /// Counts on; modulo their number, the one that is called.
     current: Arc<AtomicUsize>,
+    credentials: Credentials,
 }
 
 /// The way to one coordinator.
@@ -56,24 +59,45 @@ impl Coordinators {
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn connect_lazy(urls: &str) -> Result<Self, Error> {
+        Coordinators::connect_lazy_with(urls, Credentials::new())
+    }
+
+    /// As [`Coordinators::connect_lazy`], for coordinators that want to know who calls: `https://a:7600,https://b:7600`.
+    ///
+    /// # Errors
+    /// One is not a URL, or the certificates cannot be used.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn connect_lazy_with(urls: &str, credentials: Credentials) -> Result<Self, Error> {
         let mut places = Vec::new();
         let mut names = Vec::new();
         for url in urls.split(',').map(str::trim) {
-            let endpoint = endpoint(url)?;
+            let endpoint = endpoint(url, None, &credentials)?;
             names.push(Name::of(&endpoint));
             places.push(Place { url: url.to_owned(), channel: endpoint.connect_lazy() });
         }
         let (found, seen) = watch::channel(Arc::from(places));
         if names.iter().any(Option::is_some) {
-            tokio::spawn(names::follow(names, found, names::look_up));
+            tokio::spawn(names::follow(names, found, names::look_up, credentials.clone()));
         }
-        Ok(Coordinators::following(seen))
+        Ok(Coordinators { credentials, ..Coordinators::following(seen) })
     }
 
     /// The way to those that somebody else finds, in a registry of services, say, and changes as they come and go.
     pub fn following(places: watch::Receiver<Arc<[Place]>>) -> Self {
         let any = RandomState::new().build_hasher().finish() as usize;
-        Coordinators { places, current: Arc::new(AtomicUsize::new(any)) }
+        Coordinators { places, current: Arc::new(AtomicUsize::new(any)), credentials: Credentials::new() }
+    }
+
+    /// Shows the token of these credentials with each call. What else is in them is for who makes the channels.
+    pub fn with_token_of(self, credentials: Credentials) -> Self {
+        Coordinators { credentials, ..self }
+    }
+
+    /// What is shown to them.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// Those that there are now.
@@ -96,8 +120,9 @@ impl From<Channel> for Coordinators {
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
+fn endpoint(url: &str, host: Option<&str>, credentials: &Credentials) -> Result<Endpoint, Error> {
+    Ok(credentials
+        .endpoint(url, host)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -113,7 +138,12 @@ impl Service<http::Request<Body>> for Coordinators {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        match self.credentials.authorization() {
+            Ok(None) => {}
+            Ok(Some(value)) => drop(request.headers_mut().insert(http::header::AUTHORIZATION, value)),
+            Err(status) => return Box::pin(std::future::ready(Err(status))),
+        }
         let (turn, current) = (self.current.load(Ordering::Relaxed), Arc::clone(&self.current));
         let places = self.places();
         let place = turn.checked_rem(places.len()).and_then(|number| places.get(number));

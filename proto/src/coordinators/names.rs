@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::{Endpoint, Uri};
 
-use super::{Place, endpoint};
+use super::{Credentials, Place, endpoint};
 
 /// How often a name is looked up.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -35,20 +35,26 @@ impl Name {
 
     /// One for each of the addresses; `None` where they are those of one machine: then the name itself does, for whose
     /// addresses are tried in turn whenever a connection is made.
-    fn places(&self, addresses: &[SocketAddr], known: &[Place]) -> Option<Vec<Place>> {
+    fn places(
+        &self,
+        addresses: &[SocketAddr],
+        known: &[Place],
+        credentials: &Credentials,
+    ) -> Option<Vec<Place>> {
         let (mut four, mut six): (Vec<_>, Vec<_>) = addresses.iter().partition(|address| address.is_ipv4());
         // A machine may have one of each kind.
         let several = if six.len() > four.len() { &mut six } else { &mut four };
         several.sort();
         several.dedup();
         (several.len() > 1)
-            .then(|| several.iter().filter_map(|address| self.place(*address, known)).collect())
+            .then(|| several.iter().filter_map(|address| self.place(*address, known, credentials)).collect())
     }
 
-    fn place(&self, address: SocketAddr, known: &[Place]) -> Option<Place> {
+    fn place(&self, address: SocketAddr, known: &[Place], credentials: &Credentials) -> Option<Place> {
         let url = format!("{}://{address}", self.uri.scheme_str().unwrap_or("http"));
         let new = || {
-            let channel = endpoint(&url).ok()?.origin(self.uri.clone()).connect_lazy();
+            let channel =
+                endpoint(&url, Some(&self.host), credentials).ok()?.origin(self.uri.clone()).connect_lazy();
             Some(Place { url: url.clone(), channel })
         };
         known.iter().find(|place| place.url == url).cloned().or_else(new)
@@ -61,6 +67,7 @@ pub(super) async fn follow(
     names: Vec<Option<Name>>,
     found: watch::Sender<Arc<[Place]>>,
     look_up: impl AsyncFn(&Name) -> io::Result<Vec<SocketAddr>>,
+    credentials: Credentials,
 ) {
     let first = Arc::clone(&found.borrow());
     let mut of_each: Vec<Vec<Place>> = first.iter().map(|place| vec![place.clone()]).collect();
@@ -70,7 +77,8 @@ pub(super) async fn follow(
             let Some(name) = name else { continue };
             // While it cannot be looked up, what is known holds.
             if let Ok(addresses) = look_up(name).await {
-                *places = name.places(&addresses, &known).unwrap_or_else(|| vec![place.clone()]);
+                *places =
+                    name.places(&addresses, &known, &credentials).unwrap_or_else(|| vec![place.clone()]);
             }
         }
         let places: Vec<Place> = of_each.concat();
@@ -96,12 +104,12 @@ mod tests {
     use super::*;
 
     fn name(url: &str) -> Option<Name> {
-        Name::of(&endpoint(url).unwrap())
+        Name::of(&endpoint(url, None, &Credentials::new()).unwrap())
     }
 
     fn urls(name: &Name, addresses: &[&str], known: &[Place]) -> Option<Vec<String>> {
         let addresses: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let places = name.places(&addresses, known)?;
+        let places = name.places(&addresses, known, &Credentials::new())?;
         Some(places.into_iter().map(|place| place.url).collect())
     }
 
@@ -130,7 +138,10 @@ mod tests {
         let url = "http://concord:7600";
         let fixed = "http://10.0.0.9:7600";
         let first: Vec<Place> = [url, fixed]
-            .map(|url| Place { url: url.to_owned(), channel: endpoint(url).unwrap().connect_lazy() })
+            .map(|url| Place {
+                url: url.to_owned(),
+                channel: endpoint(url, None, &Credentials::new()).unwrap().connect_lazy(),
+            })
             .into();
         let names = first.iter().map(|place| name(&place.url)).collect();
         let (found, mut seen) = watch::channel::<Arc<[Place]>>(first.into());
@@ -158,6 +169,6 @@ mod tests {
             drop(seen);
         };
         // It ends when nobody listens any more.
-        tokio::join!(follow(names, found, look_up), watching);
+        tokio::join!(follow(names, found, look_up, Credentials::new()), watching);
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn listen(config: &Config) -> Finding {
     let subject = "server.listen";
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("listen", subject, format!("{address} is free; no coordinator runs there")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match status(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match status(address, config).await {
             Ok(found) => found,
             Err(failure) => {
                 let found = format!("{address} is taken, by what is no coordinator: {}", said(&failure));
@@ -40,15 +40,16 @@ pub(super) async fn listen(config: &Config) -> Finding {
 }
 
 /// Of the coordinator that answers at this address.
-async fn status(address: SocketAddr) -> Result<Finding, Failure> {
+async fn status(address: SocketAddr, config: &Config) -> Result<Finding, Failure> {
     let reached = match address.ip() {
         ip if !ip.is_unspecified() => address,
         IpAddr::V4(_) => (std::net::Ipv4Addr::LOCALHOST, address.port()).into(),
         IpAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
     };
-    let client = Client::connect(&ClientArgs::to(format!("http://{reached}"), PATIENCE)).await?;
-    let status = client.status().await?;
+    let scheme = if config.server.tls_certificate.is_some() { "https" } else { "http" };
     let subject = "server.listen";
+    let client = Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE)).await?;
+    let status = client.status().await?;
     let found = format!(
         "a coordinator answers at {address}: version {}, epoch {}, {} live transactions, {} parked{}",
         status.version,

@@ -7,12 +7,12 @@ use concord_xa::{InDoubt, RawXid, Xid};
 
 use super::outcomes::Prepared;
 use super::*;
-use crate::config::{AllowList, Config, DatabaseUrl, Resource};
+use crate::config::{Config, DatabaseUrl, Resource};
 use crate::engine::Order;
 use crate::resource::Resources;
 use crate::scrape;
 use crate::store::UnixMillis;
-use crate::transport::{BreakerSettings, GrpcParticipants, OutboundSettings};
+use crate::transport::{GrpcParticipants, OutboundSettings};
 
 /// The page, with resources that have nothing to show.
 fn page(world: &World) -> String {
@@ -20,15 +20,9 @@ fn page(world: &World) -> String {
 }
 
 fn page_with(world: &World, resources: &Resources) -> String {
-    let settings = OutboundSettings {
-        allow: AllowList::default(),
-        call_timeout: Duration::from_secs(10),
-        connect_timeout: Duration::from_secs(1),
-        in_flight_max: 128,
-        breaker: BreakerSettings { failures_before_open: 5, open_for: Duration::from_secs(1) },
-    };
     let engine = &world.engine;
-    let participants = GrpcParticipants::new(engine.cluster_id(), settings, engine.metrics());
+    let participants =
+        GrpcParticipants::new(engine.cluster_id(), OutboundSettings::default(), engine.metrics());
     scrape::text(engine, &participants, resources, UnixMillis(0))
 }
 

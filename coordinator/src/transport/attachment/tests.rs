@@ -5,7 +5,6 @@ use concord_protocol::{ClusterId, Epoch, Verb};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::*;
-use crate::config::AllowList;
 use crate::engine::BranchCall;
 use crate::metrics::Metrics;
 use crate::transport::{BreakerSettings, OutboundSettings};
@@ -15,11 +14,9 @@ const IN_FLIGHT_MAX: usize = 3;
 
 fn participants() -> Arc<GrpcParticipants> {
     let settings = OutboundSettings {
-        allow: AllowList::default(),
-        call_timeout: Duration::from_secs(10),
-        connect_timeout: Duration::from_secs(1),
         in_flight_max: IN_FLIGHT_MAX,
         breaker: BreakerSettings { failures_before_open: 0, open_for: Duration::from_secs(1) },
+        ..OutboundSettings::default()
     };
     Arc::new(GrpcParticipants::new(ClusterId(7), settings, &Metrics::default()))
 }

@@ -1,11 +1,11 @@
 //! From an HTTP request to a gRPC call, and back.
 
-use axum::RequestExt as _;
 use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, Request};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{RequestExt as _, Router};
 use bytes::{Buf, BufMut as _, Bytes};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
@@ -14,7 +14,6 @@ use tonic::Status;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
-use tonic::service::Routes;
 
 use super::message;
 use super::problem::Problem;
@@ -27,12 +26,12 @@ const PASSED: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "trac
 pub(super) struct Rpc {
     descriptor: MethodDescriptor,
     path: PathAndQuery,
-    grpc: Routes,
+    grpc: Router,
     body_bytes_max: usize,
 }
 
 impl Rpc {
-    pub(super) fn new(route: &Route, grpc: Routes, body_bytes_max: usize) -> Self {
+    pub(super) fn new(route: &Route, grpc: Router, body_bytes_max: usize) -> Self {
         let path = format!("/concord.v1.{}/{}", route.service, route.rpc);
         #[expect(clippy::expect_used, reason = "the table of routes is checked by a test")]
         let path = path.try_into().expect("a path of gRPC");

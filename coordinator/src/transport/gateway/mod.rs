@@ -15,6 +15,9 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::call::Rpc;
+pub(super) use self::problem::Problem;
+use self::routes::ROUTES;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -22,18 +25,13 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
-use tonic::service::Routes;
-
-use self::call::Rpc;
-use self::problem::Problem;
-use self::routes::ROUTES;
 
 /// Where the OpenAPI document is.
 const OPENAPI: &str = "/v1/openapi.json";
 
 /// The gateway's routes, and all others of this port that are not gRPC's answered as unknown. `body_bytes_max` is the
 /// longest body of a request.
-pub(super) fn router(grpc: Routes, body_bytes_max: usize) -> Router {
+pub(super) fn router(grpc: Router, body_bytes_max: usize) -> Router {
     let document: Arc<str> = openapi::document().to_string().into();
     let document = move || {
         let document = Arc::clone(&document);
@@ -81,7 +79,7 @@ pub(super) async fn unknown(request: Request) -> Response {
         .into_response()
 }
 
-fn is_grpc(content_type: &HeaderValue) -> bool {
+pub(super) fn is_grpc(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().starts_with(b"application/grpc")
 }
 

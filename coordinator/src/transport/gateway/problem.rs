@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 /// Why a request got no answer.
 #[derive(Debug, Serialize)]
-pub(super) struct Problem {
+pub(in super::super) struct Problem {
     #[serde(rename = "type")]
     kind: String,
     title: String,

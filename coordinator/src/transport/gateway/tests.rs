@@ -63,8 +63,9 @@ impl Gateway {
         let (coordinator, operator) = doors(Arc::new(engine), PageSizes { default: 50, max: 100 });
         let grpc =
             Routes::new(CoordinatorServer::new(coordinator)).add_service(OperatorServer::new(operator));
+        let grpc = grpc.into_axum_router();
         let web = router(grpc.clone(), BODY_BYTES_MAX);
-        Gateway(grpc.into_axum_router().merge(web).fallback(unknown))
+        Gateway(grpc.merge(web).fallback(unknown))
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, String, Vec<u8>) {

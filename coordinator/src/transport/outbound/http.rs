@@ -27,6 +27,7 @@ use url::Url;
 
 use super::super::call::NeverSent;
 use super::REPLY_BYTES_MAX;
+use crate::security::OutboundTls;
 
 /// Longest reason that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
@@ -40,15 +41,14 @@ const REMAINING_MS: HeaderName = HeaderName::from_static("concord-remaining-ms")
 /// A client for all of them. It goes where it is told, and nowhere else: by no proxy and by no redirection.
 pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
 
-pub(crate) fn client(connect_timeout: Duration) -> Result<HttpClient, String> {
+pub(crate) fn client(connect_timeout: Duration, tls: &OutboundTls) -> Result<HttpClient, String> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(connect_timeout));
     connector.set_nodelay(true);
     // Or it refuses `https`, which is the next one's business.
     connector.enforce_http(false);
     let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .map_err(|error| error.to_string())?
+        .with_tls_config(tls.client_config()?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);

@@ -66,6 +66,7 @@ fn participants() -> GrpcParticipants {
         connect_timeout: Duration::from_millis(500),
         in_flight_max: 2,
         breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
+        ..OutboundSettings::default()
     };
     GrpcParticipants::new(ClusterId(0xabc), settings, &Metrics::default())
 }

@@ -1,0 +1,138 @@
+//! What a configuration that is read again may change.
+
+use std::path::Path;
+
+use super::keys::{Field, KEYS, Key, RESOURCE};
+use super::{Config, render};
+
+/// The keys that a running coordinator can be given other values for. All else holds from its start to its end.
+pub(super) const LIVE: [&str; 10] = [
+    "limits.branches_max",
+    "limits.live_transactions_max",
+    "transaction.timeout_default_ms",
+    "transaction.timeout_max_ms",
+    "calls.timeout_ms",
+    "phase_two.backoff_first_ms",
+    "phase_two.backoff_max_ms",
+    "phase_two.park_after_attempts",
+    "participants.allow",
+    "log.filter",
+];
+
+/// A key with two values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its path: `log.filter`.
+    pub key: String,
+    /// As it was, without passwords.
+    pub from: String,
+    /// As it is to be.
+    pub to: String,
+    /// Whether that can be without a restart.
+    pub live: bool,
+}
+
+impl Config {
+    /// In what `wanted` differs from this.
+    pub fn changes(&self, wanted: &Config) -> Vec<Change> {
+        let keys = KEYS.iter().map(|key| (key.path(), render::value(key, self), render::value(key, wanted)));
+        let mut changes: Vec<_> = keys
+            .filter(|(_, from, to)| from != to)
+            .map(|(key, from, to)| Change { live: LIVE.contains(&key.as_str()), key, from, to })
+            .collect();
+        if self.resources != wanted.resources {
+            let count = |config: &Config| format!("{} of them", config.resources.len());
+            let (from, to) = (count(self), count(wanted));
+            changes.push(Change { key: format!("[[{RESOURCE}]]"), from, to, live: false });
+        }
+        changes
+    }
+
+    /// This, with the values of `wanted` where they can change.
+    pub fn adopting(&self, wanted: &Config) -> Config {
+        let mut config = self.clone();
+        KEYS.iter().filter(|key| is_live(key)).for_each(|key| copy(key, wanted, &mut config));
+        config
+    }
+
+    /// The files that it names: certificates, keys, tokens.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let Config { server, security, calls, .. } = self;
+        [
+            &server.tls_certificate,
+            &server.tls_key,
+            &server.tls_client_ca,
+            &security.tokens,
+            &security.jwks,
+            &calls.tls_ca,
+            &calls.tls_certificate,
+            &calls.tls_key,
+        ]
+        .into_iter()
+        .flatten()
+        .map(|path| path.as_path())
+    }
+}
+
+pub(super) fn is_live(key: &Key) -> bool {
+    LIVE.contains(&key.path().as_str())
+}
+
+fn copy(key: &Key, from: &Config, to: &mut Config) {
+    // What stands in a configuration is a value that its key takes.
+    let _ = match &key.field {
+        Field::Integer { get, set, .. } => {
+            set(to, get(from));
+            Ok(())
+        }
+        Field::Boolean { get, set } => {
+            set(to, get(from));
+            Ok(())
+        }
+        Field::Text { get, set } => set(to, &get(from)),
+        Field::List { get, set } => set(to, &get(from)),
+        // Shown without its password, it cannot be copied.
+        Field::Secret { .. } => Ok(()),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_change_does_and_the_rest_is_named() {
+        for path in LIVE {
+            let key = KEYS.iter().find(|key| key.path() == path).unwrap_or_else(|| panic!("{path}"));
+            assert!(!matches!(key.field, Field::Secret { .. }), "{path} could not be copied");
+        }
+        let running = Config::default();
+        let wanted = "server.listen = '127.0.0.1:1'\n\
+                      log.filter = 'debug'\n\
+                      participants.allow = ['attached://shop']\n\
+                      limits.branches_max = 7\n\
+                      limits.page_size_max = 70\n\
+                      [[resource]]\nname = 'bank'\nurl = 'mysql://ann:s3cret@127.0.0.1:3306/bank'\n";
+        let wanted = Config::from_toml(wanted, "test").unwrap();
+        let changes = running.changes(&wanted);
+        let told: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.live)).collect();
+        assert_eq!(
+            told,
+            [
+                ("server.listen", false),
+                ("limits.branches_max", true),
+                ("limits.page_size_max", false),
+                ("participants.allow", true),
+                ("log.filter", true),
+                ("[[resource]]", false),
+            ]
+        );
+        assert_eq!((changes[1].from.as_str(), changes[1].to.as_str()), ("1000", "7"));
+        let now = running.adopting(&wanted);
+        assert_eq!((now.limits.branches_max, now.log.filter.as_str()), (7, "debug"));
+        assert!(now.participants.allow.permits("attached://shop"));
+        assert_eq!((now.server, now.resources.len()), (running.server.clone(), 0));
+        assert_eq!(now.limits.page_size_max, running.limits.page_size_max);
+        assert!(running.changes(&running.adopting(&running)).is_empty());
+    }
+}

@@ -1,0 +1,161 @@
+//! From what a caller shows to who it is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::jwt::Jwt;
+use super::tokens::{self, Hash, hash};
+use super::{FileError, Role, Roles};
+use crate::config::{AllowList, Security};
+
+/// Longest token that is looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// Who somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// For the record.
+    pub(crate) name: String,
+    pub(super) roles: Roles,
+    /// As which participants it may attach; `None`: as any.
+    pub(super) participants: Option<AllowList>,
+}
+
+impl Identity {
+    /// Whether calls to the participant at this address may be put on a stream of its.
+    pub(crate) fn may_attach_as(&self, address: &str) -> bool {
+        self.participants.as_ref().is_none_or(|participants| participants.permits(address))
+    }
+
+    /// Whether it has one of `roles`.
+    ///
+    /// # Errors
+    /// [`Refusal::Role`].
+    pub(crate) fn check(&self, roles: &[Role], path: &str) -> Result<(), Refusal> {
+        if self.roles.any_of(roles) {
+            return Ok(());
+        }
+        let needed: Vec<_> = roles.iter().map(|role| role.name()).collect();
+        let needed = match needed.as_slice() {
+            [] => "is for nobody".to_owned(),
+            names => format!("needs the role {}", names.join(" or ")),
+        };
+        let (name, roles) = (&self.name, self.roles);
+        Err(Refusal::Role(format!("{path} {needed}; the token is {name:?}'s, with the roles: {roles}")))
+    }
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It has shown nothing.
+    #[error("no token: send the header `authorization: Bearer TOKEN`")]
+    NoToken,
+    /// It has shown something of no worth.
+    #[error("not a token of this coordinator: {0}")]
+    BadToken(String),
+    /// It is somebody else's call.
+    #[error("{0}")]
+    Role(String),
+}
+
+/// Those who may call.
+#[derive(Default)]
+pub(crate) struct Callers {
+    tokens: HashMap<Hash, Arc<Identity>>,
+    jwt: Option<Jwt>,
+}
+
+impl Callers {
+    /// Reads the files. `None`: callers are not asked who they are.
+    ///
+    /// # Errors
+    /// One of the files cannot be used.
+    pub(crate) fn load(security: &Security) -> Result<Option<Self>, FileError> {
+        let tokens = security.tokens.as_deref().map(tokens::load).transpose()?;
+        let jwt = security.jwks.as_deref().map(|jwks| Jwt::load(jwks, security)).transpose()?;
+        Ok(match (tokens, jwt) {
+            (None, None) => None,
+            (tokens, jwt) => Some(Callers { tokens: tokens.unwrap_or_default(), jwt }),
+        })
+    }
+
+    /// Who shows this header `authorization`.
+    ///
+    /// # Errors
+    /// Nobody that may call.
+    pub(crate) fn identify(&self, authorization: Option<&[u8]>) -> Result<Arc<Identity>, Refusal> {
+        let bad = |why: &str| Refusal::BadToken(why.to_owned());
+        let shown = authorization.ok_or(Refusal::NoToken)?;
+        let (scheme, token) = shown.split_at_checked(7).ok_or_else(|| bad("the header is too short"))?;
+        if !scheme.eq_ignore_ascii_case(b"bearer ") {
+            return Err(bad("the header does not begin with Bearer"));
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(bad("it is too long"));
+        }
+        // Compared are hashes: how long that takes tells nothing of the token.
+        let hash = hash(token);
+        match (self.tokens.get(&hash), &self.jwt) {
+            (Some(identity), _) => Ok(Arc::clone(identity)),
+            (None, Some(jwt)) => jwt.identify(token, hash).map_err(Refusal::BadToken),
+            (None, None) => Err(bad("it is not in the file of tokens")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Access, access, new_token};
+    use super::*;
+
+    #[test]
+    fn callers_are_known_by_their_tokens_and_may_do_what_their_roles_say() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tokens.toml");
+        let ann = new_token("ann", &[Role::Operator], None).unwrap();
+        let eve = new_token("eve", &[Role::Viewer], None).unwrap();
+        std::fs::write(&file, ann.entry).unwrap();
+        let security = Security { tokens: Some(file), ..Security::default() };
+        let callers = Callers::load(&security).unwrap().unwrap();
+        let identify = |header: &str| callers.identify(Some(header.as_bytes()));
+        for scheme in ["Bearer", "bearer", "BEARER"] {
+            assert_eq!(identify(&format!("{scheme} {}", ann.token)).unwrap().name, "ann");
+        }
+        assert_eq!(callers.identify(None), Err(Refusal::NoToken));
+        for wrong in [
+            format!("Bearer {}", eve.token),
+            format!("Bearer {} ", ann.token),
+            format!("Bearer {}", &ann.token[1..]),
+            format!("Basic {}", ann.token),
+            ann.token.clone(),
+            "Bearer ".to_owned(),
+            "Bea".to_owned(),
+            format!("Bearer {}", "x".repeat(TOKEN_BYTES_MAX + 1)),
+        ] {
+            assert!(matches!(identify(&wrong), Err(Refusal::BadToken(_))), "{wrong}");
+        }
+        let ann = identify(&format!("Bearer {}", ann.token)).unwrap();
+        for (path, allowed) in [
+            ("/concord.v1.Operator/Resolve", true),
+            ("/concord.v1.Operator/GetStatus", true),
+            ("/concord.v1.Coordinator/Get", true),
+            ("/concord.v1.Coordinator/Execute", false),
+            ("/concord.v1.Attachment/Attach", false),
+            ("/concord.v1.Operator/Unheard", false),
+        ] {
+            let Access::To(roles) = access(path) else { panic!("{path}") };
+            assert_eq!(ann.check(roles, path).is_ok(), allowed, "{path}");
+        }
+        let refusal = ann.check(&[Role::Initiator], "Execute").unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            "Execute needs the role initiator; the token is \"ann\"'s, with the roles: operator"
+        );
+    }
+
+    #[test]
+    fn nobody_is_asked_where_nothing_is_configured() {
+        assert!(Callers::load(&Security::default()).unwrap().is_none());
+    }
+}

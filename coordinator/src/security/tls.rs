@@ -1,0 +1,137 @@
+//! TLS, by rustls: what this coordinator shows to those that call it and to those that it calls, and whom it trusts.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::FileError;
+use crate::config::{Calls, Server};
+
+type Pem = Vec<u8>;
+
+/// What the server shows and asks for. `None`: it speaks no TLS.
+///
+/// # Errors
+/// One of the files cannot be used.
+pub(crate) fn server_config(server: &Server) -> Result<Option<Arc<ServerConfig>>, FileError> {
+    const CERTIFICATE: &str = "server.tls_certificate";
+    let Server { tls_certificate: Some(certificate), tls_key: Some(key), tls_client_ca, .. } = server else {
+        return Ok(None);
+    };
+    let (chain, key) = (certificates(CERTIFICATE, certificate)?, private_key("server.tls_key", key)?);
+    let wrong = |error: rustls::Error| FileError::new(CERTIFICATE, certificate, error);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let config = config.with_safe_default_protocol_versions().map_err(wrong)?;
+    let config = match tls_client_ca {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let wrong = |why: String| FileError::new("server.tls_client_ca", path, why);
+            let roots = Arc::new(authorities("server.tls_client_ca", path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            config.with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
+        }
+    };
+    let mut config = config.with_single_cert(chain, key).map_err(wrong)?;
+    // gRPC is HTTP/2; JSON, the console and probes are either.
+    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Ok(Some(Arc::new(config)))
+}
+
+/// What this coordinator shows to those that it calls, and whom it trusts: always the public authorities.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct OutboundTls {
+    /// More authorities.
+    pub(crate) authorities: Option<Pem>,
+    /// The certificate to show, and its key.
+    pub(crate) certificate: Option<(Pem, Pem)>,
+}
+
+impl fmt::Debug for OutboundTls {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundTls").finish_non_exhaustive()
+    }
+}
+
+impl OutboundTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub(crate) fn load(calls: &Calls) -> Result<Self, FileError> {
+        const CERTIFICATE: &str = "calls.tls_certificate";
+        let authorities = calls.tls_ca.as_deref().map(|path| read("calls.tls_ca", path)).transpose()?;
+        let certificate = match (&calls.tls_certificate, &calls.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some((read(CERTIFICATE, certificate)?, read("calls.tls_key", key)?))
+            }
+            _ => None,
+        };
+        // Whatever is wrong with them is said now, and not at the first call.
+        if let Some(path) = &calls.tls_ca {
+            self::authorities("calls.tls_ca", path)?;
+        }
+        let tls = OutboundTls { authorities, certificate };
+        let named = [&calls.tls_certificate, &calls.tls_ca].into_iter().flatten().next();
+        match (tls.client_config(), named) {
+            (Err(why), Some(path)) => Err(FileError::new(CERTIFICATE, path, why)),
+            _ => Ok(tls),
+        }
+    }
+
+    /// For a client of ours that is not gRPC's.
+    ///
+    /// # Errors
+    /// The certificate or its key cannot be used.
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, String> {
+        let say = |error: rustls::Error| error.to_string();
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        if let Some(pem) = &self.authorities {
+            let more = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+            roots.add_parsable_certificates(more.map_err(|error| error.to_string())?);
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(say)?
+            .with_root_certificates(roots);
+        let Some((certificate, key)) = &self.certificate else { return Ok(config.with_no_client_auth()) };
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| error.to_string())?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
+        config.with_client_auth_cert(chain, key).map_err(say)
+    }
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Pem, FileError> {
+    std::fs::read(path).map_err(|error| FileError::new(key, path, format!("cannot be read: {error}")))
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let pem = read(key, path)?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| FileError::new(key, path, format!("is no PEM file: {error}")))?;
+    match chain.is_empty() {
+        true => Err(FileError::new(key, path, "has no certificate in it (PEM)")),
+        false => Ok(chain),
+    }
+}
+
+fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let pem = read(key, path)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| FileError::new(key, path, format!("has no private key in it (PEM): {error}")))
+}
+
+fn authorities(key: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(key, path)? {
+        roots.add(certificate).map_err(|error| FileError::new(key, path, error))?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,179 @@
+//! Bearer tokens in a file: not they themselves, but their hashes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{FileError, Identity, Role};
+use crate::config::AllowList;
+
+/// The key that names the file.
+const KEY: &str = "security.tokens";
+/// Random bytes of a new token: nobody guesses them, and so a plain hash hides them.
+const TOKEN_BYTES: usize = 32;
+/// What a token begins with, so that people and scanners for leaked secrets know what they see.
+const PREFIX: &str = "concord_";
+/// Longest name of a caller, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// The hash of a token.
+pub(super) type Hash = [u8; 32];
+
+pub(super) fn hash(token: &[u8]) -> Hash {
+    Sha256::digest(token).into()
+}
+
+/// The file, as it is written.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    token: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    sha256: String,
+    roles: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    participants: Option<Vec<String>>,
+}
+
+/// Reads a file of tokens.
+pub(super) fn load(path: &Path) -> Result<HashMap<Hash, Arc<Identity>>, FileError> {
+    let wrong = |why: String| FileError::new(KEY, path, why);
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    parse(&text).map_err(wrong)
+}
+
+fn parse(text: &str) -> Result<HashMap<Hash, Arc<Identity>>, String> {
+    // Of the file's text nothing is repeated: somebody may have written a token into it.
+    let file: File = toml::from_str(text).map_err(|error| match error.span() {
+        Some(span) => format!("line {}: {}", line(text, span.start), error.message()),
+        None => error.message().to_owned(),
+    })?;
+    let mut tokens = HashMap::new();
+    for entry in file.token {
+        let name = entry.name.clone();
+        let (hash, identity) = read(entry).map_err(|why| format!("the token {name:?}: {why}"))?;
+        if let Some(other) = tokens.insert(hash, Arc::new(identity)) {
+            return Err(format!("{name:?} and {:?} have the same token", other.name));
+        }
+    }
+    Ok(tokens)
+}
+
+fn line(text: &str, at: usize) -> usize {
+    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn read(entry: Entry) -> Result<(Hash, Identity), String> {
+    let Entry { name, sha256, roles, participants } = entry;
+    check_name(&name)?;
+    let mut hash = Hash::default();
+    hex::decode_to_slice(&sha256, &mut hash)
+        .map_err(|_| "sha256 must be 64 hexadecimal digits: `concord token new` prints them")?;
+    let role = |name: &String| Role::of_name(name).ok_or_else(|| no_role(name));
+    let roles = roles.iter().map(role).collect::<Result<super::Roles, _>>()?;
+    if roles.is_empty() {
+        return Err("it has no role".to_owned());
+    }
+    let participants = participants.map(|patterns| AllowList::parse(&patterns));
+    let participants = participants.transpose().map_err(|error| format!("participants: {error}"))?;
+    Ok((hash, Identity { name, roles, participants }))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    match name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        true => Err(format!("a name has from 1 to {NAME_BYTES_MAX} bytes, and no control characters")),
+        false => Ok(()),
+    }
+}
+
+fn no_role(name: &str) -> String {
+    let known: Vec<_> = Role::ALL.into_iter().map(Role::name).collect();
+    format!("{name:?} is no role; roles are {}", known.join(", "))
+}
+
+/// A token that nobody has yet.
+#[derive(Debug)]
+pub struct NewToken {
+    /// The token itself, for whoever is to call. It is kept nowhere else.
+    pub token: String,
+    /// Its entry in the file of tokens.
+    pub entry: String,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TokenError(String);
+
+/// Makes a token. `participants`: as which participants its owner may attach; none given, as any that the coordinator may
+/// call.
+///
+/// # Errors
+/// The entry would not be taken.
+pub fn new_token(
+    name: &str,
+    roles: &[Role],
+    participants: Option<Vec<String>>,
+) -> Result<NewToken, TokenError> {
+    let token = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; TOKEN_BYTES]>()));
+    let roles = roles.iter().map(|role| role.name().to_owned()).collect();
+    let sha256 = hex::encode(hash(token.as_bytes()));
+    let entry = Entry { name: name.to_owned(), sha256, roles, participants };
+    let entry =
+        toml::to_string(&File { token: vec![entry] }).map_err(|error| TokenError(error.to_string()))?;
+    parse(&entry).map_err(TokenError)?;
+    Ok(NewToken { token, entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_token_is_known_by_its_entry() {
+        let orders = new_token("orders", &[Role::Initiator], None).unwrap();
+        let stock = new_token("stock", &[Role::Participant], Some(vec!["attached://stock".into()])).unwrap();
+        let known = parse(&format!("{}\n{}", orders.entry, stock.entry)).unwrap();
+        assert!(!format!("{}{}", orders.entry, stock.entry).contains(&orders.token));
+        let orders = &known[&hash(orders.token.as_bytes())];
+        assert_eq!((orders.name.as_str(), orders.roles.to_string()), ("orders", "initiator".to_owned()));
+        assert!(orders.may_attach_as("attached://anything"));
+        let stock = &known[&hash(stock.token.as_bytes())];
+        assert!(stock.may_attach_as("attached://stock") && !stock.may_attach_as("attached://payment"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_refused_and_not_repeated() {
+        let hash = "ab".repeat(32);
+        let entry = |name: &str, sha256: &str, roles: &str| {
+            format!("[[token]]\nname = {name:?}\nsha256 = {sha256:?}\nroles = {roles}\n")
+        };
+        let fine = entry("a", &hash, "[\"viewer\"]");
+        assert_eq!(parse(&fine).unwrap().len(), 1);
+        assert_eq!(parse("").unwrap().len(), 0);
+        for (text, told) in [
+            (entry("", &hash, "[\"viewer\"]"), "a name has from 1 to 128 bytes"),
+            (entry("a", "s3cret", "[\"viewer\"]"), "64 hexadecimal digits"),
+            (entry("a", &"+1".repeat(32), "[\"viewer\"]"), "64 hexadecimal digits"),
+            (entry("a", &hash, "[]"), "it has no role"),
+            (entry("a", &hash, "[\"admin\"]"), "roles are initiator, participant, operator, viewer"),
+            (format!("{fine}{}", entry("b", &hash, "[\"viewer\"]")), "\"b\" and \"a\" have the same token"),
+            (format!("{fine}token = \"s3cret\"\n"), "line 5: unknown field"),
+            (format!("{fine}participants = [\"ftp://a\"]\n"), "participants: "),
+            ("[[token]\ns3cret".to_owned(), "line 1: "),
+        ] {
+            let why = parse(&text).unwrap_err();
+            assert!(why.contains(told) && !why.contains("s3cret"), "{why}");
+        }
+        assert!(load(Path::new("/nowhere/tokens")).unwrap_err().to_string().contains("security.tokens"));
+    }
+}

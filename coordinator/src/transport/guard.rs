@@ -1,0 +1,114 @@
+//! Lets in who may call: every path but those of health, reflection, console and API description asks for a token, where
+//! tokens are configured.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use concord_proto::status::with_reason;
+use tonic::{Code, Extensions, Status};
+
+use super::gateway::{Problem, is_grpc};
+use crate::metrics::{DoorMetrics, Metrics, Turned};
+use crate::security::{Access, Callers, Identity, Refusal, access};
+
+/// Those who may call, and what happened at the door.
+pub(crate) struct Guard {
+    /// `None`: whoever calls may do everything.
+    callers: Option<ArcSwap<Callers>>,
+    metrics: Arc<DoorMetrics>,
+}
+
+impl Guard {
+    pub(crate) fn new(callers: Option<Callers>, metrics: &Metrics) -> Arc<Self> {
+        let callers = callers.map(ArcSwap::from_pointee);
+        Arc::new(Guard { callers, metrics: Arc::clone(&metrics.door) })
+    }
+
+    /// Others may call from now on. Streams that are open stay so.
+    pub(crate) fn replace(&self, callers: Option<Callers>) {
+        if let (Some(current), Some(callers)) = (&self.callers, callers) {
+            current.store(Arc::new(callers));
+        }
+    }
+
+    /// Stands before every route of `router`.
+    pub(super) fn before(self: &Arc<Self>, router: Router) -> Router {
+        match self.callers {
+            None => router,
+            Some(_) => router.layer(from_fn_with_state(Arc::clone(self), let_in)),
+        }
+    }
+
+    /// Who asks. `None`: anybody may.
+    fn check(&self, request: &Request) -> Result<Option<Arc<Identity>>, Refusal> {
+        let (Some(callers), Access::To(roles)) = (&self.callers, access(request.uri().path())) else {
+            return Ok(None);
+        };
+        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let identity = callers.load().identify(authorization)?;
+        identity.check(roles, request.uri().path())?;
+        Ok(Some(identity))
+    }
+}
+
+/// Who has made a call; `None` where nobody is asked.
+pub(super) fn caller(extensions: &Extensions) -> Option<&Identity> {
+    extensions.get::<Arc<Identity>>().map(|identity| &**identity)
+}
+
+/// Whether a caller may speak for the participant at this address.
+///
+/// # Errors
+/// PERMISSION_DENIED / OTHER_PARTICIPANT.
+pub(super) fn check_name(caller: Option<&Identity>, address: &str) -> Result<(), Status> {
+    match caller {
+        Some(caller) if !caller.may_attach_as(address) => {
+            let message = format!("the token of {:?} is not for the participant {address}", caller.name);
+            Err(with_reason(Code::PermissionDenied, "OTHER_PARTICIPANT", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn let_in(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    match guard.check(&request) {
+        Ok(identity) => {
+            if let Some(identity) = identity {
+                request.extensions_mut().insert(identity);
+            }
+            next.run(request).await
+        }
+        Err(refusal) => {
+            let reason = match &refusal {
+                Refusal::NoToken => Turned::NoToken,
+                Refusal::BadToken(_) => Turned::BadToken,
+                Refusal::Role(_) => Turned::Role,
+            };
+            guard.metrics.turned_away.at(reason).inc();
+            tracing::debug!(path = request.uri().path(), %refusal, "a call was turned away");
+            turn_away(&request, &refusal)
+        }
+    }
+}
+
+fn turn_away(request: &Request, refusal: &Refusal) -> Response {
+    let (code, reason) = match refusal {
+        Refusal::NoToken => (Code::Unauthenticated, "NO_TOKEN"),
+        Refusal::BadToken(_) => (Code::Unauthenticated, "BAD_TOKEN"),
+        Refusal::Role(_) => (Code::PermissionDenied, "ROLE_MISSING"),
+    };
+    let status: Status = with_reason(code, reason, refusal.to_string());
+    if request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        return status.into_http::<axum::body::Body>();
+    }
+    let mut response = Problem::from(status).into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

@@ -1,0 +1,51 @@
+//! An authority that issues certificates, for a test.
+
+use std::path::{Path, PathBuf};
+
+use concord_proto::Credentials;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+pub(crate) struct Authority {
+    pub(crate) pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, both in PEM.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    pub(crate) pem: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// For a server at 127.0.0.1, or for whoever calls one.
+    pub(crate) fn certify(&self) -> Certificate {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Certificate { pem: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// Of who trusts this authority.
+    pub(crate) fn trusted(&self) -> Credentials {
+        Credentials::new().trusting(&self.pem)
+    }
+}
+
+impl Certificate {
+    /// Writes both to files called after `name`: first the key, or a server might read a certificate without its key.
+    pub(crate) fn write(&self, directory: &Path, name: &str) -> [PathBuf; 2] {
+        let [pem, key] = ["pem", "key"].map(|kind| directory.join(format!("{name}.{kind}")));
+        std::fs::write(&key, &self.key).unwrap();
+        std::fs::write(&pem, &self.pem).unwrap();
+        [pem, key]
+    }
+}

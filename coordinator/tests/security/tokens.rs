@@ -1,0 +1,199 @@
+//! Bearer tokens and roles.
+
+use concord_participant::attach;
+use concord_proto::v1::*;
+use concord_proto::{Coordinators, Credentials};
+use concord_tests::{Agreeable, refusal, until};
+use serde_json::Value;
+use tonic::Code;
+
+use super::program::{Concord, token};
+
+/// A coordinator that wants tokens, and one for each role.
+struct World {
+    concord: Concord,
+    shop: Credentials,
+    desk: Credentials,
+    ann: Credentials,
+    bob: Credentials,
+}
+
+const SHOP: &str = "attached://shop";
+
+fn shows(token: &str) -> Credentials {
+    Credentials::new().token(token).unwrap()
+}
+
+impl World {
+    async fn start() -> World {
+        let mut concord = Concord::new();
+        let file = concord.path("tokens.toml");
+        let shop = token(&file, "shop", &["--role", "participant", "--participant", SHOP]).await;
+        let desk = token(&file, "desk", &["--role", "initiator"]).await;
+        let ann = token(&file, "ann", &["--role", "operator"]).await;
+        let bob = token(&file, "bob", &["--role", "viewer"]).await;
+        concord.configure(&format!(
+            "[security]\ntokens = {file:?}\n[participants]\nallow = ['attached://*', 'http://127.0.0.1:*']\n\
+             [calls]\ntimeout_ms = 100\n[log]\nfilter = 'debug'\n"
+        ));
+        concord.start(&shows(&ann)).await;
+        let [shop, desk, ann, bob] = [shop, desk, ann, bob].map(|token| shows(&token));
+        World { concord, shop, desk, ann, bob }
+    }
+
+    /// Attaches the shop, and waits until the coordinator has it.
+    async fn attach_shop(&self) {
+        let coordinators = Coordinators::connect_lazy_with(&self.concord.url(), self.shop.clone()).unwrap();
+        tokio::spawn(attach(Agreeable, coordinators, SHOP.to_owned(), std::future::pending()));
+        until("it is attached", async || {
+            let known =
+                self.concord.operator(&self.bob).list_participants(ListParticipantsRequest {}).await?;
+            let known = known.into_inner().participants;
+            Ok(known.iter().any(|one| one.address == SHOP && one.streams > 0).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_does_what_its_role_says_and_no_more() {
+    let world = World::start().await;
+    let World { concord, shop, desk, ann, bob } = &world;
+    world.attach_shop().await;
+    let done = concord.execute(desk, SHOP).await.unwrap().transaction.unwrap();
+    assert_eq!(done.state(), TransactionState::Committed);
+
+    let gtid = done.gtid;
+    let get = GetRequest { gtid: gtid.clone(), ..GetRequest::default() };
+    for anybody in [shop, desk, ann, bob] {
+        concord.api(anybody).get(get.clone()).await.unwrap();
+    }
+    for (whose, credentials) in [("shop", shop), ("ann", ann), ("bob", bob)] {
+        let answer = refusal(concord.execute(credentials, SHOP).await);
+        assert_eq!(answer, (Code::PermissionDenied, "ROLE_MISSING".into()), "{whose}");
+    }
+    for (whose, credentials) in [("shop", shop), ("desk", desk)] {
+        let answer = refusal(concord.status(credentials).await);
+        assert_eq!(answer, (Code::PermissionDenied, "ROLE_MISSING".into()), "{whose}");
+    }
+    let drain = DrainRequest::default();
+    let answer = refusal(concord.operator(bob).drain(drain).await.map(drop));
+    assert_eq!(answer, (Code::PermissionDenied, "ROLE_MISSING".into()));
+    let nobody = [(Credentials::new(), "NO_TOKEN"), (shows("concord_0000"), "BAD_TOKEN")];
+    for (credentials, reason) in nobody {
+        let answer = refusal(concord.execute(&credentials, SHOP).await);
+        assert_eq!(answer, (Code::Unauthenticated, reason.into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_speaks_for_itself_only() {
+    let world = World::start().await;
+    let first = AttachRequest { participant: "attached://payment".into(), ..AttachRequest::default() };
+    let attached = world.concord.attachment(&world.shop).attach(tokio_stream::once(first)).await;
+    assert_eq!(refusal(attached.map(drop)), (Code::PermissionDenied, "OTHER_PARTICIPANT".into()));
+    let begun = world.concord.api(&world.desk).begin(BeginRequest::default()).await.unwrap().into_inner();
+    let join = |participant: &str| RegisterBranchRequest {
+        gtid: begun.gtid.clone(),
+        kind: BranchKind::Tcc.into(),
+        participant: participant.to_owned(),
+        registration_key: participant.to_owned(),
+        action: "take".into(),
+        ..RegisterBranchRequest::default()
+    };
+    let mut api = world.concord.api(&world.shop);
+    let answer = refusal(api.register_branch(join("attached://payment")).await);
+    assert_eq!(answer, (Code::PermissionDenied, "OTHER_PARTICIPANT".into()));
+    api.register_branch(join(SHOP)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_on_record_under_the_name_of_the_token() {
+    let world = World::start().await;
+    // It takes connections, and never answers: whether it was reached nobody knows, and it has to be told of the end.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let participant = format!("http://{}", silent.local_addr().unwrap());
+    let branch = BranchRequest {
+        kind: BranchKind::Tcc.into(),
+        participant,
+        action: "take".into(),
+        payload: Default::default(),
+    };
+    let request = ExecuteRequest {
+        branches: vec![branch],
+        timeout_ms: 300,
+        wait: Wait::Decided.into(),
+        ..ExecuteRequest::default()
+    };
+    let begun = world.concord.api(&world.desk).execute(request).await.unwrap().into_inner();
+    let begun = begun.transaction.unwrap();
+    assert_eq!(begun.state(), TransactionState::RollingBack);
+    let park = |operator: &str| ParkRequest {
+        gtid: begun.gtid.clone(),
+        operator: operator.into(),
+        reason: "a test".into(),
+    };
+    let mut operator = world.concord.operator(&world.ann);
+    operator.park(park("root")).await.unwrap();
+    let get = GetRequest { gtid: begun.gtid.clone(), ..GetRequest::default() };
+    until("the order is on record", async || {
+        let answer = world.concord.api(&world.bob).get(get.clone()).await?.into_inner();
+        Ok(format!("{answer:?}").contains("root (ann)").then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_json_and_probes() {
+    let world = World::start().await;
+    let client = reqwest::Client::new();
+    let get = async |path: &str, authorization: Option<&str>| {
+        let mut request = client.get(format!("{}{path}", world.concord.url()));
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for open in ["/livez", "/readyz", "/console/", "/v1/openapi.json"] {
+        assert_eq!(get(open, None).await.0, 200, "{open}");
+    }
+    let token = token(&world.concord.path("more.toml"), "nobody", &["--role", "viewer"]).await;
+    for closed in ["/metrics", "/v1/status", "/v1/transactions"] {
+        for authorization in [None, Some("Bearer x"), Some(&*format!("Bearer {token}"))] {
+            let (status, problem) = get(closed, authorization).await;
+            assert_eq!(status, 401, "{closed}: {problem}");
+            let problem: Value = serde_json::from_str(&problem).unwrap();
+            let reason = if authorization.is_none() { "NO_TOKEN" } else { "BAD_TOKEN" };
+            assert_eq!(problem["reason"], reason);
+        }
+    }
+    // The command line, with a token in a file, without, and of another role.
+    let concord = &world.concord;
+    let url = concord.url();
+    let known = concord.path("known");
+    let status = ["status", "--address", &url];
+    let without = concord.command(&status).await;
+    let said = String::from_utf8(without.stderr).unwrap();
+    assert!(
+        !without.status.success() && said.contains("NO_TOKEN") && said.contains("CONCORD_TOKEN"),
+        "{said}"
+    );
+    let carol = super::program::token(&concord.path("tokens.toml"), "carol", &["--role", "viewer"]).await;
+    std::fs::write(&known, format!("{carol}\n")).unwrap();
+    let with = [&status[..], &["--token-file", known.to_str().unwrap()]].concat();
+    // The file of tokens has changed: soon it is read again.
+    until("carol is known", async || Ok(concord.command(&with).await.status.success().then_some(())))
+        .await
+        .unwrap();
+    let page = get("/metrics", Some(&format!("Bearer {carol}"))).await;
+    assert_eq!(page.0, 200);
+    assert!(page.1.contains("concord_callers_turned_away_total{reason=\"no_token\"} "), "{}", page.1);
+    let log = concord.process.log();
+    assert!(
+        log.contains("a call was turned away") && !log.contains(&carol) && !log.contains(&token),
+        "{log}"
+    );
+}

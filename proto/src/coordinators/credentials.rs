@@ -1,0 +1,214 @@
+//! What a caller shows to coordinators, and whom it trusts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tonic::codegen::http::HeaderValue;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Error, Identity};
+use tonic::{Request, Status};
+
+/// How long a token from a file holds before the file is looked at again.
+const TOKEN_FILE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a caller shows to coordinators, and whom it trusts: by default nothing, and the public authorities.
+///
+/// As an interceptor of a generated client it adds the token to each call, for who has a channel of its own.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    authorities: Option<Certificate>,
+    certificate: Option<Identity>,
+    token: Option<Token>,
+}
+
+#[derive(Clone)]
+enum Token {
+    Given(HeaderValue),
+    File(Arc<TokenFile>),
+}
+
+struct TokenFile {
+    path: PathBuf,
+    read: Mutex<Option<(Instant, HeaderValue)>>,
+}
+
+/// A token that cannot stand in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidToken;
+
+impl fmt::Display for InvalidToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token is one word of visible ASCII characters")
+    }
+}
+
+impl std::error::Error for InvalidToken {}
+
+impl fmt::Debug for Credentials {
+    /// Without what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// None.
+    pub fn new() -> Self {
+        Credentials::default()
+    }
+
+    /// Trusts these authorities (PEM) as well.
+    pub fn trusting(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.authorities = Some(Certificate::from_pem(pem));
+        self
+    }
+
+    /// Shows a certificate (PEM, followed by those between it and its authority) where one is asked for, with its key.
+    pub fn certificate(mut self, pem: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        self.certificate = Some(Identity::from_pem(pem, key));
+        self
+    }
+
+    /// Shows a bearer token with each call.
+    ///
+    /// # Errors
+    /// [`InvalidToken`].
+    pub fn token(mut self, token: &str) -> Result<Self, InvalidToken> {
+        self.token = Some(Token::Given(bearer(token)?));
+        Ok(self)
+    }
+
+    /// Shows the token that is in a file, which may change: it is read again every ten seconds.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(Token::File(Arc::new(TokenFile { path: path.into(), read: Mutex::default() })));
+        self
+    }
+
+    /// The way to `url`. `host`: whose certificate is expected, if that is not the host in the URL.
+    ///
+    /// # Errors
+    /// It is not a URL, or the certificates cannot be used.
+    pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, Error> {
+        let endpoint = Endpoint::from_shared(url.to_owned())?;
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint);
+        }
+        let mut tls = ClientTlsConfig::new().with_webpki_roots();
+        if let Some(authorities) = &self.authorities {
+            tls = tls.ca_certificate(authorities.clone());
+        }
+        if let Some(certificate) = &self.certificate {
+            tls = tls.identity(certificate.clone());
+        }
+        if let Some(host) = host {
+            tls = tls.domain_name(host);
+        }
+        endpoint.tls_config(tls)
+    }
+
+    /// The value of the header `authorization`, if there is a token.
+    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, Status> {
+        self.token.as_ref().map(Token::value).transpose()
+    }
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = self.authorization()? {
+            let value = MetadataValue::<Ascii>::try_from(value.as_bytes());
+            let value = value.map_err(|_| Status::unauthenticated(InvalidToken.to_string()))?;
+            request.metadata_mut().insert(AUTHORIZATION.as_str(), value);
+        }
+        Ok(request)
+    }
+}
+
+impl Token {
+    fn value(&self) -> Result<HeaderValue, Status> {
+        match self {
+            Token::Given(value) => Ok(value.clone()),
+            Token::File(file) => file.value(),
+        }
+    }
+}
+
+impl TokenFile {
+    fn value(&self) -> Result<HeaderValue, Status> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*read {
+            Some((at, value)) if at.elapsed() < TOKEN_FILE_INTERVAL => return Ok(value.clone()),
+            _ => {}
+        }
+        let value = match (read_token(&self.path), &*read) {
+            (Ok(value), _) => value,
+            // It is being replaced, maybe.
+            (Err(_), Some((_, value))) => value.clone(),
+            (Err(why), None) => {
+                let message = format!("the file of the token {}: {why}", self.path.display());
+                return Err(Status::unauthenticated(message));
+            }
+        };
+        *read = Some((Instant::now(), value.clone()));
+        Ok(value)
+    }
+}
+
+fn read_token(path: &Path) -> Result<HeaderValue, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    bearer(text.trim()).map_err(|error| error.to_string())
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, InvalidToken> {
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(InvalidToken);
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| InvalidToken)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(credentials: &Credentials) -> Option<String> {
+        let value = credentials.authorization().unwrap()?;
+        Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_token_stands_in_a_header_and_nowhere_else() {
+        assert_eq!(shown(&Credentials::new()), None);
+        let credentials = Credentials::new().token("s3cret").unwrap();
+        assert_eq!(shown(&credentials).unwrap(), "Bearer s3cret");
+        let request = credentials.clone().call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer s3cret");
+        let printed = format!("{credentials:?} {:?}", credentials.authorization());
+        assert!(!printed.contains("s3cret"), "{printed}");
+        for wrong in ["", "two words", "line\nbreak", "n\u{f6}n"] {
+            assert_eq!(Credentials::new().token(wrong).unwrap_err(), InvalidToken);
+        }
+    }
+
+    #[test]
+    fn a_token_in_a_file_may_change() {
+        let path = std::env::temp_dir().join(format!("concord-token-{}", std::process::id()));
+        let credentials = Credentials::new().token_file(&path);
+        assert!(credentials.authorization().unwrap_err().message().contains("concord-token-"));
+        std::fs::write(&path, "first\n").unwrap();
+        assert_eq!(shown(&credentials).unwrap(), "Bearer first");
+        std::fs::write(&path, "second\n").unwrap();
+        assert_eq!(shown(&credentials).unwrap(), "Bearer first", "it is not read for every call");
+        let Some(Token::File(file)) = &credentials.token else { unreachable!() };
+        let age = || file.read.lock().unwrap().as_mut().unwrap().0 -= TOKEN_FILE_INTERVAL;
+        age();
+        assert_eq!(shown(&credentials).unwrap(), "Bearer second");
+        std::fs::remove_file(&path).unwrap();
+        age();
+        assert_eq!(shown(&credentials).unwrap(), "Bearer second", "what is being replaced is still good");
+    }
+}
