@@ -49,6 +49,7 @@ async fn page() -> String {
         timeout_max: Duration::from_secs(30),
         backoff: Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) },
         park_after_attempts: None,
+        tenants: Default::default(),
     };
     let engine = Engine::start(Arc::new(MemoryStore::new()), Arc::new(Willing), settings).await.unwrap();
     let branch = |kind| BranchRequest {

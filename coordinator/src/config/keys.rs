@@ -163,6 +163,10 @@ pub(super) static KEYS: &[Key] = &[
          entry. With neither this nor jwks, whoever reaches the server may do everything."
     ),
     file!(
+        security.tenants,
+        "TOML file of what tenants may have, for tokens that belong to one (docs/security.md)."
+    ),
+    file!(
         security.jwks,
         "JWKS file (RFC 7517): JSON web tokens that were signed with its keys are taken as well."
     ),

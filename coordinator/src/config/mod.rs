@@ -37,6 +37,7 @@ pub use error::ConfigError;
 pub use keys::secret_keys;
 pub use load::{Flag, FlagValue, Loaded, Sources};
 pub use render::example;
+pub(crate) use resource::name_problem;
 pub use resource::{DatabaseUrl, DatabaseUrlError, Resource};
 pub use webhook::WebhookUrl;
 
@@ -109,6 +110,8 @@ impl Default for Server {
 pub struct Security {
     /// TOML file of bearer tokens: hashes, names and roles.
     pub tokens: Option<PathBuf>,
+    /// TOML file of what tenants may have.
+    pub tenants: Option<PathBuf>,
     /// JWKS file (RFC 7517): the keys by which JSON web tokens are known to be genuine.
     pub jwks: Option<PathBuf>,
     /// Who must have issued them. Empty: anyone with a key.
@@ -125,6 +128,7 @@ impl Default for Security {
     fn default() -> Self {
         Security {
             tokens: None,
+            tenants: None,
             jwks: None,
             jwt_issuer: String::new(),
             jwt_audience: String::new(),

@@ -74,8 +74,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[[resources]]\nname = 'x'",
-        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, cluster, limits, \
-         transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log, tracing",
+        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, security, store, cluster, \
+         limits, transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log, tracing",
     );
     refused_once(
         "[[resource]]\nname = 'a'\nurl = 'mysql://u@h/d'\nparticipant = []\n",
@@ -349,9 +349,8 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     let loaded = Config::load(&sources).unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
     assert!(
-        shown.starts_with(
-            "[server]\nlisten = \"[::1]:0\"     # --listen\ntls_certificate = \"\"  # default\n"
-        ),
+        shown
+            .starts_with("[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"),
         "{shown}"
     );
     assert!(shown.contains("\ntimeout_ms = 5          # concord.toml:2\n"), "{shown}");

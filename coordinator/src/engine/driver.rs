@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::failure::Failure;
 use super::live::{Live, LiveState};
 use super::participants::{BranchCall, CallResult, Participants};
+use super::rates::Rates;
 use super::record::to_store;
 use super::registry::Registry;
 use super::settings::Settings;
@@ -46,6 +47,7 @@ pub(crate) struct Driver {
     pub(crate) tracer: Tracer,
     /// Transactions that only wait for votes.
     pub(crate) voting: AtomicUsize,
+    pub(crate) rates: Rates,
 }
 
 impl Driver {

@@ -17,6 +17,7 @@ mod live;
 mod measure;
 mod orders;
 mod participants;
+mod rates;
 pub(crate) mod record;
 mod registry;
 mod requests;
@@ -27,6 +28,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -52,13 +54,14 @@ pub use orders::{Order, Stuck};
 pub use participants::{BranchCall, CallResult, Participants};
 pub use record::HistoryEvent;
 pub use requests::{Admitted, BeginRequest, BranchRequest, RegisterRequest, Wait};
-pub use settings::{Backoff, Settings};
+pub use settings::{Backoff, Settings, TenantLimits};
 pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Kind, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
 use self::driver::Driver;
 use self::failure::Failure;
 use self::live::Live;
+use self::rates::Rates;
 use self::registry::Registry;
 use self::timers::Timers;
 use crate::metrics::Metrics;
@@ -167,6 +170,7 @@ impl Engine {
             metrics,
             tracer,
             voting: AtomicUsize::new(0),
+            rates: Rates::default(),
             store,
         });
         let tasks = vec![
@@ -181,6 +185,11 @@ impl Engine {
     /// Behaves so from now on. What has begun keeps its deadline, and parks when it was to.
     pub fn configure(&self, settings: Settings) {
         self.driver.settings.store(Arc::new(settings));
+    }
+
+    /// What those tenants may have that have limits.
+    pub fn tenants(&self) -> Arc<HashMap<String, TenantLimits>> {
+        Arc::clone(&self.driver.settings.load().tenants)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
@@ -229,7 +238,8 @@ impl Engine {
             tracing::info!(transactions = recovered.len(), "resuming unfinished transactions");
         }
         for live in &recovered {
-            self.driver.registry.insert(Arc::clone(live), usize::MAX);
+            // What has begun goes on, however many there are.
+            let _ = self.driver.registry.insert(Arc::clone(live), [None, None]);
         }
         for live in &recovered {
             crash_point!("coordinator/recovery/resume");
@@ -438,6 +448,18 @@ impl Engine {
             true => Ok(false),
             false => Ok(self.driver.store.reign(epoch).await?.is_over),
         }
+    }
+
+    /// Whose transaction this is, if it is on record; empty: nobody's in particular.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when the store cannot be read.
+    pub async fn tenant_of(&self, gtid: Gtid) -> Result<Option<String>, EngineError> {
+        if let Some(live) = self.driver.registry.get(gtid) {
+            return Ok(Some(live.header.tenant.clone()));
+        }
+        let stored = self.driver.store.get(gtid).await?;
+        Ok(stored.map(|stored| record::snapshot(&stored)).transpose()?.map(|snapshot| snapshot.header.tenant))
     }
 
     async fn find(&self, gtid: Gtid) -> Result<Found, EngineError> {

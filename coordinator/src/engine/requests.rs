@@ -30,8 +30,10 @@ pub struct BeginRequest {
     pub name: String,
     /// Milliseconds; 0: the default.
     pub timeout_ms: u32,
-    /// Empty: none.
+    /// Empty: none. Each tenant has its own.
     pub idempotency_key: String,
+    /// Whose transaction it is; empty: nobody's in particular. It has no `/`.
+    pub tenant: String,
     /// What the transaction is a part of, if its initiator says so.
     pub trace: Option<TraceContext>,
 }

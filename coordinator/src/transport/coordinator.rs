@@ -16,7 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
-use super::guard::{caller, check_name};
+use super::guard::{caller, check_name, check_tenant, tenant};
 use super::peers::Peers;
 use crate::engine::{
     BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
@@ -87,6 +87,7 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/RegisterBranch");
         check_name(caller(request.extensions()), &request.get_ref().participant)?;
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
@@ -123,6 +124,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
         crash_point!("coordinator/received/ReportVote");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let vote = match request.vote() {
@@ -145,6 +147,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::CommitResponse>, Status> {
         crash_point!("coordinator/received/Commit");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
@@ -160,6 +163,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
@@ -198,14 +202,21 @@ impl Coordinator for CoordinatorService {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.get);
-        let gtid = gtid(&request.into_inner().gtid)?;
+        let gtid = gtid(&request.get_ref().gtid)?;
+        check_tenant(&self.engine, request.extensions(), gtid).await?;
         let (snapshot, history) = self.engine.get(gtid).await.map_err(status)?;
         Ok(Response::new(v1::GetResponse { transaction: Some(transaction(snapshot, history)) }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let own = tenant(request.extensions());
         let request = request.into_inner();
-        let filter = self.filter(request)?;
+        if !own.is_empty() && !request.tenant.is_empty() && request.tenant != own {
+            return Err(invalid("tenant", format!("the token is of {own:?}")));
+        }
+        let tenant = if own.is_empty() { request.tenant.clone() } else { own };
+        let filter =
+            TransactionFilter { tenant: (!tenant.is_empty()).then_some(tenant), ..self.filter(request)? };
         let page = self.engine.list(&filter).await.map_err(status)?;
         Ok(Response::new(v1::ListResponse {
             transactions: page.transactions.into_iter().map(|one| transaction(one, Vec::new())).collect(),
@@ -222,6 +233,7 @@ impl Coordinator for CoordinatorService {
             return Ok(answer.map(|changes| Box::pin(changes) as Self::WatchStream));
         }
         let gtid = gtid(id)?;
+        check_tenant(&self.engine, request.extensions(), gtid).await?;
         let changes = self.engine.watch(gtid).await.map_err(status)?;
         let answers =
             changes.map(|one| Ok(v1::WatchResponse { transaction: Some(transaction(one, Vec::new())) }));
@@ -288,6 +300,7 @@ impl CoordinatorService {
             kind,
             participant: given(request.participant),
             text: given(text("text", request.text, bytes_max::NAME)?.to_lowercase()),
+            tenant: None,
             begun_after: time("begun_after", request.begun_after)?,
             begun_before: time("begun_before", request.begun_before)?,
             before,
@@ -302,10 +315,17 @@ fn begin<T>(
     idempotency_key: String,
     request: &Request<T>,
 ) -> Result<BeginRequest, Status> {
+    let tenant = tenant(request.extensions());
+    // The store keeps it with the tenant's name in front.
+    let key_bytes_max = match tenant.len() {
+        0 => bytes_max::KEY,
+        tenant => bytes_max::KEY - tenant - 1,
+    };
     Ok(BeginRequest {
         name: text("name", name, bytes_max::NAME)?,
         timeout_ms,
-        idempotency_key: text("idempotency_key", idempotency_key, bytes_max::KEY)?,
+        idempotency_key: text("idempotency_key", idempotency_key, key_bytes_max)?,
+        tenant,
         trace: TraceContext::of(request.metadata()),
     })
 }

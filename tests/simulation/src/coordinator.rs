@@ -331,6 +331,7 @@ fn settings(world: &World) -> Settings {
             max: Duration::from_millis(plan.backoff_max_ms.max(50)),
         },
         park_after_attempts: Some(plan.park_after).filter(|limit| *limit > 0),
+        tenants: Default::default(),
     }
 }
 
