@@ -22,6 +22,7 @@ use crate::scrape;
 use crate::security::{Exposed, FileError, Files, check_exposure};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
+use crate::trace::{ExportError, Tracer};
 use crate::transport::{self, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Peers, Services};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
@@ -58,6 +59,9 @@ pub enum ServeError {
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Spans cannot be exported as configured.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The gRPC server broke down.
     #[error("the gRPC server broke down: {0}")]
     Server(Box<dyn std::error::Error + Send + Sync>),
@@ -128,7 +132,10 @@ pub async fn run_in(
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
-    let engine = Engine::start_in(store, calls, settings(&config, tenants), surroundings, metrics).await?;
+    let tracer = Tracer::start(&config.tracing)?;
+    let spans = tracer.clone();
+    let engine =
+        Engine::start_in(store, calls, settings(&config, tenants), surroundings, metrics, tracer).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -177,6 +184,8 @@ pub async fn run_in(
     match result {
         Ok(()) => {
             engine.close().await?;
+            engine.abandon_traces();
+            spans.stop().await;
             tracing::info!("coordinator stopped");
             Ok(())
         }

@@ -3,8 +3,10 @@
 
 mod coordinators;
 pub mod status;
+pub mod trace;
 
 pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};
+pub use trace::TraceContext;
 
 /// The public interface, version 1.
 #[allow(

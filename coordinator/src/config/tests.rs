@@ -74,8 +74,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[[resources]]\nname = 'x'",
-        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, security, store, cluster, limits, \
-         transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log",
+        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, security, store, cluster, \
+         limits, transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log, tracing",
     );
     refused_once(
         "[[resource]]\nname = 'a'\nurl = 'mysql://u@h/d'\nparticipant = []\n",
@@ -115,6 +115,21 @@ fn values_outside_their_limits_are_refused() {
     assert!(
         refused("[log]\nfilter = 'a=b=c'")[0]
             .starts_with("concord.toml:2: log.filter = \"a=b=c\": is not a log")
+    );
+    for endpoint in
+        ["collector:4317", "ftp://c:1", "http://u:p@c:4317", "http://c:4317/v1/traces", "http://c:4317?k=v"]
+    {
+        refused_once(
+            &format!("[tracing]\notlp_endpoint = '{endpoint}'"),
+            &format!(
+                "concord.toml:2: tracing.otlp_endpoint = \"{endpoint}\": must be http://host:port or https://host:port, and \
+                 nothing more"
+            ),
+        );
+    }
+    refused_once(
+        "[tracing]\nservice_name = ''",
+        "concord.toml:2: tracing.service_name = \"\": must have from 1 to 128 bytes",
     );
     refused_once(
         "[participants]\nallow = ['http://127.0.0.1:*', 'http://*']",
@@ -334,9 +349,8 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     let loaded = Config::load(&sources).unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
     assert!(
-        shown.starts_with(
-            "[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"
-        ),
+        shown
+            .starts_with("[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"),
         "{shown}"
     );
     assert!(shown.contains("\ntimeout_ms = 5          # concord.toml:2\n"), "{shown}");

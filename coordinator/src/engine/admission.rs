@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use concord_proto::TraceContext;
 use concord_protocol::{Event, Gtid, Millis, Options, Transaction};
 use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
@@ -33,7 +34,7 @@ impl Engine {
         branches: &[BranchRequest],
     ) -> Result<Header, EngineError> {
         let settings = self.driver.settings.load();
-        let BeginRequest { name, timeout_ms, idempotency_key, tenant } = request;
+        let BeginRequest { name, timeout_ms, idempotency_key, tenant, trace: _ } = request;
         let timeout_max = u32::try_from(settings.timeout_max.as_millis()).unwrap_or(u32::MAX);
         if timeout_ms > timeout_max {
             return Err(invalid("timeout_ms", format!("{timeout_ms} is over the limit of {timeout_max}")));
@@ -104,6 +105,7 @@ impl Engine {
         gtid: Gtid,
         header: Header,
         branches: Vec<BranchRequest>,
+        trace: Option<TraceContext>,
     ) -> Result<Arc<Live>, EngineError> {
         let denied = |why| self.driver.metrics.engine.denied.at(why).inc();
         if self.stopping.load(Ordering::SeqCst) {
@@ -160,6 +162,9 @@ impl Engine {
                 denied(Denial::TenantTooMany);
                 return Err(EngineError::TenantTooMany { tenant: live.header.tenant.clone(), limit });
             }
+        }
+        if trace.is_some() {
+            driver.trace(&live, &mut live.lock(), trace);
         }
         driver.metrics.engine.begun.at(mode(&options)).inc();
         driver.timers.set((options.deadline, live.gtid, TimerKey::Deadline));

@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use concord_crash_points::crash_point;
+use concord_proto::trace::TraceId;
 use concord_protocol::{
     BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Outcome, Refusal,
 };
@@ -65,6 +66,7 @@ use self::registry::Registry;
 use self::timers::Timers;
 use crate::metrics::Metrics;
 use crate::store::{Owner, Store, StoreError, Stored, UnixMillis};
+use crate::trace::{Trace, Tracer};
 
 /// What a participant is told about a branch that it found in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,10 +141,11 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
-        Self::start_in(store, participants, settings, Arc::new(Machine), Metrics::default()).await
+        let (metrics, tracer) = (Metrics::default(), Tracer::default());
+        Self::start_in(store, participants, settings, Arc::new(Machine), metrics, tracer).await
     }
 
-    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, and counting here.
+    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, counting and tracing here.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -152,6 +155,7 @@ impl Engine {
         settings: Settings,
         surroundings: Arc<dyn Surroundings>,
         metrics: Metrics,
+        tracer: Tracer,
     ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let issuer = GtidIssuer::new(store.epoch());
@@ -164,6 +168,7 @@ impl Engine {
             leaving,
             failed: Failure::default(),
             metrics,
+            tracer,
             voting: AtomicUsize::new(0),
             rates: Rates::default(),
             store,
@@ -364,6 +369,18 @@ impl Engine {
             calls: counts.calls.sum(|_| true),
             calls_failed: counts.calls_failed.sum(|_| true),
             log: self.driver.store.counters(),
+        }
+    }
+
+    /// The trace that a live transaction belongs to, if any.
+    pub fn trace_id(&self, gtid: Gtid) -> Option<TraceId> {
+        self.driver.registry.get(gtid)?.lock().trace.as_deref().map(Trace::id)
+    }
+
+    /// Ends the spans of what is live, which tell then that it has not ended.
+    pub(crate) fn abandon_traces(&self) {
+        for live in self.driver.registry.newest_first(None) {
+            live.lock().trace = None;
         }
     }
 

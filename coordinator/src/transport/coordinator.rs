@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::coordinator_server::Coordinator;
 use concord_proto::v1::{self, BranchKind, TransactionState};
@@ -68,8 +69,7 @@ impl Coordinator for CoordinatorService {
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
         crash_point!("coordinator/received/Begin");
         let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.get_ref().clone();
-        let tenant = tenant(request.extensions());
-        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key, tenant)?).await {
+        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key, &request)?).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
                 pass_on!(self, &gtid.to_string(), request, CoordinatorClient.begin);
                 return Err(status(error));
@@ -88,6 +88,7 @@ impl Coordinator for CoordinatorService {
         check_name(caller(request.extensions()), &request.get_ref().participant)?;
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
         check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
         let (action, payload) = match kind {
@@ -107,6 +108,7 @@ impl Coordinator for CoordinatorService {
                 bytes_max::REGISTRATION_KEY,
             )?,
         };
+        self.engine.adopt_trace(joined.gtid, trace);
         let branch = self.engine.register(joined).await.map_err(status)?;
         crash_point!("coordinator/answer/RegisterBranch");
         Ok(Response::new(v1::RegisterBranchResponse {
@@ -123,6 +125,7 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/ReportVote");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
         check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let vote = match request.vote() {
             v1::Vote::Yes => Vote::Yes,
@@ -132,6 +135,7 @@ impl Coordinator for CoordinatorService {
         };
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
+        self.engine.adopt_trace(gtid, trace);
         self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
         crash_point!("coordinator/answer/ReportVote");
         Ok(Response::new(v1::ReportVoteResponse {}))
@@ -144,9 +148,10 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/Commit");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
         check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
-        let until = settle_by(request.metadata());
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Commit");
         Ok(Response::new(v1::CommitResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -159,10 +164,11 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/Rollback");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
         check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
-        let until = settle_by(request.metadata());
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
         let reason = text("reason", request.reason, bytes_max::REASON)?;
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Rollback");
         Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -177,7 +183,7 @@ impl Coordinator for CoordinatorService {
         let v1::ExecuteRequest { name, timeout_ms, idempotency_key, branches, .. } =
             request.get_ref().clone();
         let (wait, grade) = (wait(request.get_ref().wait()), grade(request.get_ref().grade()));
-        let begin = begin(name, timeout_ms, idempotency_key, tenant(request.extensions()))?;
+        let begin = begin(name, timeout_ms, idempotency_key, &request)?;
         let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();
         let snapshot = match self.engine.execute(begin, grade, branches?, wait, until).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
@@ -303,12 +309,13 @@ impl CoordinatorService {
     }
 }
 
-fn begin(
+fn begin<T>(
     name: String,
     timeout_ms: u32,
     idempotency_key: String,
-    tenant: String,
+    request: &Request<T>,
 ) -> Result<BeginRequest, Status> {
+    let tenant = tenant(request.extensions());
     // The store keeps it with the tenant's name in front.
     let key_bytes_max = match tenant.len() {
         0 => bytes_max::KEY,
@@ -319,6 +326,7 @@ fn begin(
         timeout_ms,
         idempotency_key: text("idempotency_key", idempotency_key, key_bytes_max)?,
         tenant,
+        trace: TraceContext::of(request.metadata()),
     })
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use concord_crash_points::crash_point;
-use concord_proto::v1;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
+use concord_proto::{TraceContext, v1};
 use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -344,10 +344,10 @@ enum Connection {
 }
 
 impl Connection {
-    async fn send(&self, request: Request) -> Result<Response, Status> {
+    async fn send(&self, request: Request, trace: Option<TraceContext>) -> Result<Response, Status> {
         match self {
-            Connection::Grpc(client) => send(client.clone(), request).await,
-            Connection::Http(service) => service.call(request).await,
+            Connection::Grpc(client) => send(client.clone(), request, trace.as_ref()).await,
+            Connection::Http(service) => service.call(request, trace.as_ref()).await,
         }
     }
 }
@@ -355,7 +355,7 @@ impl Connection {
 impl Participant {
     /// Makes a call when its turn comes: after a restart there may be thousands, and a participant that gets them all at
     /// once answers none in time. `limit`: how long it may then take.
-    async fn call(&self, call: BranchCall, cluster_id: ClusterId, limit: Duration) -> CallResult {
+    async fn call(&self, mut call: BranchCall, cluster_id: ClusterId, limit: Duration) -> CallResult {
         let phase_two = call.verb.is_phase_two();
         let queued = Instant::now();
         // Never closed.
@@ -373,12 +373,13 @@ impl Participant {
         }
         let (verb, repeated) = (call.verb, call.repeated);
         crash_point!("coordinator/send", format!("{verb:?}"));
+        let trace = call.trace.take();
         let request = call::request(call, cluster_id);
         let answer = async move {
             match way {
-                Way::Stream(attachment) => attachment.call(request).await,
+                Way::Stream(attachment) => attachment.call(request, trace).await,
                 // Boxed, because it is large: calls on streams should not pay for it.
-                Way::Connection(connection) => Box::pin(connection.send(request)).await,
+                Way::Connection(connection) => Box::pin(connection.send(request, trace)).await,
             }
         };
         let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -420,16 +421,38 @@ impl Participant {
     }
 }
 
-async fn send(mut client: ParticipantClient<Channel>, request: Request) -> Result<Response, Status> {
+async fn send(
+    mut client: ParticipantClient<Channel>,
+    request: Request,
+    trace: Option<&TraceContext>,
+) -> Result<Response, Status> {
     Ok(match request {
-        Request::Work(request) => Response::Work(client.work(request).await?.into_inner()),
-        Request::Prepare(request) => Response::Prepare(client.prepare(request).await?.into_inner()),
-        Request::Commit(request) => Response::Commit(client.commit(request).await?.into_inner()),
-        Request::Rollback(request) => Response::Rollback(client.rollback(request).await?.into_inner()),
-        Request::Try(request) => Response::Try(client.r#try(request).await?.into_inner()),
-        Request::Confirm(request) => Response::Confirm(client.confirm(request).await?.into_inner()),
-        Request::Cancel(request) => Response::Cancel(client.cancel(request).await?.into_inner()),
+        Request::Work(request) => Response::Work(client.work(traced(request, trace)).await?.into_inner()),
+        Request::Prepare(request) => {
+            Response::Prepare(client.prepare(traced(request, trace)).await?.into_inner())
+        }
+        Request::Commit(request) => {
+            Response::Commit(client.commit(traced(request, trace)).await?.into_inner())
+        }
+        Request::Rollback(request) => {
+            Response::Rollback(client.rollback(traced(request, trace)).await?.into_inner())
+        }
+        Request::Try(request) => Response::Try(client.r#try(traced(request, trace)).await?.into_inner()),
+        Request::Confirm(request) => {
+            Response::Confirm(client.confirm(traced(request, trace)).await?.into_inner())
+        }
+        Request::Cancel(request) => {
+            Response::Cancel(client.cancel(traced(request, trace)).await?.into_inner())
+        }
     })
+}
+
+fn traced<T>(request: T, trace: Option<&TraceContext>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    if let Some(trace) = trace {
+        trace.add_to(request.metadata_mut());
+    }
+    request
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ impl Initiator {
             timeout_ms: self.plan.timeout_ms,
             idempotency_key: if self.plan.keyed { format!("key {number}") } else { String::new() },
             tenant: String::new(),
+            trace: None,
         }
     }
 
