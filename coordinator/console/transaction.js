@@ -27,6 +27,7 @@ export async function refresh(place, signal, { gtid }) {
       fact("begun", clock(begunAt)),
       fact("decided", clock(decidedAt) + took(begunAt, decidedAt)),
       fact("ended", clock(endedAt) + took(decidedAt || begunAt, endedAt)),
+      transaction.tenant && fact("tenant", transaction.tenant),
       fact("time-out", span(transaction.timeoutMs))),
     h("section", { class: "orders", "aria-label": "Orders" }, orders(transaction)),
     h("h2", {}, "Branches"),

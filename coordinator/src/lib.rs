@@ -16,4 +16,5 @@ pub mod security;
 pub mod serve;
 pub mod store;
 mod supervisor;
+pub mod trace;
 pub mod transport;

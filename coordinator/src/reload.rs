@@ -46,14 +46,14 @@ impl Running {
 
     /// All files or none: a certificate that is to go with another key stays until that is there.
     fn apply(&self, config: &Config) -> Result<(), FileError> {
-        self.engine.configure(settings(config));
         let files = Files::read(config);
-        let outbound_tls = match &files {
-            Ok(files) => files.outbound_tls.clone(),
-            Err(_) => self.participants.tls(),
+        let (outbound_tls, tenants) = match &files {
+            Ok(files) => (files.outbound_tls.clone(), Arc::clone(&files.tenants)),
+            Err(_) => (self.participants.tls(), self.engine.tenants()),
         };
+        self.engine.configure(settings(config, tenants));
         self.participants.configure(OutboundSettings::new(config, outbound_tls));
-        let Files { server_tls, outbound_tls, callers } = files?;
+        let Files { server_tls, outbound_tls, callers, .. } = files?;
         if let (Some(current), Some(tls)) = (&self.tls, server_tls) {
             current.store(tls);
         }

@@ -1,5 +1,6 @@
 //! `concord serve`: puts store, engine, sweeper and server together, and takes them apart again in order.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tonic_health::server::HealthReporter;
 use crate::alert;
 use crate::config::Config;
 use crate::ending::Ending;
-use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings};
+use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
 use crate::metrics::Metrics;
 use crate::reload::Running;
 use crate::resource::Resources;
@@ -21,6 +22,7 @@ use crate::scrape;
 use crate::security::{Exposed, FileError, Files, check_exposure};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
+use crate::trace::{ExportError, Tracer};
 use crate::transport::{self, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Peers, Services};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
@@ -57,6 +59,9 @@ pub enum ServeError {
     /// The store could not be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Spans cannot be exported as configured.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The gRPC server broke down.
     #[error("the gRPC server broke down: {0}")]
     Server(Box<dyn std::error::Error + Send + Sync>),
@@ -106,7 +111,7 @@ pub async fn run_in(
 ) -> Result<(), ServeError> {
     // What is wrong with the configuration is said before anything is touched.
     check_exposure(&config)?;
-    let Files { server_tls, outbound_tls, callers } = Files::read(&config)?;
+    let Files { server_tls, outbound_tls, callers, tenants } = Files::read(&config)?;
     let tls = server_tls.map(|tls| Arc::new(ArcSwap::new(tls)));
     let metrics = Metrics::default();
     let guard = Guard::new(callers, &metrics);
@@ -127,7 +132,10 @@ pub async fn run_in(
     let (cluster, epoch) = (store.cluster_id(), store.epoch());
     let participants = Arc::new(participants);
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
-    let engine = Engine::start_in(store, calls, settings(&config), surroundings, metrics).await?;
+    let tracer = Tracer::start(&config.tracing)?;
+    let spans = tracer.clone();
+    let engine =
+        Engine::start_in(store, calls, settings(&config, tenants), surroundings, metrics, tracer).await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -176,6 +184,8 @@ pub async fn run_in(
     match result {
         Ok(()) => {
             engine.close().await?;
+            engine.abandon_traces();
+            spans.stop().await;
             tracing::info!("coordinator stopped");
             Ok(())
         }
@@ -305,7 +315,7 @@ async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
     }
 }
 
-pub(crate) fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config, tenants: Arc<HashMap<String, TenantLimits>>) -> Settings {
     let ms = Duration::from_millis;
     Settings {
         live_transactions_max: config.limits.live_transactions_max,
@@ -318,5 +328,6 @@ pub(crate) fn settings(config: &Config) -> Settings {
             max: ms(config.phase_two.backoff_max_ms),
         },
         park_after_attempts: Some(config.phase_two.park_after_attempts).filter(|limit| *limit > 0),
+        tenants,
     }
 }

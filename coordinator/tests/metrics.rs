@@ -49,6 +49,7 @@ async fn page() -> String {
         timeout_max: Duration::from_secs(30),
         backoff: Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) },
         park_after_attempts: None,
+        tenants: Default::default(),
     };
     let engine = Engine::start(Arc::new(MemoryStore::new()), Arc::new(Willing), settings).await.unwrap();
     let branch = |kind| BranchRequest {
@@ -325,13 +326,32 @@ async fn alerts_ask_for_what_is_there_and_say_what_to_do() {
             assert!(r#for.is_none_or(|span| duration.is_match(&span)), "{alert}");
             assert!(["warning", "critical"].contains(&labels["severity"].as_str()), "{alert}");
             let keys: Vec<_> = annotations.keys().map(String::as_str).collect();
-            assert_eq!(keys, ["description", "summary"], "{alert}");
+            assert_eq!(keys, ["description", "runbook", "summary"], "{alert}");
+            let section = format!("docs/operations.md#{}", alert.to_lowercase());
+            assert_eq!(annotations["runbook"], section, "{alert}");
             assert!(annotations.values().all(|text| text.len() > 20), "{alert}");
             assert!(names.insert(alert.clone()), "{alert} is there twice");
             questions.push(expr);
         }
     }
     check_questions(&questions).await;
+    check_runbook(&names);
+}
+
+/// Each alert has a section in the handbook, and no other; in each stand the four things that its reader wants to know.
+fn check_runbook(alerts: &BTreeSet<String>) {
+    let handbook = docs("operations.md");
+    let alerts_part = handbook.split("\n## ").find(|part| part.starts_with("Alerts\n")).unwrap();
+    let mut described = BTreeSet::new();
+    for section in alerts_part.split("\n### ").skip(1) {
+        let (alert, text) = section.split_once('\n').unwrap();
+        for part in ["Means", "Look", "Do", "Do not"] {
+            let starts = [format!("**{part}.**"), format!("**{part}** ")];
+            assert!(starts.iter().any(|start| text.contains(start)), "{alert} has no {part}");
+        }
+        assert!(described.insert(alert.to_owned()), "{alert} is there twice");
+    }
+    assert_eq!(&described, alerts, "docs/operations.md, docs/metrics/alerts.yml");
 }
 
 /// All texts under these keys, however deep.

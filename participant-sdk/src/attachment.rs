@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use concord_proto::TraceContext;
 use concord_proto::v1::answer::Response as Answered;
 use concord_proto::v1::attachment_client::AttachmentClient;
 use concord_proto::v1::call::Request as Asked;
@@ -14,7 +15,9 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status, Streaming};
+
+use crate::trace::traced;
 
 /// A message with answers is closed when it has grown to this, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -199,7 +202,8 @@ fn outgoing(
 }
 
 async fn answer<S: Participant>(service: &S, call: Call) -> Answer {
-    let response = match carry_out(service, call.request).await {
+    let trace = TraceContext::parse(&call.traceparent, &call.tracestate);
+    let response = match carry_out(service, call.request, trace.as_ref()).await {
         Ok(response) => response,
         Err(status) => {
             Answered::Error(CallError { code: status.code().into(), message: status.message().to_owned() })
@@ -216,21 +220,29 @@ async fn answer<S: Participant>(service: &S, call: Call) -> Answer {
     }
 }
 
-async fn carry_out<S: Participant>(service: &S, request: Option<Asked>) -> Result<Answered, Status> {
+async fn carry_out<S: Participant>(
+    service: &S,
+    request: Option<Asked>,
+    trace: Option<&TraceContext>,
+) -> Result<Answered, Status> {
     Ok(match request {
-        Some(Asked::Work(call)) => Answered::Work(service.work(Request::new(call)).await?.into_inner()),
+        Some(Asked::Work(call)) => Answered::Work(service.work(traced(call, trace)).await?.into_inner()),
         Some(Asked::Prepare(call)) => {
-            Answered::Prepare(service.prepare(Request::new(call)).await?.into_inner())
+            Answered::Prepare(service.prepare(traced(call, trace)).await?.into_inner())
         }
-        Some(Asked::Commit(call)) => Answered::Commit(service.commit(Request::new(call)).await?.into_inner()),
+        Some(Asked::Commit(call)) => {
+            Answered::Commit(service.commit(traced(call, trace)).await?.into_inner())
+        }
         Some(Asked::Rollback(call)) => {
-            Answered::Rollback(service.rollback(Request::new(call)).await?.into_inner())
+            Answered::Rollback(service.rollback(traced(call, trace)).await?.into_inner())
         }
-        Some(Asked::Try(call)) => Answered::Try(service.r#try(Request::new(call)).await?.into_inner()),
+        Some(Asked::Try(call)) => Answered::Try(service.r#try(traced(call, trace)).await?.into_inner()),
         Some(Asked::Confirm(call)) => {
-            Answered::Confirm(service.confirm(Request::new(call)).await?.into_inner())
+            Answered::Confirm(service.confirm(traced(call, trace)).await?.into_inner())
         }
-        Some(Asked::Cancel(call)) => Answered::Cancel(service.cancel(Request::new(call)).await?.into_inner()),
+        Some(Asked::Cancel(call)) => {
+            Answered::Cancel(service.cancel(traced(call, trace)).await?.into_inner())
+        }
         // A coordinator newer than this participant.
         None => return Err(Status::unimplemented("this participant does not know the call")),
     })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_proto::TraceContext;
 use concord_proto::status::with_reason;
 use concord_proto::v1::{BranchContext, Work};
 use concord_protocol::{BranchId, ClusterId};
@@ -23,6 +24,8 @@ pub struct Job {
     pub payload: Bytes,
     /// How long it may take.
     pub remaining: Duration,
+    /// Where the call belongs in a trace, if it does.
+    pub trace: Option<TraceContext>,
 }
 
 /// The branch that a call is about. `known`: the cluster of this participant's coordinator, once it has told.
@@ -60,7 +63,7 @@ pub fn job(work: Option<Work>, remaining_ms: u32, payload_max_bytes: usize) -> R
         0 => WORK_TIME,
         ms => Duration::from_millis(ms.into()),
     };
-    Ok(Some(Job { action: work.action, payload: work.payload, remaining }))
+    Ok(Some(Job { action: work.action, payload: work.payload, remaining, trace: None }))
 }
 
 pub(crate) fn invalid(field: &str, what: &str) -> Status {

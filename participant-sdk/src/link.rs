@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
-use concord_proto::Coordinators;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::{
     BranchKind, InquireRequest, Outcome, RegisterBranchRequest, ReportVoteRequest, Vote,
 };
+use concord_proto::{Coordinators, TraceContext};
 use concord_protocol::{BranchId, ClusterId, Gtid};
 use concord_xa::Xid;
 use tonic::{Code, Response, Status};
+
+use crate::trace::traced;
 
 /// Gtids in one question to the coordinator.
 pub(crate) const INQUIRE_MAX: usize = 1_000;
@@ -123,6 +125,7 @@ impl Link {
         gtid: Gtid,
         key: String,
         registration: Registration,
+        trace: Option<&TraceContext>,
     ) -> Result<(Xid, Duration), Status> {
         let (kind, action, payload) = match registration {
             Registration::Xa => (BranchKind::Xa, String::new(), Bytes::new()),
@@ -139,7 +142,7 @@ impl Link {
         crash_point!("participant/register/before");
         let answer = self
             .call(|mut client| {
-                let request = request.clone();
+                let request = traced(request.clone(), trace);
                 async move { client.register_branch(request).await }
             })
             .await?;
@@ -148,7 +151,13 @@ impl Link {
         Ok((xid, Duration::from_millis(answer.remaining_ms.into())))
     }
 
-    pub(crate) async fn report(&self, xid: &Xid, vote: Vote, why: &str) -> Result<(), Status> {
+    pub(crate) async fn report(
+        &self,
+        xid: &Xid,
+        vote: Vote,
+        why: &str,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), Status> {
         let request = ReportVoteRequest {
             gtid: xid.gtid.to_string(),
             branch_id: xid.branch.0,
@@ -157,7 +166,7 @@ impl Link {
         };
         crash_point!("participant/report/before");
         self.call(|mut client| {
-            let request = request.clone();
+            let request = traced(request.clone(), trace);
             async move { client.report_vote(request).await }
         })
         .await?;

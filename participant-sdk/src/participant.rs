@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use concord_proto::TraceContext;
 use concord_xa::{Database, PreparedBranch, Resolution, Trace, Vote, Xid};
 use futures_util::FutureExt as _;
 
@@ -103,7 +104,7 @@ impl Xa {
             Vote::ReadOnly => self.end(xid, state, End::ReadOnly { reply }),
             Vote::No { reason } => self.end(xid, state, End::Refused { reason }),
             Vote::Unknown { reason, connection_id } => {
-                tracing::warn!(%xid, reason, "looking for what became of PREPARE");
+                tracing::warn!(reason, "looking for what became of PREPARE");
                 *state = State::Lost { connection_id };
             }
         }
@@ -173,8 +174,11 @@ impl Xa {
             let reason = format!("this participant has no action {:?}", job.action);
             return self.end(xid, state, End::Refused { reason });
         };
-        let kind =
-            Kind { read_only: action.read_only, watch: action.seems_read_only.load(Ordering::Relaxed) };
+        let kind = Kind {
+            read_only: action.read_only,
+            watch: action.seems_read_only.load(Ordering::Relaxed),
+            trace: job.trace,
+        };
         let work = |branch| async { (action.run)(branch, job.payload).await.map(|reply| ((), reply)) };
         let done = self.run_in_branch(xid, slot, state, kind, job.remaining, work).await;
         if let (Ok(()), State::Open { branch, .. }) = (done, &*state) {
@@ -210,7 +214,7 @@ impl Xa {
         }
         branch.watch_writes(kind.watch);
         let connection_id = branch.connection_id();
-        let (handle, tray) = XaBranch::new(branch);
+        let (handle, tray) = XaBranch::new(branch, kind.trace);
         // The handler is called inside the future: a panic before its first await is caught as well.
         let work = AssertUnwindSafe(async move { work(handle).await }).catch_unwind();
         let outcome = tokio::select! {
@@ -242,9 +246,9 @@ impl Xa {
     fn refuse(&self, xid: &Xid, state: &mut State, error: HandlerError) -> HandlerError {
         let reason = error.reason();
         if error.is_refusal() {
-            tracing::debug!(%xid, reason, "branch refused");
+            tracing::debug!(reason, "branch refused");
         } else {
-            tracing::warn!(%xid, reason, "branch failed");
+            tracing::warn!(reason, "branch failed");
         }
         self.end(xid, state, End::Refused { reason });
         error
@@ -257,10 +261,12 @@ impl Xa {
 }
 
 /// How a branch is to be run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Kind {
     /// The server refuses writes.
     pub(crate) read_only: bool,
     /// Find out whether it wrote anything.
     pub(crate) watch: bool,
+    /// Where its work belongs in a trace.
+    pub(crate) trace: Option<TraceContext>,
 }

@@ -5,6 +5,7 @@ use concord_xa::{PreparedBranch, Resolution, Xid};
 
 use crate::participant::{Ending, Job, Unsettled, Xa};
 use crate::slots::{End, Slot, State};
+use crate::trace::span;
 
 impl Xa {
     /// Commits a branch that voted yes. Only evidence makes it a success (docs/xa.md rule 8).
@@ -119,20 +120,24 @@ impl Xa {
         match resolution {
             Resolution::Committed { reply } => {
                 if call == "rollback" {
-                    tracing::warn!(%xid, "told to roll back a branch that has committed");
+                    tracing::warn!("told to roll back a branch that has committed");
                 }
                 self.end(xid, state, End::Committed { reply: reply.clone() });
                 Ok(Ending::Committed { reply })
             }
             Resolution::RolledBack { reason } | Resolution::NoTrace { reason } => {
                 if call == "commit" {
-                    tracing::error!(%xid, reason, was_prepared, "HEURISTIC: told to commit a branch that was rolled back");
+                    tracing::error!(
+                        reason,
+                        was_prepared,
+                        "HEURISTIC: told to commit a branch that was rolled back"
+                    );
                 }
                 self.end(xid, state, End::RolledBack { reason: reason.clone() });
                 Ok(Ending::RolledBack { reason })
             }
             Resolution::Undecided { reason } => {
-                tracing::debug!(%xid, reason, call, "undecided");
+                tracing::debug!(reason, call, "undecided");
                 self.slots.may_forget(xid);
                 Err(Unsettled(reason))
             }
@@ -167,7 +172,8 @@ impl Xa {
             State::Open { branch, .. } => {
                 slot.raise_fence();
                 branch.abort().await;
-                tracing::warn!(%xid, reason, "branch rolled back");
+                let span = span("abort", (xid.gtid, xid.branch), None);
+                span.in_scope(|| tracing::warn!(reason, "branch rolled back"));
                 self.end(xid, state, End::Refused { reason: reason.into() });
             }
             other => *state = other,

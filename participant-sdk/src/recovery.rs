@@ -8,10 +8,12 @@ use concord_proto::v1::Outcome;
 use concord_seeded_bugs::seeded_bug;
 use concord_xa::{Holding, XaError, Xid};
 use tonic::Status;
+use tracing::Instrument as _;
 
 use crate::link::INQUIRE_MAX;
 use crate::participant::{Ending, Xa};
 use crate::slots::State;
+use crate::trace::span;
 
 /// What one sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +69,8 @@ impl Xa {
             // The cluster is known by now.
             let ours = chunk.iter().zip(verdicts).filter(|(xid, _)| Some(xid.cluster) == self.link.cluster());
             for (xid, verdict) in ours {
-                self.carry_out(xid, verdict, safety, &mut swept).await;
+                let span = span("recover", (xid.gtid, xid.branch), None);
+                self.carry_out(xid, verdict, safety, &mut swept).instrument(span).await;
             }
         }
         Ok(swept)
@@ -101,15 +104,15 @@ impl Xa {
         match ending {
             Ok(Ending::Committed { .. }) => {
                 swept.committed += 1;
-                tracing::info!(%xid, "recovery committed a branch");
+                tracing::info!("recovery committed a branch");
             }
             Ok(Ending::RolledBack { .. }) => {
                 swept.rolled_back += 1;
-                tracing::info!(%xid, "recovery rolled a branch back");
+                tracing::info!("recovery rolled a branch back");
             }
             Err(unsettled) => {
                 swept.left += 1;
-                tracing::warn!(%xid, reason = unsettled.0, "recovery could not end a branch yet");
+                tracing::warn!(reason = unsettled.0, "recovery could not end a branch yet");
             }
         }
     }
@@ -121,7 +124,7 @@ impl Xa {
             Ok(Holding::Here(age)) => age >= safety,
             Ok(Holding::Elsewhere | Holding::NoTable) => false,
             Err(error) => {
-                tracing::warn!(%xid, %error, "recovery cannot look at a branch yet");
+                tracing::warn!(%error, "recovery cannot look at a branch yet");
                 false
             }
         }
@@ -153,10 +156,10 @@ impl Xa {
                 Ok(_) => {}
                 Err(error @ SweepError::NotAllowed) => {
                     if !told.swap(true, Ordering::Relaxed) {
-                        tracing::warn!("no recovery from this participant: {error}");
+                        tracing::warn!(%error, "no recovery from this participant");
                     }
                 }
-                Err(error) => tracing::warn!("could not sweep the database: {error}"),
+                Err(error) => tracing::warn!(%error, "could not sweep the database"),
             }
         }
     }

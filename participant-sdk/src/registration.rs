@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use concord_proto::GTID_METADATA;
 use concord_proto::status::{reason, with_reason};
 use concord_proto::v1::Vote;
+use concord_proto::{GTID_METADATA, TraceContext};
 use concord_protocol::Gtid;
 use concord_xa::Xid;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use crate::handler::{HandlerError, Reply};
 use crate::link::{Link, Registration};
@@ -19,6 +20,7 @@ use crate::participant::{Answer, Job, Kind, Xa};
 use crate::service::NO_XA;
 use crate::slots::State;
 use crate::tcc::{Key, Tcc, Tried};
+use crate::trace::span;
 use crate::xa_branch::XaBranch;
 
 /// The gtid that an initiator sent along.
@@ -75,11 +77,12 @@ pub struct BranchBuilder {
     key: Option<String>,
     strict: bool,
     read_only: bool,
+    trace: Option<TraceContext>,
 }
 
 impl BranchBuilder {
     pub(crate) fn new(xa: Option<Arc<Xa>>, gtid: Gtid) -> Self {
-        BranchBuilder { xa, gtid, key: None, strict: false, read_only: false }
+        BranchBuilder { xa, gtid, key: None, strict: false, read_only: false, trace: None }
     }
 
     /// A name for this branch, unique in the transaction, from 1 to 64 bytes. With one, a repeated request
@@ -102,6 +105,12 @@ impl BranchBuilder {
         self
     }
 
+    /// Where the work belongs in a trace: what came with the request, [`TraceContext::of`] its metadata.
+    pub fn trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
+        self
+    }
+
     /// Registers the branch, runs `work` in it, prepares it, and reports the vote.
     ///
     /// `Ok` means that the work is done and will take effect if the transaction commits.
@@ -115,6 +124,16 @@ impl BranchBuilder {
     {
         let Some(xa) = &self.xa else { return Err(BranchError::Failed(NO_XA.into())) };
         let (xid, remaining) = self.register(xa).await?;
+        let span = span("join", (xid.gtid, xid.branch), self.trace.as_ref());
+        self.join(xa, xid, remaining, work).instrument(span).await
+    }
+
+    /// All but the registration.
+    async fn join<T, F, Fut>(&self, xa: &Xa, xid: Xid, remaining: Duration, work: F) -> Result<T, BranchError>
+    where
+        F: FnOnce(XaBranch) -> Fut,
+        Fut: Future<Output = Result<T, HandlerError>>,
+    {
         let slot = xa.slots.get(&xid);
         // Should this call be cancelled, nothing else would.
         xa.slots.may_forget(&xid);
@@ -122,13 +141,13 @@ impl BranchBuilder {
         if !matches!(*state, State::New) || slot.is_fenced() {
             return Err(BranchError::Refused("this branch has run already, or was rolled back".into()));
         }
-        let kind = Kind { read_only: self.read_only, watch: true };
+        let kind = Kind { read_only: self.read_only, watch: true, trace: self.trace.clone() };
         let work = |branch| async { work(branch).await.map(|value| (value, Reply::empty())) };
         let value = match xa.run_in_branch(&xid, &slot, &mut state, kind, remaining, work).await {
             Ok(value) => value,
             Err(error) => {
                 drop(state);
-                xa.link.report(&xid, Vote::No, &error.reason()).await.ok();
+                xa.link.report(&xid, Vote::No, &error.reason(), self.trace.as_ref()).await.ok();
                 let reason = error.reason();
                 let refused = error.is_refusal();
                 return Err(if refused { BranchError::Refused(reason) } else { BranchError::Failed(reason) });
@@ -140,25 +159,29 @@ impl BranchBuilder {
         xa.vote(&xid, &slot, &mut state).await;
         let answer = xa.standing(&xid, &slot, &mut state).await;
         drop(state);
-        conclude(xa, &xid, answer.map_err(|unsettled| BranchError::Unknown(unsettled.0))?)
-            .await
-            .map(|()| value)
+        let answer = answer.map_err(|unsettled| BranchError::Unknown(unsettled.0))?;
+        conclude(xa, &xid, answer, self.trace.as_ref()).await.map(|()| value)
     }
 
     async fn register(&self, xa: &Xa) -> Result<(Xid, Duration), BranchError> {
         let key = self.key.clone().unwrap_or_else(random_key);
-        let registered = xa.link.register(self.gtid, key, Registration::Xa).await;
+        let registered = xa.link.register(self.gtid, key, Registration::Xa, self.trace.as_ref()).await;
         registered.map_err(|status| BranchError::Coordinator(Box::new(status)))
     }
 }
 
-async fn conclude(xa: &Xa, xid: &Xid, answer: Answer) -> Result<(), BranchError> {
+async fn conclude(
+    xa: &Xa,
+    xid: &Xid,
+    answer: Answer,
+    trace: Option<&TraceContext>,
+) -> Result<(), BranchError> {
     let (vote, why) = match answer {
         Answer::Yes { .. } => (Vote::Yes, String::new()),
         Answer::ReadOnly { .. } => (Vote::ReadOnly, String::new()),
         Answer::No { reason } => (Vote::No, reason),
     };
-    let reported = xa.link.report(xid, vote, &why).await;
+    let reported = xa.link.report(xid, vote, &why, trace).await;
     if vote == Vote::No {
         return Err(BranchError::Refused(why));
     }
@@ -170,7 +193,7 @@ async fn conclude(xa: &Xa, xid: &Xid, answer: Answer) -> Result<(), BranchError>
         }
         // The coordinator will ask for the vote itself.
         Err(status) => {
-            tracing::warn!(%xid, %status, "the vote could not be reported");
+            tracing::warn!(%status, "the vote could not be reported");
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -184,17 +207,24 @@ pub struct TccBuilder {
     link: Arc<Link>,
     gtid: Gtid,
     key: Option<String>,
+    trace: Option<TraceContext>,
 }
 
 impl TccBuilder {
     pub(crate) fn new(tcc: Arc<Tcc>, link: Arc<Link>, gtid: Gtid) -> Self {
-        TccBuilder { tcc, link, gtid, key: None }
+        TccBuilder { tcc, link, gtid, key: None, trace: None }
     }
 
     /// A name for this branch, unique in the transaction, from 1 to 64 bytes. With one, a repeated request answers
     /// with the reply that was recorded. Without, each call is another branch.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Where the work belongs in a trace: what came with the request, [`TraceContext::of`] its metadata.
+    pub fn trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
         self
     }
 
@@ -214,27 +244,33 @@ impl TccBuilder {
         }
         let (action, payload) = (action.to_owned(), payload.into());
         let registration = Registration::Tcc { action: action.clone(), payload: payload.clone() };
-        let key = self.key.unwrap_or_else(random_key);
-        let registered = self.link.register(self.gtid, key, registration).await;
+        let key = self.key.clone().unwrap_or_else(random_key);
+        let registered = self.link.register(self.gtid, key, registration, self.trace.as_ref()).await;
         let (xid, remaining) = registered.map_err(|status| BranchError::Coordinator(Box::new(status)))?;
-        let key = Key { gtid: xid.gtid, branch: xid.branch };
-        let job = Job { action, payload, remaining };
-        let tried = self.tcc.attempt(key, job).await;
+        let span = span("join", (xid.gtid, xid.branch), self.trace.as_ref());
+        let job = Job { action, payload, remaining, trace: self.trace.clone() };
+        self.join(xid, job).instrument(span).await
+    }
+
+    /// All but the registration.
+    async fn join(&self, xid: Xid, job: Job) -> Result<Reply, BranchError> {
+        let trace = self.trace.as_ref();
+        let tried = self.tcc.attempt(Key { gtid: xid.gtid, branch: xid.branch }, job).await;
         match tried.map_err(|unsettled| BranchError::Unknown(unsettled.0))? {
             Tried::Reserved { reply } => {
-                match self.link.report(&xid, Vote::Yes, "").await {
+                match self.link.report(&xid, Vote::Yes, "", trace).await {
                     // Its Cancel has come, or is on its way.
                     Err(status) if is_gone(&status) => Err(BranchError::Coordinator(Box::new(status))),
                     // The coordinator will ask for Try itself, and find it done.
                     Err(status) => {
-                        tracing::warn!(%xid, %status, "the vote could not be reported");
+                        tracing::warn!(%status, "the vote could not be reported");
                         Ok(Reply(reply))
                     }
                     Ok(()) => Ok(Reply(reply)),
                 }
             }
             Tried::Refused { reason } => {
-                self.link.report(&xid, Vote::No, &reason).await.ok();
+                self.link.report(&xid, Vote::No, &reason, trace).await.ok();
                 Err(BranchError::Refused(reason))
             }
         }

@@ -193,7 +193,7 @@ impl Participant {
             match self.purge().await {
                 Ok(deleted) if deleted > 0 => tracing::debug!(deleted, "purged the barrier table"),
                 Ok(_) => {}
-                Err(error) => tracing::warn!("could not purge the barrier table: {error}"),
+                Err(error) => tracing::warn!(%error, "could not purge the barrier table"),
             }
         }
     }

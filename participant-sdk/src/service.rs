@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_crash_points::crash_point;
+use concord_proto::TraceContext;
 use concord_proto::status::with_reason;
 use concord_proto::v1::participant_server::Participant as Service;
 use concord_proto::v1::{
@@ -13,11 +14,13 @@ use concord_proto::v1::{
 };
 use concord_xa::Xid;
 use tonic::{Code, Request, Response, Status};
+use tracing::{Instrument as _, Span};
 
 use crate::door::{self, Job};
 use crate::link::Link;
 use crate::participant::{Answer, Ending, Unsettled, Xa};
 use crate::tcc::{Finished, Key, Tcc, Tried};
+use crate::trace::span;
 
 /// Reasons for people are cut to this many bytes.
 const REASON_MAX_BYTES: usize = 1_024;
@@ -52,21 +55,33 @@ impl ParticipantService {
     }
 
     /// Of a call that must bring work.
-    fn required_job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Job, Status> {
-        self.job(work, remaining_ms)?.ok_or_else(|| door::invalid("work", "is missing"))
+    fn required_job(
+        &self,
+        work: Option<Work>,
+        remaining_ms: u32,
+        trace: &Option<TraceContext>,
+    ) -> Result<Job, Status> {
+        self.job(work, remaining_ms, trace)?.ok_or_else(|| door::invalid("work", "is missing"))
     }
 
-    fn job(&self, work: Option<Work>, remaining_ms: u32) -> Result<Option<Job>, Status> {
-        door::job(work, remaining_ms, self.payload_max_bytes)
+    fn job(
+        &self,
+        work: Option<Work>,
+        remaining_ms: u32,
+        trace: &Option<TraceContext>,
+    ) -> Result<Option<Job>, Status> {
+        let job = door::job(work, remaining_ms, self.payload_max_bytes)?;
+        Ok(job.map(|job| Job { trace: trace.clone(), ..job }))
     }
 
     /// Runs a call to its end even if the caller goes away: a branch is not cut off half-way because a
     /// network was slow, and a repeated call finds the result.
     async fn to_the_end<T: Send + 'static>(
         &self,
+        span: Span,
         call: impl Future<Output = Result<T, Unsettled>> + Send + 'static,
     ) -> Result<T, Status> {
-        match tokio::spawn(call).await {
+        match tokio::spawn(call.instrument(span)).await {
             Ok(result) => result.map_err(unsettled),
             Err(error) => Err(with_reason(Code::Internal, "PARTICIPANT_FAILED", error.to_string())),
         }
@@ -92,12 +107,14 @@ pub(crate) fn cut(mut reason: String) -> String {
 impl Service for ParticipantService {
     async fn work(&self, request: Request<WorkRequest>) -> Result<Response<WorkResponse>, Status> {
         crash_point!("participant/received/Work");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
-        let job = self.required_job(request.work, request.remaining_ms)?;
+        let job = self.required_job(request.work, request.remaining_ms, &trace)?;
         let core = self.xa()?;
         let repeated = request.repeated_call;
-        let answer = self.to_the_end(async move { core.work(xid, job, repeated).await }).await?;
+        let span = span("work", (xid.gtid, xid.branch), trace.as_ref());
+        let answer = self.to_the_end(span, async move { core.work(xid, job, repeated).await }).await?;
         crash_point!("participant/answer/Work");
         Ok(Response::new(match answer {
             Answer::Yes { reply } | Answer::ReadOnly { reply } => {
@@ -111,12 +128,14 @@ impl Service for ParticipantService {
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
         crash_point!("participant/received/Prepare");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
-        let job = self.job(request.work, request.remaining_ms)?;
+        let job = self.job(request.work, request.remaining_ms, &trace)?;
         let core = self.xa()?;
         let repeated = request.repeated_call;
-        let answer = self.to_the_end(async move { core.prepare(xid, job, repeated).await }).await?;
+        let span = span("prepare", (xid.gtid, xid.branch), trace.as_ref());
+        let answer = self.to_the_end(span, async move { core.prepare(xid, job, repeated).await }).await?;
         let (vote, reason, reply) = match answer {
             Answer::Yes { reply } => (Vote::Yes, String::new(), reply),
             Answer::ReadOnly { reply } => (Vote::ReadOnly, String::new(), reply),
@@ -131,14 +150,16 @@ impl Service for ParticipantService {
         request: Request<CommitBranchRequest>,
     ) -> Result<Response<CommitBranchResponse>, Status> {
         crash_point!("participant/received/Commit");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let xid = self.xid(request.branch)?;
         let core = self.xa()?;
+        let span = span("commit", (xid.gtid, xid.branch), trace.as_ref());
         let ending = if request.one_phase {
-            let job = self.job(request.work, request.remaining_ms)?;
-            self.to_the_end(async move { core.commit_one_phase(xid, job).await }).await?
+            let job = self.job(request.work, request.remaining_ms, &trace)?;
+            self.to_the_end(span, async move { core.commit_one_phase(xid, job).await }).await?
         } else {
-            core.commit(xid).await.map_err(unsettled)?
+            core.commit(xid).instrument(span).await.map_err(unsettled)?
         };
         let (outcome, reason, reply) = match ending {
             // Of a two-phase branch the coordinator has had the reply with the vote.
@@ -157,8 +178,10 @@ impl Service for ParticipantService {
         request: Request<RollbackBranchRequest>,
     ) -> Result<Response<RollbackBranchResponse>, Status> {
         crash_point!("participant/received/Rollback");
+        let trace = TraceContext::of(request.metadata());
         let xid = self.xid(request.into_inner().branch)?;
-        let (outcome, reply) = match self.xa()?.rollback(xid).await.map_err(unsettled)? {
+        let span = span("rollback", (xid.gtid, xid.branch), trace.as_ref());
+        let (outcome, reply) = match self.xa()?.rollback(xid).instrument(span).await.map_err(unsettled)? {
             Ending::Committed { reply } => (BranchOutcome::Committed, reply),
             Ending::RolledBack { .. } => (BranchOutcome::RolledBack, Default::default()),
         };
@@ -168,10 +191,12 @@ impl Service for ParticipantService {
 
     async fn r#try(&self, request: Request<TryRequest>) -> Result<Response<TryResponse>, Status> {
         crash_point!("participant/received/Try");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
-        let job = self.required_job(request.work, request.remaining_ms)?;
-        let tried = self.to_the_end(async move { tcc.attempt(key, job).await }).await?;
+        let job = self.required_job(request.work, request.remaining_ms, &trace)?;
+        let span = span("try", (key.gtid, key.branch), trace.as_ref());
+        let tried = self.to_the_end(span, async move { tcc.attempt(key, job).await }).await?;
         crash_point!("participant/answer/Try");
         Ok(Response::new(match tried {
             Tried::Reserved { reply } => TryResponse { reserved: true, reason: String::new(), reply },
@@ -183,10 +208,12 @@ impl Service for ParticipantService {
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
         crash_point!("participant/received/Confirm");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
-        let job = self.required_job(request.work, 0)?;
-        let finished = self.to_the_end(async move { tcc.confirm(key, job).await }).await?;
+        let job = self.required_job(request.work, 0, &trace)?;
+        let span = span("confirm", (key.gtid, key.branch), trace.as_ref());
+        let finished = self.to_the_end(span, async move { tcc.confirm(key, job).await }).await?;
         let (outcome, reason, reply) = parts(finished);
         crash_point!("participant/answer/Confirm");
         Ok(Response::new(ConfirmResponse { outcome: outcome.into(), reason, reply }))
@@ -194,10 +221,12 @@ impl Service for ParticipantService {
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         crash_point!("participant/received/Cancel");
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let (tcc, key) = self.tcc(request.branch)?;
-        let job = self.required_job(request.work, 0)?;
-        let finished = self.to_the_end(async move { tcc.cancel(key, job).await }).await?;
+        let job = self.required_job(request.work, 0, &trace)?;
+        let span = span("cancel", (key.gtid, key.branch), trace.as_ref());
+        let finished = self.to_the_end(span, async move { tcc.cancel(key, job).await }).await?;
         let (outcome, reason, _) = parts(finished);
         crash_point!("participant/answer/Cancel");
         Ok(Response::new(CancelResponse { outcome: outcome.into(), reason }))

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use concord_proto::TraceContext;
 use concord_protocol::{BranchId, Gtid};
 use concord_xa::{Branch, FromRow, Params, XaError, from_row_opt};
 
@@ -27,12 +28,13 @@ pub struct XaBranch {
     // Some until dropped.
     branch: Option<Branch>,
     tray: ReturnTray,
+    trace: Option<TraceContext>,
 }
 
 impl XaBranch {
-    pub(crate) fn new(branch: Branch) -> (Self, ReturnTray) {
+    pub(crate) fn new(branch: Branch, trace: Option<TraceContext>) -> (Self, ReturnTray) {
         let tray = ReturnTray::default();
-        (XaBranch { branch: Some(branch), tray: tray.clone() }, tray)
+        (XaBranch { branch: Some(branch), tray: tray.clone(), trace }, tray)
     }
 
     fn branch(&mut self) -> Result<&mut Branch, XaError> {
@@ -47,6 +49,11 @@ impl XaBranch {
     /// The branch's number in it.
     pub fn branch_id(&self) -> Option<BranchId> {
         self.branch.as_ref().map(|branch| branch.xid().branch)
+    }
+
+    /// Where the call belongs in a trace, if it does: for calls to other services.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// Runs a statement; answers how many rows it matched.

@@ -4,8 +4,10 @@
 mod coordinators;
 pub mod names;
 pub mod status;
+pub mod trace;
 
 pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};
+pub use trace::TraceContext;
 
 /// The public interface, version 1.
 #[allow(

@@ -125,9 +125,9 @@ async fn what_is_stuck_is_seen_and_ended() {
 async fn who_shows_no_token_sees_nothing() {
     let directory = TempDir::new().unwrap();
     let [ann, bob] = [("ann", Role::Operator), ("bob", Role::Viewer)]
-        .map(|(name, role)| new_token(name, &[role], None).unwrap());
+        .map(|(name, role)| new_token(name, &[role], None, None).unwrap());
     let tokens = directory.path().join("tokens.toml");
-    std::fs::write(&tokens, ann.entry + &bob.entry).unwrap();
+    std::fs::write(&tokens, format!("{}{}", ann.entry, bob.entry)).unwrap();
     let options = CoordinatorOptions::new().set("security.tokens", tokens.display());
     let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
     let browser = Browser::start(directory.path()).await;

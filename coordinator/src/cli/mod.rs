@@ -159,4 +159,102 @@ mod tests {
         }
         check(&Cli::command());
     }
+
+    /// What people read and type in: every page of docs/, the README, the alerts.
+    fn pages() -> Vec<(String, String)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let docs = root.join("docs");
+        let listed = |directory: &Path| -> Vec<PathBuf> {
+            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let mut paths = [listed(&docs), listed(&docs.join("metrics"))].concat();
+        paths.extend([root.join("README.md"), root.join("deploy/compose/README.md")]);
+        paths.retain(|path| path.extension().is_some_and(|kind| kind == "md" || kind == "yml"));
+        let read = |path: PathBuf| (path.display().to_string(), std::fs::read_to_string(path).unwrap());
+        paths.into_iter().map(read).collect()
+    }
+
+    /// The arguments of each call of `concord` in a line of a shell.
+    fn calls(line: &str) -> Vec<Vec<String>> {
+        // What a shell would put in place of `$(…)` is one word.
+        let mut flat = String::new();
+        let mut depth = 0;
+        for (position, character) in line.char_indices() {
+            match character {
+                '$' if line[position + 1..].starts_with('(') => flat.push('X'),
+                '(' if depth > 0 || line[..position].ends_with('$') => depth += 1,
+                ')' if depth > 0 => depth -= 1,
+                _ if depth == 0 => flat.push(character),
+                _ => {}
+            }
+        }
+        let words = shlex::split(&flat).unwrap_or_else(|| panic!("no line of a shell: {line}"));
+        let ends = |word: &str| ["|", ">", ">>", "<", "&&", "||", "&", ";", "--"].contains(&word);
+        let begins = |position: usize| position == 0 || ends(&words[position - 1]);
+        let here = |position: &usize| words[*position] == "concord" && begins(*position);
+        let rest = |position: usize| words[position + 1..].iter().take_while(|word| !ends(word)).cloned();
+        (0..words.len()).filter(here).map(|position| rest(position).collect()).collect()
+    }
+
+    /// Commands in blocks of code, which must be whole, and those within sentences, which may leave out arguments.
+    fn commands(page: &str) -> Vec<(Vec<String>, bool)> {
+        let mut found = Vec::new();
+        for (number, part) in page.split("```").enumerate() {
+            let block = part.strip_prefix("sh\n").filter(|_| number % 2 == 1);
+            let lines = block.map(|block| block.replace("\\\n", " "));
+            // Others may be a part of something that is quoted over several lines.
+            let lines = lines.iter().flat_map(|block| block.lines()).filter(|line| line.contains("concord "));
+            for line in lines {
+                found.extend(calls(line).into_iter().map(|call| (call, true)));
+            }
+            if number % 2 == 0 {
+                let quoted = part.split('`').skip(1).step_by(2).map(|text| text.replace('\n', " "));
+                let quoted = quoted.filter(|text| text.starts_with("concord ") && !text.contains('…'));
+                found.extend(quoted.flat_map(|text| calls(&text)).map(|call| (call, false)));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn commands_are_found() {
+        let page = "Ask `concord tx\nget`, `x` or `concord …`.\n```sh\nconcord a \"b c\" $(date +%F).x | grep concord # d\n\
+                    k exec p -- concord e \\\n  --f && concord g\ncargo run --bin concord -- serve\n```\n```toml\nconcord = 1\n```\n";
+        let expected = [
+            (vec!["tx", "get"], false),
+            (vec!["a", "b c", "X.x"], true),
+            (vec!["e", "--f"], true),
+            (vec!["g"], true),
+        ];
+        let expected = expected.map(|(call, whole)| (call.into_iter().map(str::to_owned).collect(), whole));
+        assert_eq!(commands(page), expected);
+    }
+
+    #[test]
+    fn the_docs_name_commands_that_there_are() {
+        use clap::error::ErrorKind::{
+            DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion, MissingRequiredArgument,
+            MissingSubcommand,
+        };
+        // An example; any would do.
+        let gtid = "0192f6a0-8c00-8000-8000-040000000001";
+        let mut seen = 0;
+        for (page, text) in pages() {
+            for (call, whole) in commands(&text) {
+                let call: Vec<_> = call.iter().map(|word| word.replace("GTID", gtid)).collect();
+                let words = ["concord"].into_iter().chain(call.iter().map(String::as_str));
+                seen += 1;
+                match Cli::command().try_get_matches_from(words).map_err(|error| error.kind()) {
+                    Ok(_) | Err(DisplayHelp | DisplayVersion) => {}
+                    Err(
+                        MissingRequiredArgument
+                        | MissingSubcommand
+                        | DisplayHelpOnMissingArgumentOrSubcommand,
+                    ) if !whole => {}
+                    Err(kind) => panic!("{page}: concord {}: {kind:?}", call.join(" ")),
+                }
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
 }

@@ -30,14 +30,17 @@ pub(super) struct NewArgs {
     /// As which participants its owner may attach and join, as in participants.allow; may be repeated [default: any]
     #[arg(long, value_name = "PATTERN")]
     participant: Vec<String>,
+    /// The only tenant whose transactions its owner has to do with [default: all of them]
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
 }
 
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
-    let TokenCommand::New(NewArgs { name, role, participant }) = command;
+    let TokenCommand::New(NewArgs { name, role, participant, tenant }) = command;
     let roles: Vec<Role> = role.iter().filter_map(|name| Role::of_name(name)).collect();
     let participants = (!participant.is_empty()).then_some(participant);
     let NewToken { token, entry } =
-        new_token(&name, &roles, participants).map_err(|error| Failure::usage(error.to_string()))?;
+        new_token(&name, &roles, participants, tenant).map_err(|error| Failure::usage(error.to_string()))?;
     print(&entry)?;
     eprintln!("{token}");
     Ok(())

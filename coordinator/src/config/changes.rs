@@ -73,6 +73,7 @@ impl Config {
             &server.tls_key,
             &server.tls_client_ca,
             &security.tokens,
+            &security.tenants,
             &security.jwks,
             &calls.tls_ca,
             &calls.tls_certificate,

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::error::quoted;
 use super::{AllowList, Config, DatabaseUrl, LogFormat, WebhookUrl};
@@ -129,7 +130,7 @@ const DAY: u64 = 24 * HOUR;
 
 /// Most patterns of `participants.allow`.
 const PATTERNS_MAX: usize = 1000;
-/// Longest value of `cluster.name`, in bytes.
+/// Longest value of `cluster.name` and of `tracing.service_name`, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 /// Longest value of `cluster.address`, in bytes.
 const ADDRESS_BYTES_MAX: usize = 255;
@@ -161,6 +162,10 @@ pub(super) static KEYS: &[Key] = &[
         security.tokens,
         "TOML file of bearer tokens, with the roles of who has them (docs/security.md). `concord token new` makes an\n\
          entry. With neither this nor jwks, whoever reaches the server may do everything."
+    ),
+    file!(
+        security.tenants,
+        "TOML file of what tenants may have, for tokens that belong to one (docs/security.md)."
     ),
     file!(
         security.jwks,
@@ -361,6 +366,25 @@ pub(super) static KEYS: &[Key] = &[
               info,concord_coordinator=debug. CONCORD_LOG is short for this key's own variable.",
         field: Field::Text { get: |config| config.log.filter.clone(), set: set_filter },
     },
+    Key {
+        section: "tracing",
+        name: "otlp_endpoint",
+        doc: "Where spans of transactions go: http://host:port or https://host:port of an OpenTelemetry collector, which takes\n\
+              OTLP over gRPC. Empty: nowhere (docs/tracing.md).",
+        field: Field::Text { get: |config| config.tracing.otlp_endpoint.clone(), set: set_otlp_endpoint },
+    },
+    Key {
+        section: "tracing",
+        name: "service_name",
+        doc: "What this coordinator is called in traces. From 1 to 128 bytes.",
+        field: Field::Text { get: |config| config.tracing.service_name.clone(), set: set_service_name },
+    },
+    integer!(
+        tracing.sampled_per_million,
+        0..=1_000_000,
+        "Of a million transactions that came without a trace, so many are exported. Others as whoever began their\n\
+         trace wants it. At most 1000000."
+    ),
 ];
 
 /// The keys of a `[[resource]]`.
@@ -378,6 +402,11 @@ pub(super) const RESOURCE: &str = "resource";
 /// The key of this section and name.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// The keys whose values hold secrets, as `store.url`. Beside them the URL of a `[[resource]]` does.
+pub fn secret_keys() -> impl Iterator<Item = String> {
+    KEYS.iter().filter(|key| matches!(key.field, Field::Secret { .. })).map(Key::path)
 }
 
 /// The sections, each once, in the table's order.
@@ -496,6 +525,26 @@ fn set_filter(config: &mut Config, text: &str) -> Result<(), String> {
     let filter = short(text, FILTER_BYTES_MAX)?;
     EnvFilter::try_new(&filter).map_err(|error| format!("is not a log filter ({error})"))?;
     config.log.filter = filter;
+    Ok(())
+}
+
+fn set_otlp_endpoint(config: &mut Config, text: &str) -> Result<(), String> {
+    let is_place = |url: Url| {
+        let plain = url.username().is_empty() && url.password().is_none() && url.path() == "/";
+        plain && matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+    };
+    if !text.is_empty() && !text.parse().is_ok_and(is_place) {
+        return Err("must be http://host:port or https://host:port, and nothing more".to_owned());
+    }
+    config.tracing.otlp_endpoint = text.to_owned();
+    Ok(())
+}
+
+fn set_service_name(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(format!("must have from 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    config.tracing.service_name = text.to_owned();
     Ok(())
 }
 

@@ -35,8 +35,10 @@ use std::path::PathBuf;
 pub use allow_list::{AllowList, PatternError};
 pub use changes::Change;
 pub use error::ConfigError;
+pub use keys::secret_keys;
 pub use load::{Flag, FlagValue, Loaded, Sources};
 pub use render::example;
+pub(crate) use resource::name_problem;
 pub use resource::{DatabaseUrl, DatabaseUrlError, Resource};
 pub use service::Service;
 pub use webhook::WebhookUrl;
@@ -79,6 +81,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What the server says about itself.
     pub log: Log,
+    /// Where spans of transactions go.
+    pub tracing: Tracing,
 }
 
 /// `[server]`
@@ -110,6 +114,8 @@ impl Default for Server {
 pub struct Security {
     /// TOML file of bearer tokens: hashes, names and roles.
     pub tokens: Option<PathBuf>,
+    /// TOML file of what tenants may have.
+    pub tenants: Option<PathBuf>,
     /// JWKS file (RFC 7517): the keys by which JSON web tokens are known to be genuine.
     pub jwks: Option<PathBuf>,
     /// Who must have issued them. Empty: anyone with a key.
@@ -126,6 +132,7 @@ impl Default for Security {
     fn default() -> Self {
         Security {
             tokens: None,
+            tenants: None,
             jwks: None,
             jwt_issuer: String::new(),
             jwt_audience: String::new(),
@@ -343,6 +350,27 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Log { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// `[tracing]`: spans of transactions, for OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracing {
+    /// The collector's URL, for OTLP over gRPC. Empty: nothing is exported.
+    pub otlp_endpoint: String,
+    /// What this coordinator is called in traces. From 1 to 128 bytes.
+    pub service_name: String,
+    /// Of a million transactions that came without a trace, so many are exported. At most 1,000,000.
+    pub sampled_per_million: u32,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Tracing {
+            otlp_endpoint: String::new(),
+            service_name: "concord".to_owned(),
+            sampled_per_million: 1_000_000,
+        }
     }
 }
 

@@ -106,8 +106,8 @@ pub enum DatabaseUrlError {
     Fragment,
 }
 
-/// What is wrong with a resource's name, if anything is.
-pub(super) fn name_problem(name: &str) -> Option<&'static str> {
+/// What is wrong with the name of a resource or a tenant, if anything is.
+pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let edges = name.starts_with('-') || name.ends_with('-');
     (!plain || edges || !(1..=64).contains(&name.len()))

@@ -77,8 +77,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[[resources]]\nname = 'x'",
-        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, store, cluster, limits, \
-         transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log",
+        "concord.toml:1: unknown key \"resources\" outside of any table; known are the tables server, security, store, cluster, \
+         limits, transaction, calls, phase_two, breaker, participants, sweeper, alert, shutdown, log, tracing",
     );
     refused_once(
         "[[resource]]\nname = 'a'\nurl = 'mysql://u@h/d'\nparticipant = []\n",
@@ -118,6 +118,21 @@ fn values_outside_their_limits_are_refused() {
     assert!(
         refused("[log]\nfilter = 'a=b=c'")[0]
             .starts_with("concord.toml:2: log.filter = \"a=b=c\": is not a log")
+    );
+    for endpoint in
+        ["collector:4317", "ftp://c:1", "http://u:p@c:4317", "http://c:4317/v1/traces", "http://c:4317?k=v"]
+    {
+        refused_once(
+            &format!("[tracing]\notlp_endpoint = '{endpoint}'"),
+            &format!(
+                "concord.toml:2: tracing.otlp_endpoint = \"{endpoint}\": must be http://host:port or https://host:port, and \
+                 nothing more"
+            ),
+        );
+    }
+    refused_once(
+        "[tracing]\nservice_name = ''",
+        "concord.toml:2: tracing.service_name = \"\": must have from 1 to 128 bytes",
     );
     refused_once(
         "[participants]\nallow = ['http://127.0.0.1:*', 'http://*']",
@@ -402,9 +417,8 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     let loaded = Config::load(&sources).unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
     assert!(
-        shown.starts_with(
-            "[server]\nlisten = \"[::1]:0\"     # --listen\ntls_certificate = \"\"  # default\n"
-        ),
+        shown
+            .starts_with("[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"),
         "{shown}"
     );
     assert!(shown.contains("\ntimeout_ms = 5          # concord.toml:2\n"), "{shown}");
@@ -558,4 +572,31 @@ fn yes_and_no() {
     assert!(with("true").unwrap().config.security.allow_insecure);
     assert!(!with("false").unwrap().config.security.allow_insecure);
     assert!(with("yes").unwrap_err().to_string().contains("must be true or false"));
+}
+
+/// Every file below a directory.
+fn files(directory: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.map(|path| if path.is_dir() { files(&path) } else { vec![path] });
+    files.flatten().collect()
+}
+
+#[test]
+fn what_the_handbook_and_deployments_set_is_known() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut places = files(&root.join("deploy"));
+    places.extend(["Dockerfile", "README.md", "docs/operations.md"].map(|name| root.join(name)));
+    let name = regex::Regex::new("CONCORD_[A-Z_]+[A-Z]").unwrap();
+    let mut seen = 0;
+    for place in places {
+        let text = std::fs::read_to_string(&place).unwrap();
+        // Names of resources are put together by the chart.
+        for name in name.find_iter(&text).filter(|name| name.as_str() != "CONCORD_RESOURCE") {
+            seen += 1;
+            let Err(error) = Config::load(&environment(&[(name.as_str(), "x")])) else { continue };
+            let unknown = error.problems().find(|problem| problem.contains("unknown variable"));
+            assert_eq!(unknown, None, "{}", place.display());
+        }
+    }
+    assert!(seen > 40, "{seen}");
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use concord_proto::TraceContext;
 use concord_protocol::{Event, Gtid, Millis, Options, Transaction};
 use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
 
 use super::live::Live;
 use super::measure::mode;
+use super::registry::Full;
+use super::settings::TenantLimits;
 use super::snapshot::{BranchSpec, Grade, Header, Kind, Snapshot};
 use super::timers::TimerKey;
 use super::{BeginRequest, BranchRequest, Engine, EngineError, Found, invalid};
@@ -31,7 +34,7 @@ impl Engine {
         branches: &[BranchRequest],
     ) -> Result<Header, EngineError> {
         let settings = self.driver.settings.load();
-        let BeginRequest { name, timeout_ms, idempotency_key } = request;
+        let BeginRequest { name, timeout_ms, idempotency_key, tenant, trace: _ } = request;
         let timeout_max = u32::try_from(settings.timeout_max.as_millis()).unwrap_or(u32::MAX);
         if timeout_ms > timeout_max {
             return Err(invalid("timeout_ms", format!("{timeout_ms} is over the limit of {timeout_max}")));
@@ -49,9 +52,13 @@ impl Engine {
             timeout_ms,
             grade,
             stays_open: branches.is_empty() && self.driver.store.is_shared(),
-            idempotency_key,
+            idempotency_key: match idempotency_key.is_empty() || tenant.is_empty() {
+                true => idempotency_key,
+                false => format!("{tenant}/{idempotency_key}"),
+            },
             content_hash,
             begun_at: self.driver.clock.wall(),
+            tenant,
         })
     }
 
@@ -98,6 +105,7 @@ impl Engine {
         gtid: Gtid,
         header: Header,
         branches: Vec<BranchRequest>,
+        trace: Option<TraceContext>,
     ) -> Result<Arc<Live>, EngineError> {
         let denied = |why| self.driver.metrics.engine.denied.at(why).inc();
         if self.stopping.load(Ordering::SeqCst) {
@@ -134,10 +142,29 @@ impl Engine {
             (spec, branch.payload)
         });
         let live = Arc::new(Live::new(gtid, header, transaction, branches.collect()));
-        let limit = driver.settings.load().live_transactions_max;
-        if !driver.registry.insert(Arc::clone(&live), limit) {
-            denied(Denial::TooManyLive);
-            return Err(EngineError::TooManyLive(limit));
+        let settings = driver.settings.load();
+        let tenant = settings.tenants.get(&live.header.tenant);
+        if let Some(TenantLimits { begins_per_second: Some(limit), .. }) = tenant
+            && !driver.rates.take(&live.header.tenant, *limit, driver.clock.now())
+        {
+            denied(Denial::TenantTooFast);
+            return Err(EngineError::TenantTooFast { tenant: live.header.tenant.clone(), limit: *limit });
+        }
+        let limits =
+            [Some(settings.live_transactions_max), tenant.and_then(|limits| limits.live_transactions_max)];
+        match driver.registry.insert(Arc::clone(&live), limits) {
+            Ok(()) => {}
+            Err(Full::Coordinator(limit)) => {
+                denied(Denial::TooManyLive);
+                return Err(EngineError::TooManyLive(limit));
+            }
+            Err(Full::Tenant(limit)) => {
+                denied(Denial::TenantTooMany);
+                return Err(EngineError::TenantTooMany { tenant: live.header.tenant.clone(), limit });
+            }
+        }
+        if trace.is_some() {
+            driver.trace(&live, &mut live.lock(), trace);
         }
         driver.metrics.engine.begun.at(mode(&options)).inc();
         driver.timers.set((options.deadline, live.gtid, TimerKey::Deadline));

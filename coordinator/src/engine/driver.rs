@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use concord_crash_points::crash_point;
+use concord_proto::TraceContext;
 use concord_protocol::{
-    BranchId, BranchState, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal, Reply,
-    Timer, Verb,
+    BranchId, BranchState, Cause, Decision, Effect, Event, Gtid, Milestone, Millis, Outcome, Record, Refusal,
+    Reply, Timer, Verb,
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -19,12 +20,14 @@ use super::clock::Clock;
 use super::failure::Failure;
 use super::live::{Live, LiveState};
 use super::participants::{BranchCall, CallResult, Participants};
+use super::rates::Rates;
 use super::record::to_store;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::timers::{TimerKey, Timers};
-use crate::metrics::Metrics;
+use crate::metrics::{Label as _, Metrics};
 use crate::store::{Durability, Entry, Store, StoreError};
+use crate::trace::{Beginning, CallSpan, Trace, Tracer};
 
 /// An append whose transaction leaves memory once it can be read back from the store.
 pub(crate) type Leaving = (Gtid, BoxFuture<'static, Result<(), StoreError>>);
@@ -41,8 +44,10 @@ pub(crate) struct Driver {
     pub(crate) leaving: mpsc::UnboundedSender<Leaving>,
     pub(crate) failed: Failure,
     pub(crate) metrics: Metrics,
+    pub(crate) tracer: Tracer,
     /// Transactions that only wait for votes.
     pub(crate) voting: AtomicUsize,
+    pub(crate) rates: Rates,
 }
 
 impl Driver {
@@ -163,7 +168,7 @@ impl Driver {
             _ => Default::default(),
         };
         let remaining = state.transaction.options().deadline.minus(self.clock.now());
-        let call = BranchCall {
+        let mut call = BranchCall {
             gtid: live.gtid,
             branch: id,
             participant: spec.participant,
@@ -172,23 +177,59 @@ impl Driver {
             payload,
             repeated,
             remaining_ms: u32::try_from(remaining.0).unwrap_or(u32::MAX),
+            trace: None,
         };
+        let mut span = None;
+        if let Some(trace) = self.trace(live, state, None) {
+            let (context, own) = trace.call((id, verb), &call.participant, &call.action, repeated);
+            (call.trace, span) = (Some(context), own);
+        }
         self.metrics.engine.calls.at(verb).inc();
         let answer = self.participants.call(call);
         let (driver, live) = (Arc::clone(self), Arc::clone(live));
         tokio::spawn(async move {
             let result = answer.await;
-            driver.answered(&live, id, verb, result);
+            driver.answered(&live, id, verb, result, span);
         });
     }
 
-    fn answered(self: &Arc<Self>, live: &Arc<Live>, branch: BranchId, verb: Verb, result: CallResult) {
+    /// The trace of a transaction. One that has none belongs to the caller's from now on; and to one of its own, where spans
+    /// are exported.
+    pub(crate) fn trace<'a>(
+        &self,
+        live: &Live,
+        state: &'a mut LiveState,
+        caller: Option<TraceContext>,
+    ) -> Option<&'a mut Trace> {
+        if state.trace.is_none() {
+            let begun_since = state.begun_since;
+            let trace = self.tracer.trace(caller, || Beginning {
+                gtid: live.gtid,
+                name: &live.header.name,
+                begun_at: begun_since.map(|begun| SystemTime::now() - begun.elapsed()),
+            });
+            state.trace = trace.map(Box::new);
+        }
+        state.trace.as_deref_mut()
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        branch: BranchId,
+        verb: Verb,
+        result: CallResult,
+        span: Option<CallSpan>,
+    ) {
         crash_point!("coordinator/reply", format!("{verb:?}"));
         let CallResult { reply, reason, payload } = result;
+        if let Some(span) = span {
+            span.end(reply, &reason);
+        }
         let mut state = live.lock();
         if matches!(reply, Reply::Failed { .. }) {
             self.metrics.engine.calls_failed.at(verb).inc();
-            tracing::debug!(gtid = %live.gtid, %branch, ?verb, %reason, "a call failed");
+            tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
             if !reason.is_empty() {
@@ -201,7 +242,10 @@ impl Driver {
         self.measure_answer(&state, branch, verb, reply);
         let event = Event::Reply { branch, verb, reply };
         if let Err(refusal) = self.step_locked(live, &mut state, event) {
-            tracing::error!(gtid = %live.gtid, %branch, ?verb, %refusal, "a reply was refused");
+            tracing::error!(
+                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %refusal,
+                "a reply was refused"
+            );
         }
     }
 
@@ -225,8 +269,11 @@ impl Driver {
                 state.told = Some(decision);
                 state.decided_at = Some(self.clock.wall());
                 self.measure_decision(state, decision);
+                if let Some(trace) = self.trace(live, state, None) {
+                    trace.decided(decision);
+                }
                 if decision == Decision::Rollback {
-                    tracing::debug!(gtid = %live.gtid, reason = %state.reason, "rolling back");
+                    tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), reason = %state.reason, "rolling back");
                 }
             }
             Milestone::Completed => {
@@ -234,7 +281,20 @@ impl Driver {
                 state.ended_at = Some(self.clock.wall());
                 self.timers.cancel(&(state.transaction.options().deadline, live.gtid, TimerKey::Deadline));
                 self.measure_end(state);
+                self.end_trace(state);
             }
+        }
+    }
+
+    fn end_trace(&self, state: &mut LiveState) {
+        let Some(outcome) = state.told.map(Outcome::from) else { return };
+        let error = match state.transaction.cause() {
+            _ if state.transaction.is_heuristic() => "a branch ended against the decision",
+            None | Some(Cause::Requested) => "",
+            Some(_) => &state.reason,
+        };
+        if let Some(trace) = &mut state.trace {
+            trace.ended(outcome, error);
         }
     }
 
@@ -245,14 +305,14 @@ impl Driver {
             self.metrics.engine.refused.inc();
             let reason = state.extra(branch).map(|extra| extra.last_error.to_string());
             tracing::error!(
-                gtid = %live.gtid, %branch, ?participant, decision = ?state.told, ?reason,
+                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, decision = ?state.told, reason,
                 "REFUSED: a TCC branch will not do what was decided and waits for an operator (concord tx retry, concord tx resolve)"
             );
             return;
         }
         self.metrics.engine.heuristic.inc();
         tracing::error!(
-            gtid = %live.gtid, %branch, ?participant, ?outcome, decision = ?state.told,
+            gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, ?outcome, decision = ?state.told,
             "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"
         );
     }
@@ -260,7 +320,8 @@ impl Driver {
     /// Steps where a refusal would be a defect of ours.
     pub(crate) fn step_or_log(self: &Arc<Self>, live: &Arc<Live>, event: Event) {
         if let Err(refusal) = self.step(live, event) {
-            tracing::error!(gtid = %live.gtid, ?event, %refusal, "an internal event was refused");
+            let trace_id = live.lock().trace_id();
+            tracing::error!(gtid = %live.gtid, trace_id, ?event, %refusal, "an internal event was refused");
         }
     }
 

@@ -53,6 +53,22 @@ pub enum EngineError {
     /// As many transactions are live as may be.
     #[error("{0} transactions are live, which is the limit; try again later")]
     TooManyLive(usize),
+    /// As many of one tenant are live as may be.
+    #[error("{limit} transactions of the tenant {tenant:?} are live, which is its limit; try again later")]
+    TenantTooMany {
+        /// The tenant.
+        tenant: String,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// One tenant begins more than it may.
+    #[error("the tenant {tenant:?} may begin {limit} transactions a second; try again a little later")]
+    TenantTooFast {
+        /// The tenant.
+        tenant: String,
+        /// How many it may begin in a second.
+        limit: u32,
+    },
     /// The coordinator is stopping.
     #[error("the coordinator is shutting down; try another or try again")]
     ShuttingDown,

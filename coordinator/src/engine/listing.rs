@@ -36,6 +36,8 @@ pub struct TransactionFilter {
     pub participant: Option<String>,
     /// Only those in which this stands somewhere, in lower case.
     pub text: Option<String>,
+    /// Only those of this tenant.
+    pub tenant: Option<String>,
     /// Only those begun then or later.
     pub begun_after: Option<UnixMillis>,
     /// Only those begun before then.
@@ -75,6 +77,7 @@ impl TransactionFilter {
             && self.name.as_ref().is_none_or(|name| *name == snapshot.header.name)
             && self.kind.is_none_or(|kind| any_branch(&|spec| spec.kind == kind))
             && self.participant.as_ref().is_none_or(|one| any_branch(&|spec| *spec.participant == **one))
+            && self.tenant.as_ref().is_none_or(|tenant| *tenant == snapshot.header.tenant)
             && self.text.as_ref().is_none_or(|text| stands_in(snapshot, text))
             && self.begun_after.is_none_or(|after| snapshot.gtid >= first_of(after))
     }
@@ -102,8 +105,8 @@ impl TransactionFilter {
             (false, false) => return None,
         };
         // One more than asked for tells whether there is another page.
-        let limit = match (&self.kind, &self.participant, &self.text) {
-            (None, None, None) => self.limit + 1,
+        let limit = match (&self.kind, &self.participant, &self.text, &self.tenant) {
+            (None, None, None, None) => self.limit + 1,
             _ => SEARCHED_AT_ONCE.max(self.limit + 1),
         };
         Some(Filter { committed, name: self.name.clone(), before: self.end(), limit })

@@ -3,13 +3,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use concord_proto::trace::TraceId;
 use concord_protocol::{BranchId, Cause, Decision, Gtid, Millis, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::field::{DisplayValue, display};
 
 use super::record::{Context, Rebuilt};
 use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
 use crate::store::UnixMillis;
+use crate::trace::Trace;
 
 /// A transaction in memory. Whoever brings an event locks it and steps it; nobody waits while holding it.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct LiveState {
     pub(crate) begun_since: Option<Instant>,
     /// When the first calls of phase one left; or, once the decision is told, when that was. `None`: neither, in this life.
     pub(crate) phase_since: Option<Instant>,
+    /// None: it belongs to none, or not yet.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 /// What belongs to a branch only while it lives.
@@ -89,6 +94,7 @@ impl Live {
             ended_at: None,
             begun_since: Some(Instant::now()),
             phase_since: None,
+            trace: None,
         };
         Live { gtid, header, state: Mutex::new(state), changed: Notify::new() }
     }
@@ -194,6 +200,11 @@ impl LiveState {
 
     pub(crate) fn spec(&self, id: BranchId) -> Option<&BranchSpec> {
         self.specs.get(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// For log lines.
+    pub(crate) fn trace_id(&self) -> Option<DisplayValue<TraceId>> {
+        self.trace.as_ref().map(|trace| display(trace.id()))
     }
 
     /// Puts the protocol's cause into words, once it is known.

@@ -17,6 +17,7 @@ mod live;
 mod measure;
 mod orders;
 mod participants;
+mod rates;
 pub(crate) mod record;
 mod registry;
 mod requests;
@@ -27,6 +28,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use concord_crash_points::crash_point;
+use concord_proto::trace::TraceId;
 use concord_protocol::{
     BranchId, BranchState, ClusterId, Decision, Epoch, Event, Gtid, Millis, Outcome, Refusal,
 };
@@ -51,17 +54,19 @@ pub use orders::{Order, Stuck};
 pub use participants::{BranchCall, CallResult, Participants};
 pub use record::HistoryEvent;
 pub use requests::{Admitted, BeginRequest, BranchRequest, RegisterRequest, Wait};
-pub use settings::{Backoff, Settings};
+pub use settings::{Backoff, Settings, TenantLimits};
 pub use snapshot::{BranchSnapshot, BranchSpec, Grade, Header, Kind, Snapshot};
 
 use self::clock::{Clock, GtidIssuer};
 use self::driver::Driver;
 use self::failure::Failure;
 use self::live::Live;
+use self::rates::Rates;
 use self::registry::Registry;
 use self::timers::Timers;
 use crate::metrics::Metrics;
 use crate::store::{Owner, Store, StoreError, Stored, UnixMillis};
+use crate::trace::{Trace, Tracer};
 
 /// What a participant is told about a branch that it found in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,10 +141,11 @@ impl Engine {
         participants: Arc<dyn Participants>,
         settings: Settings,
     ) -> Result<Self, StoreError> {
-        Self::start_in(store, participants, settings, Arc::new(Machine), Metrics::default()).await
+        let (metrics, tracer) = (Metrics::default(), Tracer::default());
+        Self::start_in(store, participants, settings, Arc::new(Machine), metrics, tracer).await
     }
 
-    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, and counting here.
+    /// As [`Engine::start`], with another wall clock and other random numbers than the machine's, counting and tracing here.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -149,6 +155,7 @@ impl Engine {
         settings: Settings,
         surroundings: Arc<dyn Surroundings>,
         metrics: Metrics,
+        tracer: Tracer,
     ) -> Result<Self, StoreError> {
         let (leaving, leaving_out) = mpsc::unbounded_channel();
         let issuer = GtidIssuer::new(store.epoch());
@@ -161,7 +168,9 @@ impl Engine {
             leaving,
             failed: Failure::default(),
             metrics,
+            tracer,
             voting: AtomicUsize::new(0),
+            rates: Rates::default(),
             store,
         });
         let tasks = vec![
@@ -176,6 +185,11 @@ impl Engine {
     /// Behaves so from now on. What has begun keeps its deadline, and parks when it was to.
     pub fn configure(&self, settings: Settings) {
         self.driver.settings.store(Arc::new(settings));
+    }
+
+    /// What those tenants may have that have limits.
+    pub fn tenants(&self) -> Arc<HashMap<String, TenantLimits>> {
+        Arc::clone(&self.driver.settings.load().tenants)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
@@ -224,7 +238,8 @@ impl Engine {
             tracing::info!(transactions = recovered.len(), "resuming unfinished transactions");
         }
         for live in &recovered {
-            self.driver.registry.insert(Arc::clone(live), usize::MAX);
+            // What has begun goes on, however many there are.
+            let _ = self.driver.registry.insert(Arc::clone(live), [None, None]);
         }
         for live in &recovered {
             crash_point!("coordinator/recovery/resume");
@@ -357,6 +372,18 @@ impl Engine {
         }
     }
 
+    /// The trace that a live transaction belongs to, if any.
+    pub fn trace_id(&self, gtid: Gtid) -> Option<TraceId> {
+        self.driver.registry.get(gtid)?.lock().trace.as_deref().map(Trace::id)
+    }
+
+    /// Ends the spans of what is live, which tell then that it has not ended.
+    pub(crate) fn abandon_traces(&self) {
+        for live in self.driver.registry.newest_first(None) {
+            live.lock().trace = None;
+        }
+    }
+
     /// Where it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.driver.metrics
@@ -421,6 +448,18 @@ impl Engine {
             true => Ok(false),
             false => Ok(self.driver.store.reign(epoch).await?.is_over),
         }
+    }
+
+    /// Whose transaction this is, if it is on record; empty: nobody's in particular.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when the store cannot be read.
+    pub async fn tenant_of(&self, gtid: Gtid) -> Result<Option<String>, EngineError> {
+        if let Some(live) = self.driver.registry.get(gtid) {
+            return Ok(Some(live.header.tenant.clone()));
+        }
+        let stored = self.driver.store.get(gtid).await?;
+        Ok(stored.map(|stored| record::snapshot(&stored)).transpose()?.map(|snapshot| snapshot.header.tenant))
     }
 
     async fn find(&self, gtid: Gtid) -> Result<Found, EngineError> {

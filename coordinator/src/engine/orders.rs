@@ -74,7 +74,8 @@ impl Engine {
     async fn order(&self, gtid: Gtid, order: Order, events: &[Event]) -> Result<Snapshot, EngineError> {
         let live = self.live_or_why_not(gtid).await?;
         let mut state = live.lock();
-        tracing::info!(%gtid, operator = %order.operator, reason = %order.reason, ?events, "an operator's order");
+        let trace_id = state.trace_id();
+        tracing::info!(%gtid, trace_id, operator = %order.operator, reason = %order.reason, ?events, "an operator's order");
         state.operator = (order.operator, order.reason);
         let done = events.iter().try_for_each(|event| self.driver.step_locked(&live, &mut state, *event));
         state.operator = Default::default();

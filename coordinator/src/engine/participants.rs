@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use concord_proto::TraceContext;
 use concord_protocol::{BranchId, Gtid, Reply, Verb};
 use futures_util::future::BoxFuture;
 
@@ -25,6 +26,8 @@ pub struct BranchCall {
     pub repeated: bool,
     /// Milliseconds until the transaction times out.
     pub remaining_ms: u32,
+    /// Where the call belongs in the trace of its transaction, if that has one.
+    pub trace: Option<TraceContext>,
 }
 
 /// What came of it.

@@ -66,7 +66,7 @@ pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record 
 }
 
 fn begun(context: &Context<'_>) -> store::Begun {
-    let Header { name, timeout_ms, grade, stays_open, idempotency_key, content_hash, begun_at: _ } =
+    let Header { name, timeout_ms, grade, stays_open, idempotency_key, content_hash, begun_at: _, tenant } =
         context.header;
     let ids = (1u32..).map(BranchId).take(context.begun_with);
     store::Begun {
@@ -77,6 +77,7 @@ fn begun(context: &Context<'_>) -> store::Begun {
         content_hash: content_hash.clone().into(),
         branches: ids.filter_map(|id| branch(id, context)).collect(),
         stays_open: *stays_open,
+        tenant: tenant.clone(),
     }
 }
 
@@ -200,6 +201,7 @@ pub(crate) fn rebuild(
         idempotency_key: begun.idempotency_key.clone(),
         content_hash: begun.content_hash.to_vec(),
         begun_at: *begun_at,
+        tenant: begun.tenant.clone(),
     };
     Ok(Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at })
 }

@@ -10,7 +10,7 @@ use concord_protocol::Gtid;
 use tokio::sync::Notify;
 
 use super::live::Live;
-use super::snapshot::BranchSpec;
+use super::snapshot::{BranchSpec, Header};
 
 /// Keys are looked up under one of these locks, so that two calls with one key cannot both find nothing.
 const KEY_SHARDS: usize = 64;
@@ -45,8 +45,17 @@ impl Names {
     }
 }
 
+/// Why there is no room for a transaction, with the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Coordinator(usize),
+    Tenant(usize),
+}
+
 pub(crate) struct Registry {
     by_gtid: Mutex<BTreeMap<Gtid, Arc<Live>>>,
+    /// How many of each tenant are live. Locked while `by_gtid` is.
+    of_tenants: Mutex<HashMap<String, usize>>,
     keys: [tokio::sync::Mutex<()>; KEY_SHARDS],
     by_key: Mutex<Keys>,
     names: Mutex<Names>,
@@ -58,6 +67,7 @@ impl Registry {
     pub(crate) fn new() -> Self {
         Registry {
             by_gtid: Mutex::default(),
+            of_tenants: Mutex::default(),
             keys: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             by_key: Mutex::default(),
             names: Mutex::default(),
@@ -78,26 +88,46 @@ impl Registry {
         self.lock().first_key_value().map(|(_, live)| Arc::clone(live))
     }
 
-    /// Adds a transaction unless `limit` are live.
-    pub(crate) fn insert(&self, live: Arc<Live>, limit: usize) -> bool {
+    /// Adds a transaction unless as many are live as `limits` says: in all, and of its tenant.
+    pub(crate) fn insert(&self, live: Arc<Live>, limits: [Option<usize>; 2]) -> Result<(), Full> {
         let mut by_gtid = self.lock();
-        if by_gtid.len() >= limit {
-            return false;
+        let [in_all, of_tenant] = limits;
+        if let Some(limit) = in_all.filter(|limit| by_gtid.len() >= *limit) {
+            return Err(Full::Coordinator(limit));
+        }
+        let tenant = &live.header.tenant;
+        if !tenant.is_empty() {
+            let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = of_tenants.get(tenant).copied().unwrap_or_default();
+            if let Some(limit) = of_tenant.filter(|limit| count >= *limit) {
+                return Err(Full::Tenant(limit));
+            }
+            of_tenants.insert(tenant.clone(), count + 1);
         }
         let key = &live.header.idempotency_key;
         if !key.is_empty() {
             self.lock_keys().insert(key.clone(), live.gtid);
         }
         by_gtid.insert(live.gtid, live);
-        true
+        Ok(())
     }
 
     pub(crate) fn remove(&self, gtid: Gtid) {
-        if let Some(live) = self.lock().remove(&gtid)
-            && !live.header.idempotency_key.is_empty()
-        {
-            self.lock_keys().remove(&live.header.idempotency_key);
+        let mut by_gtid = self.lock();
+        if let Some(live) = by_gtid.remove(&gtid) {
+            let Header { idempotency_key, tenant, .. } = &live.header;
+            if !idempotency_key.is_empty() {
+                self.lock_keys().remove(idempotency_key);
+            }
+            if !tenant.is_empty() {
+                let mut of_tenants = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+                match of_tenants.get_mut(tenant) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(of_tenants.remove(tenant)),
+                }
+            }
         }
+        drop(by_gtid);
         self.left.notify_waiters();
     }
 

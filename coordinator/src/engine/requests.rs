@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use concord_proto::TraceContext;
 use concord_protocol::{BranchId, BranchState, Decision, Event, Gtid, Millis, Refusal, Vote};
 use concord_seeded_bugs::seeded_bug;
 use tokio::time::Instant;
@@ -29,8 +30,12 @@ pub struct BeginRequest {
     pub name: String,
     /// Milliseconds; 0: the default.
     pub timeout_ms: u32,
-    /// Empty: none.
+    /// Empty: none. Each tenant has its own.
     pub idempotency_key: String,
+    /// Whose transaction it is; empty: nobody's in particular. It has no `/`.
+    pub tenant: String,
+    /// What the transaction is a part of, if its initiator says so.
+    pub trace: Option<TraceContext>,
 }
 
 /// A branch that the coordinator is to run.
@@ -77,7 +82,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]; nothing has begun then.
-    pub async fn begin(&self, request: BeginRequest) -> Result<Admitted<Gtid>, EngineError> {
+    pub async fn begin(&self, mut request: BeginRequest) -> Result<Admitted<Gtid>, EngineError> {
+        let trace = request.trace.take();
         let header = self.header(request, Grade::EarlyVote, &[])?;
         let _held = self.driver.registry.hold_key(&header.idempotency_key).await;
         let (live, remaining_ms) = match self.first_or_new(&header).await? {
@@ -87,7 +93,7 @@ impl Engine {
             },
             FirstOrNew::New(gtid) => {
                 let timeout_ms = header.timeout_ms;
-                (self.admit(gtid, header, Vec::new())?, timeout_ms)
+                (self.admit(gtid, header, Vec::new(), trace)?, timeout_ms)
             }
         };
         tokio::select! {
@@ -104,13 +110,14 @@ impl Engine {
     /// [`EngineError`]; a refusal by a branch is an outcome, not an error.
     pub async fn execute(
         &self,
-        request: BeginRequest,
+        mut request: BeginRequest,
         grade: Grade,
         branches: Vec<BranchRequest>,
         wait: Wait,
         until: Option<Instant>,
     ) -> Result<Snapshot, EngineError> {
         self.check_branches(&branches)?;
+        let trace = request.trace.take();
         let header = self.header(request, grade, &branches)?;
         let has_key = !header.idempotency_key.is_empty();
         let held = self.driver.registry.hold_key(&header.idempotency_key).await;
@@ -119,7 +126,7 @@ impl Engine {
                 Some(live) => live,
                 None => return Ok(*first),
             },
-            FirstOrNew::New(gtid) => self.admit(gtid, header, branches)?,
+            FirstOrNew::New(gtid) => self.admit(gtid, header, branches, trace)?,
         };
         drop(held);
         let outcome = self.outcome(&live, wait, until).await?;
@@ -141,6 +148,15 @@ impl Engine {
             store.append(Vec::new(), Durability::Forced).await?;
         }
         Ok(())
+    }
+
+    /// Somebody calls about a transaction, as a part of this trace. It becomes the transaction's, if that belongs to none.
+    pub fn adopt_trace(&self, gtid: Gtid, caller: Option<TraceContext>) {
+        if caller.is_some()
+            && let Some(live) = self.driver.registry.get(gtid)
+        {
+            self.driver.trace(&live, &mut live.lock(), caller);
+        }
     }
 
     /// A participant joins. A TCC branch has joined when it is on disk.

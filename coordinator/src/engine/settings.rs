@@ -1,5 +1,7 @@
 //! What the engine can be told. `config` says where each value comes from; this is what it means.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the engine behaves.
@@ -19,6 +21,17 @@ pub struct Settings {
     pub backoff: Backoff,
     /// After how many failed phase-two calls a branch is parked; `None`: never.
     pub park_after_attempts: Option<u32>,
+    /// What those tenants may have that have limits of their own, by name.
+    pub tenants: Arc<HashMap<String, TenantLimits>>,
+}
+
+/// What one tenant may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Transactions that have not ended.
+    pub live_transactions_max: Option<usize>,
+    /// Transactions begun in a second, and so many at once after a while without any.
+    pub begins_per_second: Option<u32>,
 }
 
 /// Exponential, capped, jittered.

@@ -27,6 +27,8 @@ pub struct Header {
     pub content_hash: Vec<u8>,
     /// When it began.
     pub begun_at: UnixMillis,
+    /// Whose it is; empty: nobody's in particular.
+    pub tenant: String,
 }
 
 /// What identifies a branch to its participant.

@@ -78,6 +78,8 @@ pub(crate) enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denial {
     TooManyLive,
+    TenantTooMany,
+    TenantTooFast,
     ShuttingDown,
     StoreFailed,
 }
@@ -143,6 +145,8 @@ label!(
 label!(
     Denial, "reason":
     TooManyLive = "too_many_live",
+    TenantTooMany = "tenant_too_many",
+    TenantTooFast = "tenant_too_fast",
     ShuttingDown = "shutting_down",
     StoreFailed = "store_failed",
 );

@@ -10,11 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::trace::TraceId;
 use concord_protocol::{BranchId, ClusterId, Decision, Gtid, Outcome};
 use concord_seeded_bugs::seeded_bug;
 use concord_xa::{Database, Holding, InDoubt, Resolution, XaError, Xid};
 use futures_util::future::join_all;
 use tokio::time::Instant;
+use tracing::field::{DisplayValue, display};
 
 use super::{Resource, SESSIONS_MAX, Sighting, Status};
 use crate::engine::{Engine, Verdict};
@@ -145,7 +147,10 @@ impl Sweeper {
                 Ok(Holding::Here(_) | Holding::NoTable) => {}
                 Ok(Holding::Elsewhere) => return,
                 Err(error) => {
-                    tracing::warn!(%xid, %error, "a branch in doubt cannot be looked at yet");
+                    tracing::warn!(
+                        gtid = %xid.gtid, trace_id = traced(engine, xid), branch_id = %xid.branch, %error,
+                        "a branch in doubt cannot be looked at yet"
+                    );
                     return;
                 }
             }
@@ -161,7 +166,10 @@ impl Sweeper {
             Ok(Verdict::Undecided) if seeded_bug!("sweeper-guesses") => database.rollback(&xid).await,
             Ok(Verdict::Undecided) => return,
             Err(error) => {
-                tracing::warn!(%xid, %error, "the log cannot be asked about a branch in doubt");
+                tracing::warn!(
+                    gtid = %xid.gtid, branch_id = %xid.branch, %error,
+                    "the log cannot be asked about a branch in doubt"
+                );
                 return;
             }
         };
@@ -170,7 +178,7 @@ impl Sweeper {
     }
 
     fn note(&self, engine: &Engine, xid: Xid, resolution: Resolution) {
-        let resource = &self.name;
+        let (resource, trace_id) = (&self.name, traced(engine, xid));
         let outcome = match resolution {
             Resolution::Committed { .. } => {
                 self.status().committed += 1;
@@ -183,11 +191,17 @@ impl Sweeper {
             // No trace to a commit would be a heuristic rollback if this is the branch's own database; that
             // the participant itself must say.
             Resolution::NoTrace { reason } | Resolution::Undecided { reason } => {
-                tracing::warn!(%resource, %xid, %reason, "a branch in doubt could not be ended yet");
+                tracing::warn!(
+                    gtid = %xid.gtid, trace_id, branch_id = %xid.branch, %resource, %reason,
+                    "a branch in doubt could not be ended yet"
+                );
                 return;
             }
         };
-        tracing::info!(%resource, %xid, ?outcome, "ended a branch that was left in doubt");
+        tracing::info!(
+            gtid = %xid.gtid, trace_id, branch_id = %xid.branch, %resource, ?outcome,
+            "ended a branch that was left in doubt"
+        );
         self.status().seen.remove(&xid);
         engine.swept(xid.gtid, xid.branch, outcome);
     }
@@ -195,4 +209,9 @@ impl Sweeper {
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The trace that a branch's transaction belongs to, for log lines.
+fn traced(engine: &Engine, xid: Xid) -> Option<DisplayValue<TraceId>> {
+    engine.trace_id(xid.gtid).map(display)
 }

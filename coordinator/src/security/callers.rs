@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::jwt::Jwt;
+use super::roles::is_about_all;
 use super::tokens::{self, Hash, hash};
 use super::{FileError, Role, Roles};
 use crate::config::{AllowList, Security};
@@ -19,6 +20,8 @@ pub(crate) struct Identity {
     pub(super) roles: Roles,
     /// As which participants it may attach; `None`: as any.
     pub(super) participants: Option<AllowList>,
+    /// Whose transactions it begins, and the only ones that it sees; `None`: all.
+    pub(super) tenant: Option<String>,
 }
 
 impl Identity {
@@ -27,11 +30,19 @@ impl Identity {
         self.participants.as_ref().is_none_or(|participants| participants.permits(address))
     }
 
-    /// Whether it has one of `roles`.
+    /// The tenant that it belongs to.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// Whether it may call what is for `roles` only.
     ///
     /// # Errors
     /// [`Refusal::Role`].
     pub(crate) fn check(&self, roles: &[Role], path: &str) -> Result<(), Refusal> {
+        if let Some(tenant) = self.tenant.as_ref().filter(|_| is_about_all(path)) {
+            return Err(Refusal::Role(format!("{path} is about all tenants; the token is of {tenant:?}")));
+        }
         if self.roles.any_of(roles) {
             return Ok(());
         }
@@ -113,8 +124,8 @@ mod tests {
     fn callers_are_known_by_their_tokens_and_may_do_what_their_roles_say() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
-        let ann = new_token("ann", &[Role::Operator], None).unwrap();
-        let eve = new_token("eve", &[Role::Viewer], None).unwrap();
+        let ann = new_token("ann", &[Role::Operator], None, None).unwrap();
+        let eve = new_token("eve", &[Role::Viewer], None, None).unwrap();
         std::fs::write(&file, ann.entry).unwrap();
         let security = Security { tokens: Some(file), ..Security::default() };
         let callers = Callers::load(&security).unwrap().unwrap();

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::tokens::Hash;
-use super::{FileError, Identity, Role, Roles};
+use super::{FileError, Identity, Role, Roles, check_tenant};
 use crate::config::{AllowList, Security};
 
 /// The key that names the file.
@@ -45,6 +45,7 @@ struct Claims {
     exp: f64,
     /// As which participants its owner may attach.
     concord_participants: Option<Vec<String>>,
+    concord_tenant: Option<String>,
     #[serde(flatten)]
     others: HashMap<String, Value>,
 }
@@ -104,7 +105,11 @@ impl Jwt {
     }
 
     fn identity(&self, claims: Claims) -> Result<Identity, String> {
-        let Claims { sub, exp: _, concord_participants, others } = claims;
+        let Claims { sub, exp: _, concord_participants, concord_tenant, others } = claims;
+        concord_tenant
+            .as_deref()
+            .map_or(Ok(()), check_tenant)
+            .map_err(|error| format!("concord_tenant: {error}"))?;
         let (first, deeper) = self.roles_claim.split_first().ok_or("there is no claim for roles")?;
         let listed = deeper.iter().try_fold(others.get(first), |at, name| at.map(|value| value.get(name)));
         let listed: Vec<&str> = match listed.flatten() {
@@ -117,7 +122,7 @@ impl Jwt {
         let roles: Roles = listed.into_iter().filter_map(Role::of_name).collect();
         let participants = concord_participants.map(|patterns| AllowList::parse(&patterns)).transpose();
         let participants = participants.map_err(|error| format!("concord_participants: {error}"))?;
-        Ok(Identity { name: sub, roles, participants })
+        Ok(Identity { name: sub, roles, participants, tenant: concord_tenant })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, (Arc<Identity>, u64)>> {

@@ -5,9 +5,11 @@
 mod callers;
 mod jwt;
 mod roles;
+mod tenants;
 pub(crate) mod tls;
 mod tokens;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use rustls::ServerConfig;
 pub(crate) use tls::OutboundTls;
 pub use tokens::{NewToken, TokenError, new_token};
 
-use crate::config::Config;
+use crate::config::{Config, name_problem};
+use crate::engine::TenantLimits;
 
 /// A file of the configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,11 @@ pub fn check_exposure(config: &Config) -> Result<(), Exposed> {
     }
 }
 
+/// Whether a tenant may have this name.
+fn check_tenant(name: &str) -> Result<(), String> {
+    name_problem(name).map_or(Ok(()), |problem| Err(format!("the tenant {name:?}: {problem}")))
+}
+
 /// What stands in the files that a configuration names for these purposes.
 pub(crate) struct Files {
     /// `None`: no TLS.
@@ -82,6 +90,8 @@ pub(crate) struct Files {
     pub(crate) outbound_tls: OutboundTls,
     /// `None`: callers are not asked who they are.
     pub(crate) callers: Option<Callers>,
+    /// What those tenants may have that have limits.
+    pub(crate) tenants: Arc<HashMap<String, TenantLimits>>,
 }
 
 impl Files {
@@ -94,6 +104,7 @@ impl Files {
             server_tls: tls::server_config(&config.server)?,
             outbound_tls: OutboundTls::load(&config.calls)?,
             callers: Callers::load(&config.security)?,
+            tenants: config.security.tenants.as_deref().map(tenants::load).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -113,6 +113,19 @@ pub(crate) fn access(path: &str) -> Access {
     Access::To(roles)
 }
 
+/// Whether what is at this path shows, or ends, more than one tenant's transactions.
+pub(super) fn is_about_all(path: &str) -> bool {
+    matches!(
+        path,
+        "/concord.v1.Operator/ListInDoubt"
+            | "/concord.v1.Operator/ListResources"
+            | "/concord.v1.Operator/ListParticipants"
+            | "/concord.v1.Operator/GetStatus"
+            | "/concord.v1.Operator/Drain"
+            | "/metrics"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use prost_reflect::DescriptorPool;

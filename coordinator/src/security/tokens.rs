@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Identity, Role};
+use super::{FileError, Identity, Role, check_tenant};
 use crate::config::AllowList;
 
 /// The key that names the file.
@@ -42,6 +42,8 @@ struct Entry {
     roles: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     participants: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
 }
 
 /// Reads a file of tokens.
@@ -73,7 +75,7 @@ fn line(text: &str, at: usize) -> usize {
 }
 
 fn read(entry: Entry) -> Result<(Hash, Identity), String> {
-    let Entry { name, sha256, roles, participants } = entry;
+    let Entry { name, sha256, roles, participants, tenant } = entry;
     check_name(&name)?;
     let mut hash = Hash::default();
     hex::decode_to_slice(&sha256, &mut hash)
@@ -85,7 +87,8 @@ fn read(entry: Entry) -> Result<(Hash, Identity), String> {
     }
     let participants = participants.map(|patterns| AllowList::parse(&patterns));
     let participants = participants.transpose().map_err(|error| format!("participants: {error}"))?;
-    Ok((hash, Identity { name, roles, participants }))
+    tenant.as_deref().map_or(Ok(()), check_tenant)?;
+    Ok((hash, Identity { name, roles, participants, tenant }))
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -115,7 +118,7 @@ pub struct NewToken {
 pub struct TokenError(String);
 
 /// Makes a token. `participants`: as which participants its owner may attach; none given, as any that the coordinator may
-/// call.
+/// call. `tenant`: whose transactions are all that its owner has to do with; none given, all are.
 ///
 /// # Errors
 /// The entry would not be taken.
@@ -123,11 +126,12 @@ pub fn new_token(
     name: &str,
     roles: &[Role],
     participants: Option<Vec<String>>,
+    tenant: Option<String>,
 ) -> Result<NewToken, TokenError> {
     let token = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; TOKEN_BYTES]>()));
     let roles = roles.iter().map(|role| role.name().to_owned()).collect();
     let sha256 = hex::encode(hash(token.as_bytes()));
-    let entry = Entry { name: name.to_owned(), sha256, roles, participants };
+    let entry = Entry { name: name.to_owned(), sha256, roles, participants, tenant };
     let entry =
         toml::to_string(&File { token: vec![entry] }).map_err(|error| TokenError(error.to_string()))?;
     parse(&entry).map_err(TokenError)?;
@@ -140,12 +144,14 @@ mod tests {
 
     #[test]
     fn a_new_token_is_known_by_its_entry() {
-        let orders = new_token("orders", &[Role::Initiator], None).unwrap();
-        let stock = new_token("stock", &[Role::Participant], Some(vec!["attached://stock".into()])).unwrap();
+        let orders = new_token("orders", &[Role::Initiator], None, Some("shop".into())).unwrap();
+        let stock =
+            new_token("stock", &[Role::Participant], Some(vec!["attached://stock".into()]), None).unwrap();
         let known = parse(&format!("{}\n{}", orders.entry, stock.entry)).unwrap();
         assert!(!format!("{}{}", orders.entry, stock.entry).contains(&orders.token));
         let orders = &known[&hash(orders.token.as_bytes())];
         assert_eq!((orders.name.as_str(), orders.roles.to_string()), ("orders", "initiator".to_owned()));
+        assert_eq!(orders.tenant(), Some("shop"));
         assert!(orders.may_attach_as("attached://anything"));
         let stock = &known[&hash(stock.token.as_bytes())];
         assert!(stock.may_attach_as("attached://stock") && !stock.may_attach_as("attached://payment"));
@@ -169,6 +175,7 @@ mod tests {
             (format!("{fine}{}", entry("b", &hash, "[\"viewer\"]")), "\"b\" and \"a\" have the same token"),
             (format!("{fine}token = \"s3cret\"\n"), "line 5: unknown field"),
             (format!("{fine}participants = [\"ftp://a\"]\n"), "participants: "),
+            (format!("{fine}tenant = \"a/b\"\n"), "the tenant \"a/b\": must be"),
             ("[[token]\ns3cret".to_owned(), "line 1: "),
         ] {
             let why = parse(&text).unwrap_err();

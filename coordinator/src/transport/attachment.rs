@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use concord_proto::TraceContext;
 use concord_proto::v1::answer::Response as Answered;
 use concord_proto::v1::attachment_server;
 use concord_proto::v1::call::Request as Asked;
@@ -110,7 +111,9 @@ impl Attachment {
 
     /// Queues a call, and waits for its answer, however long. Dropped, it waits no more; a call that has not left
     /// until then never does.
-    pub(super) async fn call(self: Arc<Self>, request: Asked) -> Outcome {
+    pub(super) async fn call(self: Arc<Self>, request: Asked, trace: Option<TraceContext>) -> Outcome {
+        let told = |trace: TraceContext| (trace.traceparent(), trace.tracestate().to_owned());
+        let (traceparent, tracestate) = trace.map(told).unwrap_or_default();
         let (answer, answered) = oneshot::channel();
         let number = {
             let mut state = self.lock();
@@ -120,7 +123,7 @@ impl Attachment {
             state.numbered += 1;
             let number = state.numbered;
             state.waiting.insert(number, answer);
-            state.queued.push_back(Call { number, request: Some(request) });
+            state.queued.push_back(Call { number, request: Some(request), traceparent, tracestate });
             state.wake();
             number
         };

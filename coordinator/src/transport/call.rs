@@ -16,7 +16,8 @@ use crate::metrics::CallFailure;
 
 /// What is sent.
 pub(super) fn request(call: BranchCall, cluster_id: ClusterId) -> Request {
-    let BranchCall { gtid, branch, verb, action, payload, repeated, remaining_ms, participant: _ } = call;
+    let BranchCall { gtid, branch, verb, action, payload, repeated, remaining_ms, participant: _, trace: _ } =
+        call;
     let context = v1::BranchContext { gtid: gtid.to_string(), branch_id: branch.0, cluster_id: cluster_id.0 };
     let branch = Some(context);
     let work = || Some(v1::Work { action: action.to_string(), payload });

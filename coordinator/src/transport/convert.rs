@@ -43,6 +43,7 @@ pub(crate) fn transaction(snapshot: Snapshot, history: Vec<HistoryEvent>) -> v1:
         ended_at: ended_at.map(timestamp),
         timeout_ms: header.timeout_ms,
         history: history.into_iter().map(event).collect(),
+        tenant: header.tenant,
     }
 }
 
@@ -134,6 +135,8 @@ pub(crate) fn status(error: EngineError) -> Status {
         EngineError::Invalid { .. } => (Code::InvalidArgument, "INVALID_FIELD"),
         EngineError::NotAllowed(_) => (Code::PermissionDenied, "PARTICIPANT_NOT_ALLOWED"),
         EngineError::TooManyLive(_) => (Code::ResourceExhausted, "TOO_MANY_LIVE_TRANSACTIONS"),
+        EngineError::TenantTooMany { .. } => (Code::ResourceExhausted, "TENANT_TOO_MANY_LIVE"),
+        EngineError::TenantTooFast { .. } => (Code::ResourceExhausted, "TENANT_TOO_FAST"),
         EngineError::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
         EngineError::Elsewhere(_) => (Code::Unavailable, "ANOTHER_COORDINATOR"),
         EngineError::Store(_) => (Code::Unavailable, "STORE_FAILED"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_crash_points::crash_point;
+use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::coordinator_server::Coordinator;
 use concord_proto::v1::{self, BranchKind, TransactionState};
@@ -15,7 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
-use super::guard::{caller, check_name};
+use super::guard::{caller, check_name, check_tenant, tenant};
 use super::peers::Peers;
 use crate::engine::{
     BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
@@ -68,7 +69,7 @@ impl Coordinator for CoordinatorService {
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginResponse>, Status> {
         crash_point!("coordinator/received/Begin");
         let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.get_ref().clone();
-        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key)?).await {
+        let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key, &request)?).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
                 pass_on!(self, &gtid.to_string(), request, CoordinatorClient.begin);
                 return Err(status(error));
@@ -86,6 +87,8 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/RegisterBranch");
         check_name(caller(request.extensions()), &request.get_ref().participant)?;
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
         let (action, payload) = match kind {
@@ -105,6 +108,7 @@ impl Coordinator for CoordinatorService {
                 bytes_max::REGISTRATION_KEY,
             )?,
         };
+        self.engine.adopt_trace(joined.gtid, trace);
         let branch = self.engine.register(joined).await.map_err(status)?;
         crash_point!("coordinator/answer/RegisterBranch");
         Ok(Response::new(v1::RegisterBranchResponse {
@@ -120,6 +124,8 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
         crash_point!("coordinator/received/ReportVote");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let vote = match request.vote() {
             v1::Vote::Yes => Vote::Yes,
@@ -129,6 +135,7 @@ impl Coordinator for CoordinatorService {
         };
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
+        self.engine.adopt_trace(gtid, trace);
         self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
         crash_point!("coordinator/answer/ReportVote");
         Ok(Response::new(v1::ReportVoteResponse {}))
@@ -140,9 +147,11 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::CommitResponse>, Status> {
         crash_point!("coordinator/received/Commit");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
-        let until = settle_by(request.metadata());
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Commit");
         Ok(Response::new(v1::CommitResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -154,10 +163,12 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
-        let until = settle_by(request.metadata());
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
         let reason = text("reason", request.reason, bytes_max::REASON)?;
+        self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Rollback");
         Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -172,7 +183,7 @@ impl Coordinator for CoordinatorService {
         let v1::ExecuteRequest { name, timeout_ms, idempotency_key, branches, .. } =
             request.get_ref().clone();
         let (wait, grade) = (wait(request.get_ref().wait()), grade(request.get_ref().grade()));
-        let begin = begin(name, timeout_ms, idempotency_key)?;
+        let begin = begin(name, timeout_ms, idempotency_key, &request)?;
         let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();
         let snapshot = match self.engine.execute(begin, grade, branches?, wait, until).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
@@ -191,14 +202,21 @@ impl Coordinator for CoordinatorService {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.get);
-        let gtid = gtid(&request.into_inner().gtid)?;
+        let gtid = gtid(&request.get_ref().gtid)?;
+        check_tenant(&self.engine, request.extensions(), gtid).await?;
         let (snapshot, history) = self.engine.get(gtid).await.map_err(status)?;
         Ok(Response::new(v1::GetResponse { transaction: Some(transaction(snapshot, history)) }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let own = tenant(request.extensions());
         let request = request.into_inner();
-        let filter = self.filter(request)?;
+        if !own.is_empty() && !request.tenant.is_empty() && request.tenant != own {
+            return Err(invalid("tenant", format!("the token is of {own:?}")));
+        }
+        let tenant = if own.is_empty() { request.tenant.clone() } else { own };
+        let filter =
+            TransactionFilter { tenant: (!tenant.is_empty()).then_some(tenant), ..self.filter(request)? };
         let page = self.engine.list(&filter).await.map_err(status)?;
         Ok(Response::new(v1::ListResponse {
             transactions: page.transactions.into_iter().map(|one| transaction(one, Vec::new())).collect(),
@@ -215,6 +233,7 @@ impl Coordinator for CoordinatorService {
             return Ok(answer.map(|changes| Box::pin(changes) as Self::WatchStream));
         }
         let gtid = gtid(id)?;
+        check_tenant(&self.engine, request.extensions(), gtid).await?;
         let changes = self.engine.watch(gtid).await.map_err(status)?;
         let answers =
             changes.map(|one| Ok(v1::WatchResponse { transaction: Some(transaction(one, Vec::new())) }));
@@ -281,6 +300,7 @@ impl CoordinatorService {
             kind,
             participant: given(request.participant),
             text: given(text("text", request.text, bytes_max::NAME)?.to_lowercase()),
+            tenant: None,
             begun_after: time("begun_after", request.begun_after)?,
             begun_before: time("begun_before", request.begun_before)?,
             before,
@@ -289,11 +309,24 @@ impl CoordinatorService {
     }
 }
 
-fn begin(name: String, timeout_ms: u32, idempotency_key: String) -> Result<BeginRequest, Status> {
+fn begin<T>(
+    name: String,
+    timeout_ms: u32,
+    idempotency_key: String,
+    request: &Request<T>,
+) -> Result<BeginRequest, Status> {
+    let tenant = tenant(request.extensions());
+    // The store keeps it with the tenant's name in front.
+    let key_bytes_max = match tenant.len() {
+        0 => bytes_max::KEY,
+        tenant => bytes_max::KEY - tenant - 1,
+    };
     Ok(BeginRequest {
         name: text("name", name, bytes_max::NAME)?,
         timeout_ms,
-        idempotency_key: text("idempotency_key", idempotency_key, bytes_max::KEY)?,
+        idempotency_key: text("idempotency_key", idempotency_key, key_bytes_max)?,
+        tenant,
+        trace: TraceContext::of(request.metadata()),
     })
 }
 

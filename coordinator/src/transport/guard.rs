@@ -10,9 +10,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use concord_proto::status::with_reason;
+use concord_protocol::Gtid;
 use tonic::{Code, Extensions, Status};
 
+use super::convert::status;
 use super::gateway::{Problem, is_grpc};
+use crate::engine::{Engine, EngineError};
 use crate::metrics::{DoorMetrics, Metrics, Turned};
 use crate::security::{Access, Callers, Identity, Refusal, access};
 
@@ -71,6 +74,23 @@ pub(super) fn check_name(caller: Option<&Identity>, address: &str) -> Result<(),
             let message = format!("the token of {:?} is not for the participant {address}", caller.name);
             Err(with_reason(Code::PermissionDenied, "OTHER_PARTICIPANT", message))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Whose transactions a caller begins, and the only ones that it sees; empty: all.
+pub(super) fn tenant(extensions: &Extensions) -> String {
+    caller(extensions).and_then(Identity::tenant).unwrap_or_default().to_owned()
+}
+
+/// Keeps a tenant's caller away from what is not its own. Of what is not on record everybody may hear that it is not.
+///
+/// # Errors
+/// As if there were no such transaction.
+pub(super) async fn check_tenant(engine: &Engine, extensions: &Extensions, gtid: Gtid) -> Result<(), Status> {
+    let Some(own) = caller(extensions).and_then(Identity::tenant) else { return Ok(()) };
+    match engine.tenant_of(gtid).await.map_err(status)? {
+        Some(tenant) if tenant != own => Err(status(EngineError::UnknownGtid(gtid))),
         _ => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::{bytes_max, pass_on};
-use super::guard::caller;
+use super::guard::{caller, check_tenant};
 use super::outbound::GrpcParticipants;
 use super::peers::Peers;
 use crate::ending::Ending;
@@ -38,6 +38,7 @@ pub(crate) struct OperatorService {
 impl Operator for OperatorService {
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.retry);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let who = named(&request, &request.get_ref().operator);
         let v1::RetryRequest { gtid: id, .. } = request.into_inner();
         let order = order(who, String::new())?;
@@ -47,6 +48,7 @@ impl Operator for OperatorService {
 
     async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.park);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let who = named(&request, &request.get_ref().operator);
         let v1::ParkRequest { gtid: id, reason, .. } = request.into_inner();
         let order = order(who, reason)?;
@@ -59,6 +61,7 @@ impl Operator for OperatorService {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         pass_on!(self, &request.get_ref().gtid, request, OperatorClient.resolve);
+        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
         let who = named(&request, &request.get_ref().operator);
         let request = request.into_inner();
         let outcome = convert::outcome_from_wire(request.outcome())

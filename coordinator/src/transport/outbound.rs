@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use concord_crash_points::crash_point;
 use concord_proto::names::{self, LookUp, Name, Place};
-use concord_proto::v1;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
+use concord_proto::{TraceContext, v1};
 use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -317,7 +317,7 @@ impl GrpcParticipants {
         let (connection, name) = if AllowList::is_http_service(&url) {
             let address = url.parse().map_err(|error: url::ParseError| error.to_string())?;
             // It looks names up by itself, for each connection that it makes.
-            (Connection::Http(HttpService { client: self.http_client()?, address }), None)
+            (Connection::Http(Box::new(HttpService { client: self.http_client()?, address })), None)
         } else {
             let connected = self.settings.load().connect(&url, None);
             let (uri, connection) = connected.map_err(|error| error.to_string())?;
@@ -395,14 +395,14 @@ enum Way {
 /// To a participant that listens.
 enum Connection {
     Grpc(ParticipantClient<Channel>),
-    Http(HttpService),
+    Http(Box<HttpService>),
 }
 
 impl Connection {
-    async fn send(&self, request: Request) -> Result<Response, Status> {
+    async fn send(&self, request: Request, trace: Option<TraceContext>) -> Result<Response, Status> {
         match self {
-            Connection::Grpc(client) => send(client.clone(), request).await,
-            Connection::Http(service) => service.call(request).await,
+            Connection::Grpc(client) => send(client.clone(), request, trace.as_ref()).await,
+            Connection::Http(service) => service.call(request, trace.as_ref()).await,
         }
     }
 }
@@ -410,7 +410,7 @@ impl Connection {
 impl Participant {
     /// Makes a call when its turn comes: after a restart there may be thousands, and a participant that gets them all at
     /// once answers none in time. `limit`: how long it may then take.
-    async fn call(&self, call: BranchCall, cluster_id: ClusterId, limit: Duration) -> CallResult {
+    async fn call(&self, mut call: BranchCall, cluster_id: ClusterId, limit: Duration) -> CallResult {
         let phase_two = call.verb.is_phase_two();
         let queued = Instant::now();
         // Never closed.
@@ -432,11 +432,14 @@ impl Participant {
         }
         let (gtid, branch, verb, repeated) = (call.gtid, call.branch, call.verb, call.repeated);
         crash_point!("coordinator/send", format!("{verb:?}"));
+        let trace = call.trace.take();
         let request = call::request(call, cluster_id);
         let answer = match &way {
-            Way::Stream(attachment) => within(limit, limit, Arc::clone(attachment).call(request)).await,
+            Way::Stream(attachment) => {
+                within(limit, limit, Arc::clone(attachment).call(request, trace)).await
+            }
             // Boxed, because it is large: calls on streams should not pay for it.
-            Way::Connections(all) => Box::pin(all.call(gtid, branch, request, limit)).await,
+            Way::Connections(all) => Box::pin(all.call(gtid, branch, request, trace, limit)).await,
         };
         match &answer {
             Err(status) if call::tells_of_absence(status) => {
@@ -486,16 +489,38 @@ async fn within(
     })
 }
 
-async fn send(mut client: ParticipantClient<Channel>, request: Request) -> Result<Response, Status> {
+async fn send(
+    mut client: ParticipantClient<Channel>,
+    request: Request,
+    trace: Option<&TraceContext>,
+) -> Result<Response, Status> {
     Ok(match request {
-        Request::Work(request) => Response::Work(client.work(request).await?.into_inner()),
-        Request::Prepare(request) => Response::Prepare(client.prepare(request).await?.into_inner()),
-        Request::Commit(request) => Response::Commit(client.commit(request).await?.into_inner()),
-        Request::Rollback(request) => Response::Rollback(client.rollback(request).await?.into_inner()),
-        Request::Try(request) => Response::Try(client.r#try(request).await?.into_inner()),
-        Request::Confirm(request) => Response::Confirm(client.confirm(request).await?.into_inner()),
-        Request::Cancel(request) => Response::Cancel(client.cancel(request).await?.into_inner()),
+        Request::Work(request) => Response::Work(client.work(traced(request, trace)).await?.into_inner()),
+        Request::Prepare(request) => {
+            Response::Prepare(client.prepare(traced(request, trace)).await?.into_inner())
+        }
+        Request::Commit(request) => {
+            Response::Commit(client.commit(traced(request, trace)).await?.into_inner())
+        }
+        Request::Rollback(request) => {
+            Response::Rollback(client.rollback(traced(request, trace)).await?.into_inner())
+        }
+        Request::Try(request) => Response::Try(client.r#try(traced(request, trace)).await?.into_inner()),
+        Request::Confirm(request) => {
+            Response::Confirm(client.confirm(traced(request, trace)).await?.into_inner())
+        }
+        Request::Cancel(request) => {
+            Response::Cancel(client.cancel(traced(request, trace)).await?.into_inner())
+        }
     })
+}
+
+fn traced<T>(request: T, trace: Option<&TraceContext>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    if let Some(trace) = trace {
+        trace.add_to(request.metadata_mut());
+    }
+    request
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use concord_proto::TraceContext;
 use concord_protocol::Gtid;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tracing::field::display;
 
 use super::convert::status;
 use super::outbound::endpoint;
@@ -67,7 +69,8 @@ impl Peers {
         match call(channel, passed_on(request)).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if is_out_of_reach(&error) => {
-                tracing::debug!(%gtid, address, %error, "the owner of a transaction cannot be reached");
+                let trace_id = TraceContext::of(request.metadata()).map(|trace| display(trace.trace_id()));
+                tracing::debug!(%gtid, trace_id, address, %error, "the owner of a transaction cannot be reached");
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -65,7 +65,7 @@ async fn each_does_what_its_role_says_and_no_more() {
     assert_eq!(done.state(), TransactionState::Committed);
 
     let gtid = done.gtid;
-    let get = GetRequest { gtid: gtid.clone(), ..GetRequest::default() };
+    let get = GetRequest { gtid: gtid.clone() };
     for anybody in [shop, desk, ann, bob] {
         concord.api(anybody).get(get.clone()).await.unwrap();
     }
@@ -136,7 +136,7 @@ async fn orders_are_on_record_under_the_name_of_the_token() {
     };
     let mut operator = world.concord.operator(&world.ann);
     operator.park(park("root")).await.unwrap();
-    let get = GetRequest { gtid: begun.gtid.clone(), ..GetRequest::default() };
+    let get = GetRequest { gtid: begun.gtid.clone() };
     until("the order is on record", async || {
         let answer = world.concord.api(&world.bob).get(get.clone()).await?.into_inner();
         Ok(format!("{answer:?}").contains("root (ann)").then_some(()))
@@ -196,4 +196,103 @@ async fn pages_json_and_probes() {
         log.contains("a call was turned away") && !log.contains(&carol) && !log.contains(&token),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_do_not_see_each_other_and_have_limits_of_their_own() {
+    let mut concord = Concord::new();
+    let (tokens, tenants) = (concord.path("tokens.toml"), concord.path("tenants.toml"));
+    let made = async |name: &str, role: &str, tenant: &[&str]| {
+        shows(&token(&tokens, name, &[&["--role", role], tenant].concat()).await)
+    };
+    let shop = made("shop", "initiator", &["--tenant", "shop"]).await;
+    let shop_viewer = made("shop-viewer", "viewer", &["--tenant", "shop"]).await;
+    let shop_operator = made("shop-operator", "operator", &["--tenant", "shop"]).await;
+    let bank = made("bank", "initiator", &["--tenant", "bank"]).await;
+    let ann = made("ann", "operator", &[]).await;
+    std::fs::write(
+        &tenants,
+        "[[tenant]]\nname = 'shop'\nlive_transactions_max = 2\n\
+         [[tenant]]\nname = 'bank'\nbegins_per_second = 1\nlive_transactions_max = 1000\n",
+    )
+    .unwrap();
+    concord.configure(&format!("[security]\ntokens = {tokens:?}\ntenants = {tenants:?}\n"));
+    concord.start(&ann).await;
+    let begin = async |credentials: &Credentials, key: &str| {
+        let request =
+            BeginRequest { idempotency_key: key.into(), timeout_ms: 60_000, ..BeginRequest::default() };
+        concord.api(credentials).begin(request).await.map(|answer| answer.into_inner().gtid)
+    };
+
+    // The same key is another one's.
+    let of_shop = begin(&shop, "order 7").await.unwrap();
+    assert_eq!(begin(&shop, "order 7").await.unwrap(), of_shop);
+    let of_bank = begin(&bank, "order 7").await.unwrap();
+    assert_ne!(of_bank, of_shop);
+
+    // Limits: of one, and not of the other.
+    begin(&shop, "").await.unwrap();
+    let full = (Code::ResourceExhausted, "TENANT_TOO_MANY_LIVE".into());
+    assert_eq!(refusal(begin(&shop, "").await), full);
+    let mut too_fast = 0;
+    for _ in 0..5 {
+        match begin(&bank, "").await {
+            Ok(_) => {}
+            answer => {
+                assert_eq!(refusal(answer), (Code::ResourceExhausted, "TENANT_TOO_FAST".into()));
+                too_fast += 1;
+            }
+        }
+    }
+    assert!(too_fast > 0);
+
+    // What is another's is not there.
+    let unknown = (Code::NotFound, "UNKNOWN_GTID".to_owned());
+    let gtid = || of_bank.clone();
+    assert_eq!(refusal(concord.api(&shop).get(GetRequest { gtid: gtid() }).await), unknown);
+    let rollback = RollbackRequest { gtid: gtid(), ..RollbackRequest::default() };
+    assert_eq!(refusal(concord.api(&shop).rollback(rollback).await), unknown);
+    let commit = CommitRequest { gtid: gtid(), ..CommitRequest::default() };
+    assert_eq!(refusal(concord.api(&shop).commit(commit).await), unknown);
+    let join = RegisterBranchRequest {
+        gtid: gtid(),
+        kind: BranchKind::Xa.into(),
+        participant: "http://127.0.0.1:1".into(),
+        registration_key: "k".into(),
+        ..RegisterBranchRequest::default()
+    };
+    assert_eq!(refusal(concord.api(&shop).register_branch(join).await), unknown);
+    let vote = ReportVoteRequest { gtid: gtid(), branch_id: 1, vote: Vote::Yes.into(), ..Default::default() };
+    assert_eq!(refusal(concord.api(&shop).report_vote(vote).await), unknown);
+    let watch = WatchRequest { gtid: gtid() };
+    assert_eq!(refusal(concord.api(&shop).watch(watch).await.map(drop)), unknown);
+    let mut orders = concord.operator(&shop_operator);
+    let retry = RetryRequest { gtid: gtid(), ..RetryRequest::default() };
+    assert_eq!(refusal(orders.retry(retry).await), unknown);
+    let park = ParkRequest { gtid: gtid(), reason: "why".into(), ..ParkRequest::default() };
+    assert_eq!(refusal(orders.park(park).await), unknown);
+    let outcome = Outcome::RolledBack.into();
+    let resolve = ResolveRequest { gtid: gtid(), outcome, reason: "why".into(), ..ResolveRequest::default() };
+    assert_eq!(refusal(orders.resolve(resolve).await), unknown);
+    let drain = refusal(orders.drain(DrainRequest::default()).await.map(drop));
+    assert_eq!(drain, (Code::PermissionDenied, "ROLE_MISSING".into()), "it would end the others' too");
+
+    let listed = async |credentials: &Credentials, tenant: &str| {
+        let request = ListRequest { tenant: tenant.into(), ..ListRequest::default() };
+        let list = concord.api(credentials).list(request).await?.into_inner().transactions;
+        Ok::<_, tonic::Status>(list.into_iter().map(|one| one.tenant).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(&shop_viewer, "").await.unwrap(), ["shop", "shop"]);
+    assert_eq!(listed(&ann, "shop").await.unwrap(), ["shop", "shop"]);
+    assert!(listed(&ann, "").await.unwrap().contains(&"bank".to_owned()));
+    assert_eq!(refusal(listed(&shop_viewer, "bank").await), (Code::InvalidArgument, "INVALID_FIELD".into()));
+
+    // What has ended counts no more; and is still one's own.
+    let rollback = RollbackRequest { gtid: of_shop.clone(), ..RollbackRequest::default() };
+    concord.api(&shop).rollback(rollback).await.unwrap();
+    until("there is room", async || Ok(begin(&shop, "").await.ok())).await.unwrap();
+    let ended = concord.api(&shop).get(GetRequest { gtid: of_shop.clone() }).await.unwrap().into_inner();
+    assert_eq!(ended.transaction.unwrap().tenant, "shop");
+    let ended = refusal(concord.api(&bank).get(GetRequest { gtid: of_shop }).await);
+    assert_eq!(ended, unknown);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use concord_participant::{HandlerError, Json, ParticipantServer, XaBranch};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ use crate::hold;
 
 /// Why a debit is refused.
 pub(crate) const INSUFFICIENT_FUNDS: &str = "insufficient funds";
+
+/// What an account holds when it is opened.
+pub(crate) const OPENING_BALANCE: i64 = 1_000;
 
 /// What the bank is told at its start.
 #[derive(Debug, Args)]
@@ -27,15 +31,21 @@ pub(crate) struct BankArgs {
     /// Where to listen
     #[arg(long)]
     listen: SocketAddr,
+    /// Where the coordinator reaches it [default: http:// and where it listens]
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
     /// URL of the bank's own database
     #[arg(long)]
     database: String,
     /// URL of the coordinator
     #[arg(long)]
     coordinator: String,
-    /// Test switch: while this file exists, turn the coordinator's commits away
-    #[arg(long)]
-    hold_commits_while: PathBuf,
+    /// Open so many accounts, with 1,000 in each, if there are none
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    open_accounts: u32,
+    /// Test switch: while this file exists, turn the coordinator's commits away; and end when standard input does
+    #[arg(long, value_name = "FILE")]
+    hold_commits_while: Option<PathBuf>,
 }
 
 /// What is asked of a bank: the payload of `debit` and `credit`.
@@ -82,11 +92,11 @@ fn record(branch: &mut XaBranch, entry: &Entry, amount: i64) -> Result<(), Handl
 
 /// Runs the service.
 pub(crate) async fn serve(args: BankArgs) -> Result<()> {
-    create_tables(&args.database).await?;
+    prepare(&args.database, args.open_accounts).await?;
     let bank = ParticipantServer::builder()
         .database(&args.database)
         .coordinator(&args.coordinator)
-        .address(format!("http://{}", args.listen))
+        .address(args.address.unwrap_or_else(|| format!("http://{}", args.listen)))
         .xa("debit", debit)
         .xa("credit", credit)
         // Impatient, for a demo: how often to look for branches left in doubt, and how old they must be.
@@ -94,12 +104,38 @@ pub(crate) async fn serve(args: BankArgs) -> Result<()> {
         .build()
         .await?;
     tracing::info!(name = args.name, listen = %args.listen, "bank ready");
-    // A bank without a test switch says: bank.serve(args.listen).await
-    hold::serve(bank, args.listen, args.hold_commits_while).await
+    match args.hold_commits_while {
+        // What any service says.
+        None => Ok(bank.serve(args.listen).await?),
+        Some(hold) => hold::serve(bank, args.listen, hold).await,
+    }
 }
 
-async fn create_tables(url: &str) -> Result<()> {
-    let mut connection = mysql_async::Conn::from_url(url).await?;
+/// Makes the tables, and opens accounts if there are none.
+async fn prepare(url: &str, accounts: u32) -> Result<()> {
+    let mut connection = Conn::from_url(url).await?;
+    create_tables(&mut connection).await?;
+    let is_open: Option<u32> = connection.query_first("SELECT id FROM account LIMIT 1").await?;
+    if is_open.is_none() {
+        open_accounts(&mut connection, accounts, OPENING_BALANCE).await?;
+    }
+    Ok(connection.disconnect().await?)
+}
+
+/// Opens accounts 1 to `count`, with as much money in each.
+///
+/// # Errors
+/// When the database refuses.
+pub(crate) async fn open_accounts(connection: &mut Conn, count: u32, balance: i64) -> Result<()> {
+    let rows: Vec<String> = (1..=count).map(|number| format!("({number}, {balance})")).collect();
+    for some in rows.chunks(1_000) {
+        let sql = format!("INSERT INTO account (id, balance) VALUES {}", some.join(", "));
+        connection.query_drop(sql).await?;
+    }
+    Ok(())
+}
+
+async fn create_tables(connection: &mut Conn) -> Result<()> {
     connection
         .query_drop(
             "CREATE TABLE IF NOT EXISTS account (
@@ -120,5 +156,5 @@ async fn create_tables(url: &str) -> Result<()> {
              ) ENGINE = InnoDB",
         )
         .await?;
-    Ok(connection.disconnect().await?)
+    Ok(())
 }

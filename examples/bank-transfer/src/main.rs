@@ -29,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(after_help = "\
 Exit codes: 0 everything held, 1 an invariant is broken or something failed, 2 bad usage, 130 Ctrl-C.")]
 struct Cli {
-    /// None: the demo. The others are how it starts its processes.
+    /// None: the demo, which starts its processes by the others.
     #[command(subcommand)]
     service: Option<Service>,
     #[command(flatten)]
@@ -38,8 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Service {
-    /// A bank
-    #[command(hide = true)]
+    /// A bank alone, until SIGTERM: with a database and a coordinator of yours (deploy/compose)
     Bank(bank::BankArgs),
     /// The coordinator
     #[command(hide = true)]

@@ -7,6 +7,7 @@
 
 mod coordinator;
 mod demo;
+mod fill;
 mod order;
 mod payment;
 mod stock;
@@ -34,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(after_help = "\
 Exit codes: 0 everything held, 1 an invariant is broken or something failed, 2 bad usage, 130 Ctrl-C.")]
 struct Cli {
-    /// None: the demo. The others are how it starts its processes.
+    /// None: the demo, which starts its processes by the others.
     #[command(subcommand)]
     service: Option<Service>,
     #[command(flatten)]
@@ -43,14 +44,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Service {
-    /// The order service
-    #[command(hide = true)]
+    /// The order service alone, until SIGTERM: with a database and a coordinator of yours (deploy/compose)
     Order(order::OrderArgs),
-    /// The stock service
-    #[command(hide = true)]
+    /// The stock service alone, until SIGTERM: with a database and a coordinator of yours (deploy/compose)
     Stock(stock::StockArgs),
-    /// The payment service
-    #[command(hide = true)]
+    /// The payment service alone, until SIGTERM: with a database and a coordinator of yours (deploy/compose)
     Payment(payment::PaymentArgs),
     /// The coordinator
     #[command(hide = true)]

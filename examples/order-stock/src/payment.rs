@@ -13,6 +13,7 @@ use concord_participant::{HandlerError, Json, MySql, ParticipantServer, TccBranc
 use mysql_async::Pool;
 use serde::{Deserialize, Serialize};
 
+use crate::fill::{fill, money};
 use crate::switches;
 
 /// What the service is told at its start.
@@ -21,15 +22,21 @@ pub(crate) struct PaymentArgs {
     /// Where to listen
     #[arg(long)]
     listen: SocketAddr,
+    /// Where the coordinator reaches it [default: http:// and where it listens]
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
     /// URL of the service's own database
     #[arg(long)]
     database: String,
     /// URL of the coordinator
     #[arg(long)]
     coordinator: String,
-    /// Where the demo's test switches are
+    /// Open the demo's accounts, where there are none
     #[arg(long)]
-    switches: PathBuf,
+    fill: bool,
+    /// Where the demo's test switches are; with them it ends when standard input does
+    #[arg(long, value_name = "DIR")]
+    switches: Option<PathBuf>,
 }
 
 /// What is asked of the service: the payload of `pay`.
@@ -75,12 +82,16 @@ async fn give_back(balance: Reservations, mut branch: TccBranch<MySql>) -> Resul
 /// Runs the service.
 pub(crate) async fn serve(args: PaymentArgs) -> Result<()> {
     let balance = Reservations::named("balance")?;
-    balance.migrate(&Pool::from_url(&args.database)?).await?;
+    let database = Pool::from_url(&args.database)?;
+    balance.migrate(&database).await?;
+    if args.fill {
+        fill(&database, &balance, money()).await?;
+    }
     let [first, second, third] = [balance.clone(), balance.clone(), balance];
     let service = ParticipantServer::builder()
         .database(&args.database)
         .coordinator(&args.coordinator)
-        .address(format!("http://{}", args.listen))
+        .address(args.address.unwrap_or_else(|| format!("http://{}", args.listen)))
         .tcc(
             "pay",
             move |branch, Json(payment)| freeze(first.clone(), branch, payment),
@@ -90,6 +101,5 @@ pub(crate) async fn serve(args: PaymentArgs) -> Result<()> {
         .build()
         .await?;
     tracing::info!(listen = %args.listen, "payment ready");
-    // A service without test switches says: service.serve(args.listen).await
     switches::serve(service, args.listen, args.switches).await
 }

@@ -16,6 +16,7 @@ use axum::response::Response;
 use concord_participant::ParticipantServer;
 use concord_sandbox::parent_gone;
 use futures_util::stream;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -39,12 +40,28 @@ const FRAME_HEADER_BYTES: usize = 5;
 /// The demo's payloads are far smaller.
 const CAUGHT_BYTES_MAX: usize = 64 * 1024;
 
-/// Serves the participant until the demo goes away. `directory` is where its switches are.
+/// Waits until a service is to stop: the demo's when the demo goes away, one that stands alone at Ctrl-C or SIGTERM.
+pub(crate) async fn told_to_stop(by_the_demo: bool) {
+    if by_the_demo {
+        return parent_gone().await;
+    }
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Serves the participant until it is to stop. `directory` is where its switches are, if it is the demo's.
 pub(crate) async fn serve(
     participant: ParticipantServer,
     listen: SocketAddr,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
 ) -> Result<()> {
+    let Some(directory) = directory else {
+        // What any service says.
+        return Ok(participant.serve(listen).await?);
+    };
     let directory = Arc::<Path>::from(directory);
     let routes = Routes::new(participant.service()).into_axum_router();
     let routes = routes.layer(from_fn_with_state(directory, pass));

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_proto::TraceContext;
 use concord_xa::REPLY_MAX_BYTES;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -97,11 +98,11 @@ pub(crate) async fn run<D: LocalDatabase>(
     handler: &Handler<D>,
     transaction: D::Transaction,
     (key, phase): (Key, Phase),
-    payload: Bytes,
+    (payload, trace): (Bytes, Option<TraceContext>),
     deadline: Instant,
 ) -> Ran<D> {
     let until = (phase == Phase::Try).then(|| deadline.into_std());
-    let (branch, tray) = TccBranch::new(transaction, key.gtid, key.branch, until);
+    let (branch, tray) = TccBranch::new(transaction, key.gtid, key.branch, until, trace);
     // The handler is called inside the future: a panic before its first await is caught as well.
     let work = AssertUnwindSafe(async { (handler.0)(branch, payload).await }).catch_unwind();
     let outcome = tokio::time::timeout_at(deadline, work).await;

@@ -138,7 +138,8 @@ impl<D: LocalDatabase> Barrier<D> {
             return recorded_try(row);
         }
         crash_point!("tcc/try/row");
-        match run(&handlers.attempt, transaction, (key, Phase::Try), job.payload, deadline).await {
+        match run(&handlers.attempt, transaction, (key, Phase::Try), (job.payload, job.trace), deadline).await
+        {
             Ran::Done(transaction, reply) => {
                 crash_point!("tcc/try/done");
                 self.commit(transaction, key, &self.statements.set_reply, &reply).await?;
@@ -147,11 +148,11 @@ impl<D: LocalDatabase> Barrier<D> {
             }
             Ran::Refused(reason) => self.refuse(key, reason).await,
             Ran::Panicked(reason) => {
-                tracing::error!(%key, reason, "Try refused");
+                tracing::error!(reason, "Try refused");
                 self.refuse(key, reason).await
             }
             Ran::Failed(reason) => {
-                tracing::warn!(%key, reason, "Try failed");
+                tracing::warn!(reason, "Try failed");
                 Err(Unsettled(reason))
             }
         }
@@ -200,14 +201,16 @@ impl<D: LocalDatabase> Barrier<D> {
             return row.map_or(Ok(no_try), recorded_end);
         }
         crash_point!("tcc/confirm/row");
-        match run(&handlers.confirm, transaction, (key, Phase::Confirm), job.payload, deadline).await {
+        match run(&handlers.confirm, transaction, (key, Phase::Confirm), (job.payload, job.trace), deadline)
+            .await
+        {
             Ran::Done(transaction, reply) => {
                 crash_point!("tcc/confirm/done");
                 self.commit(transaction, key, &self.statements.set_confirm_reply, &reply).await?;
                 crash_point!("tcc/confirm/committed");
                 Ok(Finished::Confirmed { reply })
             }
-            other => stuck(key, Phase::Confirm, other),
+            other => stuck(Phase::Confirm, other),
         }
     }
 
@@ -240,14 +243,14 @@ impl<D: LocalDatabase> Barrier<D> {
             return Err(no_action(&job.action));
         };
         crash_point!("tcc/cancel/row");
-        match run(handler, transaction, (key, Phase::Cancel), job.payload, deadline).await {
+        match run(handler, transaction, (key, Phase::Cancel), (job.payload, job.trace), deadline).await {
             Ran::Done(transaction, _) => {
                 crash_point!("tcc/cancel/done");
                 within(transaction.commit()).await?;
                 crash_point!("tcc/cancel/committed");
                 Ok(Finished::Cancelled { reason: String::new() })
             }
-            other => stuck(key, Phase::Cancel, other),
+            other => stuck(Phase::Cancel, other),
         }
     }
 
@@ -338,14 +341,14 @@ pub(crate) fn no_action(action: &str) -> Unsettled {
 }
 
 /// Confirm and Cancel have no business "no": what they refuse waits for an operator, what fails is tried again.
-fn stuck<D: LocalDatabase>(key: Key, phase: Phase, ran: Ran<D>) -> Result<Finished, Unsettled> {
+fn stuck<D: LocalDatabase>(phase: Phase, ran: Ran<D>) -> Result<Finished, Unsettled> {
     match ran {
         Ran::Refused(reason) => {
-            tracing::error!(%key, reason, "{phase:?} refused");
+            tracing::error!(reason, "{phase:?} refused");
             Ok(Finished::Refused { reason })
         }
         Ran::Panicked(reason) | Ran::Failed(reason) => {
-            tracing::warn!(%key, reason, "{phase:?} failed");
+            tracing::warn!(reason, "{phase:?} failed");
             Err(Unsettled(reason))
         }
         Ran::Done(..) => Err(Unsettled("the handler's work was not committed".into())),

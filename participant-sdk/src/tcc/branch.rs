@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use concord_proto::TraceContext;
 use concord_protocol::{BranchId, Gtid};
 
 use crate::local::{LocalDatabase, LocalError, LocalTransaction, SqlValue};
@@ -31,6 +32,7 @@ pub struct TccBranch<D: LocalDatabase> {
     gtid: Gtid,
     branch_id: BranchId,
     deadline: Option<Instant>,
+    trace: Option<TraceContext>,
 }
 
 impl<D: LocalDatabase> TccBranch<D> {
@@ -39,10 +41,12 @@ impl<D: LocalDatabase> TccBranch<D> {
         gtid: Gtid,
         branch_id: BranchId,
         deadline: Option<Instant>,
+        trace: Option<TraceContext>,
     ) -> (Self, ReturnTray<D>) {
         let tray = Arc::default();
+        let own = Arc::clone(&tray);
         let branch =
-            TccBranch { transaction: Some(transaction), tray: Arc::clone(&tray), gtid, branch_id, deadline };
+            TccBranch { transaction: Some(transaction), tray: own, gtid, branch_id, deadline, trace };
         (branch, ReturnTray(tray))
     }
 
@@ -60,6 +64,11 @@ impl<D: LocalDatabase> TccBranch<D> {
     /// which have no deadline: zero.
     pub fn remaining(&self) -> Duration {
         self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Where the call belongs in a trace, if it does: for calls to other services.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// The local transaction.

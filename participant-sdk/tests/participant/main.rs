@@ -9,4 +9,5 @@ mod local;
 mod recovering;
 mod support;
 mod tcc;
+mod traces;
 mod voting;

@@ -49,6 +49,8 @@ pub struct Script {
     pub ended: Mutex<HashSet<String>>,
     pub registered: Mutex<Vec<RegisterBranchRequest>>,
     pub votes: Mutex<Vec<ReportVoteRequest>>,
+    /// What came with registrations and votes.
+    pub traces: Mutex<Vec<Option<TraceContext>>>,
     /// Answer RegisterBranch and ReportVote with TRANSACTION_NOT_ACTIVE.
     pub over: std::sync::atomic::AtomicBool,
     pub vote_over: std::sync::atomic::AtomicBool,
@@ -75,6 +77,7 @@ impl Coordinator for Fake {
         if self.0.over.load(Ordering::SeqCst) {
             return Err(not_active());
         }
+        self.0.traces.lock().unwrap().push(TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let mut registered = self.0.registered.lock().unwrap();
         let same = |known: &&RegisterBranchRequest| known.gtid == request.gtid;
@@ -100,6 +103,7 @@ impl Coordinator for Fake {
         if self.0.vote_over.load(Ordering::SeqCst) {
             return Err(not_active());
         }
+        self.0.traces.lock().unwrap().push(TraceContext::of(request.metadata()));
         self.0.votes.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ReportVoteResponse {}))
     }

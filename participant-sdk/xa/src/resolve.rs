@@ -153,7 +153,7 @@ impl Database {
                     reason = "another session is ending the branch".into();
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                Ok(Evidence::Uncommitted(entry)) => match self.end_owner(&entry, false).await {
+                Ok(Evidence::Uncommitted(entry)) => match self.end_owner(xid, &entry, false).await {
                     Ok(()) => reason = "another session holds the branch".into(),
                     Err(why) => return Resolution::Undecided { reason: why },
                 },
@@ -205,7 +205,7 @@ impl Database {
                     continue;
                 }
                 Ok(Evidence::Uncommitted(entry)) => {
-                    if let Err(why) = self.end_owner(&entry, true).await {
+                    if let Err(why) = self.end_owner(xid, &entry, true).await {
                         return Resolution::Undecided { reason: why };
                     }
                     reason = "another session holds the branch".into();
@@ -305,7 +305,7 @@ impl Database {
                 Ok(_) => {}
                 Err(error) => return Trace::Unknown { reason: error.to_string() },
             }
-            if let Err(reason) = self.end_owner(&entry, true).await {
+            if let Err(reason) = self.end_owner(xid, &entry, true).await {
                 return Trace::Unknown { reason };
             }
         }
@@ -341,7 +341,7 @@ impl Database {
 
     /// Ends the session that holds an uncommitted row, so that the branch is detached (if prepared) or rolled
     /// back (if not). Err: it must be left alone for now; why.
-    async fn end_owner(&self, entry: &Entry, even_at_work: bool) -> Result<(), String> {
+    async fn end_owner(&self, xid: &Xid, entry: &Entry, even_at_work: bool) -> Result<(), String> {
         if self.0.own.contains(entry.connection_id) {
             return Err("a session of this process holds the branch".into());
         }
@@ -353,7 +353,10 @@ impl Database {
             Owner::Older => return Err(format!("the branch is not held by session {id} of today")),
             Owner::Idle | Owner::AtWork => {}
         }
-        tracing::warn!(connection_id = id, "ending a session that holds a branch which must be resolved");
+        tracing::warn!(
+            gtid = %xid.gtid, branch_id = %xid.branch, connection_id = id,
+            "ending a session that holds a branch which must be resolved"
+        );
         let Ok(id) = u32::try_from(id) else { return Err(format!("no session can have the id {id}")) };
         if self.end_session(id).await { Ok(()) } else { Err(format!("session {id} cannot be ended")) }
     }

@@ -341,6 +341,7 @@ impl<C: Coordinator, O: Operator> World<C, O> {
                     page_token: token.as_ref().map(|token| self.id(token)).unwrap_or_default(),
                     kind: i32::from(kind % 4),
                     participant: String::new(),
+                    tenant: String::new(),
                     text: text.as_ref().map(Text::text).unwrap_or_default(),
                     begun_after: begun[0].map(|seconds| Timestamp { seconds, nanos: 0 }),
                     begun_before: begun[1].map(|seconds| Timestamp { seconds, nanos: -1 }),

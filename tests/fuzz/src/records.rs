@@ -165,6 +165,7 @@ pub(crate) fn settings() -> Settings {
         timeout_max: Duration::from_secs(86_400),
         backoff: Backoff { first: Duration::from_millis(50), max: Duration::from_secs(30) },
         park_after_attempts: Some(3),
+        tenants: Default::default(),
     }
 }
 

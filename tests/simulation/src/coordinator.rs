@@ -11,6 +11,7 @@ use concord_coordinator::engine::{
 };
 use concord_coordinator::metrics::Metrics;
 use concord_coordinator::store::{MemoryStore, Store, StoreError, UnixMillis};
+use concord_coordinator::trace::Tracer;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -259,7 +260,8 @@ impl Coordinator {
         };
         let calls = Arc::new(Calls { world: Arc::downgrade(world), life: Arc::clone(&life), number });
         let machine = Arc::new(Machine { world: Arc::downgrade(world), number });
-        let engine = Engine::start_in(store, calls, settings(world), machine, Metrics::default());
+        let engine =
+            Engine::start_in(store, calls, settings(world), machine, Metrics::default(), Tracer::default());
         let engine = match life.within(engine).await {
             Some(Ok(engine)) => Arc::new(engine),
             Some(Err(StoreError::Read(_))) => {
@@ -329,6 +331,7 @@ fn settings(world: &World) -> Settings {
             max: Duration::from_millis(plan.backoff_max_ms.max(50)),
         },
         park_after_attempts: Some(plan.park_after).filter(|limit| *limit > 0),
+        tenants: Default::default(),
     }
 }
 

@@ -66,6 +66,8 @@ impl Initiator {
             name: format!("transaction {number}"),
             timeout_ms: self.plan.timeout_ms,
             idempotency_key: if self.plan.keyed { format!("key {number}") } else { String::new() },
+            tenant: String::new(),
+            trace: None,
         }
     }
 

@@ -47,6 +47,9 @@ pub(in crate::cli) struct ListArgs {
     /// Only those in which this stands: in the gtid, the name, the reason, a branch's participant, action or last error
     #[arg(long, default_value = "", hide_default_value = true)]
     text: String,
+    /// Only those of this tenant
+    #[arg(long, default_value = "", hide_default_value = true)]
+    tenant: String,
     /// Only those begun since then, e.g. 90m, 2h, 7d ago, or 2026-11-01T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     since: Option<UnixMillis>,
@@ -152,6 +155,7 @@ async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, 
             text: args.text.clone(),
             begun_after: args.since.map(timestamp),
             begun_before: args.before.map(timestamp),
+            tenant: args.tenant.clone(),
         });
         let page =
             client.coordinator().list(request).await.map_err(|status| client.failure(&status))?.into_inner();

@@ -138,6 +138,7 @@ fn settings() -> Settings {
         timeout_max: Duration::from_secs(86_400),
         backoff: Backoff { first: Duration::from_millis(50), max: Duration::from_secs(30) },
         park_after_attempts: None,
+        tenants: Default::default(),
     }
 }
 

@@ -141,6 +141,11 @@ fn roles_and_participants_are_claims() {
     let stock = identify(&jwt, &ours.token(&claims)).unwrap();
     assert_eq!(stock.roles.to_string(), "participant");
     assert!(stock.may_attach_as("attached://stock") && !stock.may_attach_as("attached://payment"));
+    claims["concord_tenant"] = json!("shop");
+    assert_eq!(identify(&jwt, &ours.token(&claims)).unwrap().tenant(), Some("shop"));
+    claims["concord_tenant"] = json!("a/b");
+    assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_tenant: "));
+    claims["concord_tenant"] = Value::Null;
     claims["concord_participants"] = json!(["no address"]);
     assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_participants: "));
 }

@@ -40,7 +40,7 @@ fn sent(outgoing: &mut Outgoing) -> Option<AttachResponse> {
 
 /// A call that has been queued.
 fn queued(attachment: &Arc<Attachment>, request: Asked) -> Pin<Box<dyn Future<Output = Outcome>>> {
-    let mut call = Box::pin(Arc::clone(attachment).call(request));
+    let mut call = Box::pin(Arc::clone(attachment).call(request, None));
     assert!(call.as_mut().now_or_never().is_none());
     call
 }
@@ -100,6 +100,19 @@ fn a_call_that_nobody_waits_for_any_more_does_not_leave() {
 }
 
 #[test]
+fn a_call_carries_its_place_in_a_trace_if_it_has_one() {
+    let (attachment, mut outgoing) = attached(&participants());
+    sent(&mut outgoing);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let traces = [TraceContext::parse(parent, "a=1"), None];
+    let mut calls = traces.map(|trace| Box::pin(Arc::clone(&attachment).call(asked(1), trace)));
+    assert!(calls.iter_mut().all(|call| call.as_mut().now_or_never().is_none()));
+    let calls = sent(&mut outgoing).unwrap().calls;
+    let carried = calls.iter().map(|call| (call.traceparent.as_str(), call.tracestate.as_str()));
+    assert_eq!(carried.collect::<Vec<_>>(), [(parent, "a=1"), ("", "")]);
+}
+
+#[test]
 fn what_waits_when_the_stream_breaks_may_have_arrived_and_what_comes_after_has_not() {
     let participants = participants();
     let (attachment, mut outgoing) = attached(&participants);
@@ -108,7 +121,7 @@ fn what_waits_when_the_stream_breaks_may_have_arrived_and_what_comes_after_has_n
     drop(outgoing);
     let status = call.as_mut().now_or_never().unwrap().unwrap_err();
     assert!(!crate::transport::call::never_left(&status), "{status}");
-    let status = Arc::clone(&attachment).call(asked(1)).now_or_never().unwrap().unwrap_err();
+    let status = Arc::clone(&attachment).call(asked(1), None).now_or_never().unwrap().unwrap_err();
     assert!(crate::transport::call::never_left(&status), "{status}");
     assert!(participants.attached_to(ADDRESS).is_empty());
 }
@@ -123,7 +136,7 @@ fn who_leaves_gets_what_is_queued_and_then_the_last_message_and_its_answers_coun
     let messages: Vec<_> = std::iter::from_fn(|| sent(&mut outgoing)).collect();
     let shape: Vec<_> = messages.iter().map(|message| (message.calls.len(), message.last)).collect();
     assert_eq!(shape, [(1, false), (1, false), (1, true)]);
-    assert!(Arc::clone(&attachment).call(asked(1)).now_or_never().unwrap().is_err());
+    assert!(Arc::clone(&attachment).call(asked(1), None).now_or_never().unwrap().is_err());
     attachment.answered(yes(1));
     assert!(calls[0].as_mut().now_or_never().unwrap().is_ok());
     assert!(calls[1].as_mut().now_or_never().is_none());
@@ -144,6 +157,7 @@ async fn more_calls_than_a_participant_may_have_wait_for_their_turn_and_phase_tw
             payload: Default::default(),
             repeated: false,
             remaining_ms: 1_000,
+            trace: None,
         });
         assert!(call.as_mut().now_or_never().is_none());
         call

@@ -118,9 +118,14 @@ fn is_json(content_type: &HeaderValue) -> bool {
 }
 
 fn metadata(headers: &HeaderMap) -> MetadataMap {
-    let passed =
-        PASSED.iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(*name)?.clone())));
-    MetadataMap::from_headers(passed.collect())
+    let mut passed = HeaderMap::new();
+    for name in PASSED {
+        // There may be several of a name.
+        for value in headers.get_all(name) {
+            passed.append(HeaderName::from_static(name), value.clone());
+        }
+    }
+    MetadataMap::from_headers(passed)
 }
 
 /// Each message as a line. An error is the last line: the status has been sent long ago.

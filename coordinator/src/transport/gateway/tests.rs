@@ -58,6 +58,7 @@ impl Gateway {
             timeout_max: Duration::from_secs(600),
             backoff: Backoff { first: Duration::from_millis(10), max: Duration::from_secs(1) },
             park_after_attempts: None,
+            tenants: Default::default(),
         };
         let engine = Engine::start(Arc::new(MemoryStore::new()), Arc::new(Agreeing), settings).await.unwrap();
         let (coordinator, operator) = doors(Arc::new(engine), PageSizes { default: 50, max: 100 });

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use concord_proto::names::{self, LookUp, Name, Place};
-use concord_proto::v1;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
+use concord_proto::{TraceContext, v1};
 use concord_protocol::{BranchId, Gtid};
 use tokio::sync::watch;
 use tonic::Status;
@@ -43,9 +43,15 @@ impl Destination {
         self.breaker.state(Instant::now()) != BreakerState::Closed
     }
 
-    async fn call(&self, request: Request, until: Instant, limit: Duration) -> Result<Response, Status> {
+    async fn call(
+        &self,
+        request: Request,
+        trace: Option<TraceContext>,
+        until: Instant,
+        limit: Duration,
+    ) -> Result<Response, Status> {
         let left = until.saturating_duration_since(Instant::now());
-        let answer = within(left, limit, self.connection.send(request)).await;
+        let answer = within(left, limit, self.connection.send(request, trace)).await;
         match &answer {
             Err(status) if tells_of_absence(status) => drop(self.breaker.failed(Instant::now())),
             _ => self.breaker.succeeded(),
@@ -81,6 +87,7 @@ impl Connections {
         gtid: Gtid,
         branch: BranchId,
         request: Request,
+        trace: Option<TraceContext>,
         limit: Duration,
     ) -> Result<Response, Status> {
         let until = Instant::now() + limit;
@@ -92,7 +99,7 @@ impl Connections {
             if !place.channel.breaker.admits(Instant::now()) {
                 continue;
             }
-            match place.channel.call(request.clone(), until, limit).await {
+            match place.channel.call(request.clone(), trace.clone(), until, limit).await {
                 Err(status) if never_left(&status) => absent = Some(status),
                 answer => return answer,
             }
@@ -100,7 +107,7 @@ impl Connections {
         match (absent, places.first()) {
             (Some(status), _) => Err(status),
             // All are passed over: whether it is to be called at all is for who asks for it.
-            (None, Some(place)) => place.channel.call(request, until, limit).await,
+            (None, Some(place)) => place.channel.call(request, trace, until, limit).await,
             (None, None) => Err(NeverSent::status("it has no address")),
         }
     }

@@ -11,10 +11,11 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use axum::http::{Method, Request as HttpRequest, StatusCode, Uri};
 use bytes::Bytes;
-use concord_proto::v1;
+use concord_proto::trace::{TRACEPARENT, TRACESTATE};
 use concord_proto::v1::BranchOutcome;
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
+use concord_proto::{TraceContext, v1};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
@@ -81,18 +82,22 @@ enum Said {
 }
 
 impl HttpService {
-    pub(super) async fn call(&self, request: Request) -> Result<Response, Status> {
+    pub(super) async fn call(
+        &self,
+        request: Request,
+        trace: Option<&TraceContext>,
+    ) -> Result<Response, Status> {
         let refused = BranchOutcome::Refused.into();
         Ok(match request {
             Request::Try(v1::TryRequest { branch, work, remaining_ms }) => {
-                Response::Try(match self.post("try", branch, work, Some(remaining_ms)).await? {
+                Response::Try(match self.post("try", (branch, work), Some(remaining_ms), trace).await? {
                     Said::Yes(reply) => v1::TryResponse { reserved: true, reply, ..Default::default() },
                     Said::No(reason) => v1::TryResponse { reserved: false, reason, ..Default::default() },
                 })
             }
             Request::Confirm(v1::ConfirmRequest { branch, work }) => {
                 let committed = BranchOutcome::Committed.into();
-                Response::Confirm(match self.post("confirm", branch, work, None).await? {
+                Response::Confirm(match self.post("confirm", (branch, work), None, trace).await? {
                     Said::Yes(reply) => {
                         v1::ConfirmResponse { outcome: committed, reply, ..Default::default() }
                     }
@@ -103,7 +108,7 @@ impl HttpService {
             }
             Request::Cancel(v1::CancelRequest { branch, work }) => {
                 let rolled_back = BranchOutcome::RolledBack.into();
-                Response::Cancel(match self.post("cancel", branch, work, None).await? {
+                Response::Cancel(match self.post("cancel", (branch, work), None, trace).await? {
                     Said::Yes(_) => v1::CancelResponse { outcome: rolled_back, ..Default::default() },
                     Said::No(reason) => v1::CancelResponse { outcome: refused, reason },
                 })
@@ -119,9 +124,9 @@ impl HttpService {
     async fn post(
         &self,
         verb: &str,
-        branch: Option<v1::BranchContext>,
-        work: Option<v1::Work>,
+        (branch, work): (Option<v1::BranchContext>, Option<v1::Work>),
         remaining_ms: Option<u32>,
+        trace: Option<&TraceContext>,
     ) -> Result<Said, Status> {
         let v1::BranchContext { gtid, branch_id, cluster_id } = branch.unwrap_or_default();
         let v1::Work { action, payload } = work.unwrap_or_default();
@@ -135,6 +140,12 @@ impl HttpService {
         headers.insert(CLUSTER_ID, value(&format!("{cluster_id:016x}"))?);
         if let Some(remaining_ms) = remaining_ms {
             headers.insert(REMAINING_MS, remaining_ms.into());
+        }
+        if let Some(trace) = trace {
+            headers.insert(TRACEPARENT, value(&trace.traceparent())?);
+            if !trace.tracestate().is_empty() {
+                headers.insert(TRACESTATE, value(trace.tracestate())?);
+            }
         }
         if let Some(content_type) = content_type(&payload) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

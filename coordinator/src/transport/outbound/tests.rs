@@ -96,6 +96,7 @@ fn call(address: SocketAddr, verb: Verb, action: &str, repeated: bool) -> Branch
         payload: "payload".into(),
         repeated,
         remaining_ms: 1_000,
+        trace: None,
     }
 }
 

@@ -11,7 +11,8 @@ use super::account::{Account, Bank};
 use super::books::LedgerRow;
 use super::record::Outcome;
 use super::say::thousands;
-use super::stage::{OPENING_BALANCE, Stage};
+use super::stage::Stage;
+use crate::bank::OPENING_BALANCE;
 
 /// One thing that must hold.
 #[derive(Debug, Serialize)]

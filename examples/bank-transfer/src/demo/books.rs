@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
 use super::account::Bank;
+use crate::bank::open_accounts;
 
 /// One bank's database.
 #[derive(Debug, Clone)]
@@ -59,14 +60,10 @@ impl Books {
     /// # Errors
     /// When the database refuses.
     pub(crate) async fn open_accounts(&self, count: u32, balance: i64) -> Result<()> {
-        let rows: Vec<String> = (1..=count).map(|number| format!("({number}, {balance})")).collect();
         let mut connection = self.connect().await?;
-        for some in rows.chunks(1_000) {
-            connection
-                .query_drop(format!("INSERT INTO account (id, balance) VALUES {}", some.join(", ")))
-                .await
-                .with_context(|| format!("open accounts at bank {}", self.bank))?;
-        }
+        open_accounts(&mut connection, count, balance)
+            .await
+            .with_context(|| format!("open accounts at bank {}", self.bank))?;
         Ok(connection.disconnect().await?)
     }
 

@@ -13,9 +13,7 @@ use super::account::Bank;
 use super::books::Books;
 use super::initiator::Initiator;
 use super::say;
-
-/// What an account holds when it is opened.
-pub(crate) const OPENING_BALANCE: i64 = 1_000;
+use crate::bank::OPENING_BALANCE;
 
 /// All of it. Dropped, the processes end, and the servers go with their data.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use super::account::{Account, Bank, Transfer};
 use super::initiator::Initiator;
 use super::record::Outcome;
-use super::stage::{OPENING_BALANCE, Stage};
-use crate::bank::INSUFFICIENT_FUNDS;
+use super::stage::Stage;
+use crate::bank::{INSUFFICIENT_FUNDS, OPENING_BALANCE};
 
 /// Amounts go a little above what is in an account at first, so that some transfers are refused.
 const AMOUNT_MAX: i64 = OPENING_BALANCE + OPENING_BALANCE / 10;

@@ -14,11 +14,11 @@ use anyhow::Result;
 use axum::serve::ListenerExt as _;
 use clap::Args;
 use concord_participant::{HandlerError, Json, ParticipantServer, XaBranch};
-use concord_sandbox::parent_gone;
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable as _;
 use tokio::net::TcpListener;
 
+use crate::demo::catalog::PRICES;
 use crate::switches;
 use desk::{Desk, NewOrder, Services};
 
@@ -31,6 +31,9 @@ pub(crate) struct OrderArgs {
     /// Where to listen for the coordinator
     #[arg(long)]
     listen_participant: SocketAddr,
+    /// Where the coordinator reaches it there [default: http:// and where it listens for it]
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
     /// URL of the service's own database
     #[arg(long)]
     database: String,
@@ -43,9 +46,12 @@ pub(crate) struct OrderArgs {
     /// URL of the payment service
     #[arg(long)]
     payment: String,
-    /// Where the demo's test switches are
+    /// Set the demo's prices, where there are none
     #[arg(long)]
-    switches: PathBuf,
+    fill: bool,
+    /// Where the demo's test switches are; with them it ends when standard input does
+    #[arg(long, value_name = "DIR")]
+    switches: Option<PathBuf>,
 }
 
 /// The XA branch. An order is called after its global transaction.
@@ -64,7 +70,10 @@ async fn place(mut branch: XaBranch, Json(order): Json<NewOrder>) -> Result<(), 
 pub(crate) async fn serve(args: OrderArgs) -> Result<()> {
     let database = Pool::from_url(&args.database)?;
     create_tables(&database).await?;
-    let address = format!("http://{}", args.listen_participant);
+    if args.fill {
+        set_prices(&database).await?;
+    }
+    let address = args.address.unwrap_or_else(|| format!("http://{}", args.listen_participant));
     let participant = ParticipantServer::builder()
         .database(&args.database)
         .coordinator(&args.coordinator)
@@ -80,8 +89,8 @@ pub(crate) async fn serve(args: OrderArgs) -> Result<()> {
         tcp.set_nodelay(true).ok();
     });
     tracing::info!(listen = %args.listen, "order ready");
-    let doors = async { Ok(axum::serve(listener, doors).with_graceful_shutdown(parent_gone()).await?) };
-    // A service without test switches says: participant.serve(args.listen_participant)
+    let stop = switches::told_to_stop(args.switches.is_some());
+    let doors = async { Ok(axum::serve(listener, doors).with_graceful_shutdown(stop).await?) };
     let participant = switches::serve(participant, args.listen_participant, args.switches);
     tokio::try_join!(doors, participant)?;
     Ok(())
@@ -110,4 +119,10 @@ async fn create_tables(database: &Pool) -> Result<()> {
         )
         .await?;
     Ok(())
+}
+
+/// Sets those that are missing.
+async fn set_prices(database: &Pool) -> Result<()> {
+    let sql = "INSERT INTO price (sku, cents) VALUES (?, ?) ON DUPLICATE KEY UPDATE cents = cents";
+    Ok(database.get_conn().await?.exec_batch(sql, PRICES).await?)
 }

@@ -91,6 +91,7 @@ async fn call(
         payload: payload.into(),
         repeated: false,
         remaining_ms: 1_000,
+        trace: None,
     };
     all.call(call).await
 }
