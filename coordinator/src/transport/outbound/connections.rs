@@ -9,6 +9,7 @@ use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::{TraceContext, v1};
 use concord_protocol::{BranchId, Gtid};
+use rand::seq::IndexedRandom as _;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -41,6 +42,16 @@ impl Destination {
 
     fn is_passed_over(&self) -> bool {
         self.breaker.state(Instant::now()) != BreakerState::Closed
+    }
+
+    /// Whether it is called although there may be others. Of the calls that would try it again half do, by chance: or a branch
+    /// that is called less often than one may try would try it each time, and never get to another one.
+    fn admits(&self) -> bool {
+        match self.breaker.state(Instant::now()) {
+            BreakerState::Closed => true,
+            BreakerState::Open => false,
+            BreakerState::HalfOpen => rand::random() && self.breaker.admits(Instant::now()),
+        }
     }
 
     async fn call(
@@ -96,7 +107,7 @@ impl Connections {
         places.sort_by_cached_key(|place| Reverse(weight(&place.url, gtid, branch)));
         let mut absent = None;
         for place in &places {
-            if !place.channel.breaker.admits(Instant::now()) {
+            if !place.channel.admits() {
                 continue;
             }
             match place.channel.call(request.clone(), trace.clone(), until, limit).await {
@@ -104,9 +115,10 @@ impl Connections {
                 answer => return answer,
             }
         }
-        match (absent, places.first()) {
+        // When all are passed over, any of them may be the first that is back.
+        let any = places.choose(&mut rand::rng());
+        match (absent, any) {
             (Some(status), _) => Err(status),
-            // All are passed over: whether it is to be called at all is for who asks for it.
             (None, Some(place)) => place.channel.call(request, trace, until, limit).await,
             (None, None) => Err(NeverSent::status("it has no address")),
         }
