@@ -62,7 +62,8 @@ let declined = false;
 /** Asks for a token, where the coordinator wants one; whether there is another one now. */
 async function signIn(problem) {
   if (declined || document.querySelector("dialog")) return false;
-  const answer = await ask("Sign in", h("p", {}, problem.message),
+  const why = problem.reason === "NO_TOKEN" ? "The coordinator wants to know who asks." : problem.message;
+  const answer = await ask("Sign in", h("p", {}, why),
     h("label", {}, "Token", h("input", { name: "token", type: "password", required: true, autocomplete: "off", autofocus: true })),
     h("p", { class: "buttons" }, h("button", { value: "no", formnovalidate: true }, "Not now"), h("button", { value: "yes", class: "primary" }, "Sign in")));
   declined = !answer;

@@ -202,17 +202,18 @@ async fn serve_until(
     let ending = Arc::clone(&services.ending);
     let health = HealthReporter::new();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = transport::serve(listener, services, health.clone(), async {
+    // Boxed, because it is large.
+    let mut server = Box::pin(transport::serve(listener, services, health.clone(), async {
         // A dropped sender stops the server as well.
         let _ = stopped.await;
-    });
+    }));
     // It may come during a drain that an operator has ordered, and is an order like any other.
     let signal = async {
         shutdown.await;
         ending.order(None);
         std::future::pending::<Infallible>().await
     };
-    tokio::pin!(server, signal);
+    tokio::pin!(signal);
     tokio::select! {
         result = &mut server => return result.map_err(ServeError::Server),
         error = engine.store_failed() => return Err(error.into()),

@@ -69,7 +69,7 @@ fn help_and_usage() {
         &["tx", "list", "--watch=0"],
         &["tx", "park", UNKNOWN_GTID],
         &["serve", "--set", "no-equals-sign"],
-        &["status", "--address", "https://127.0.0.1:1"],
+        &["status", "--address", "ftp://127.0.0.1:1"],
         &["tx", "resolve", UNKNOWN_GTID, "--outcome", "committed", "--reason", "x"],
     ] {
         let (_, err) = expect(2, dir.path(), args);

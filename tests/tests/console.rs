@@ -132,7 +132,7 @@ async fn who_shows_no_token_sees_nothing() {
     let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
     let browser = Browser::start(directory.path()).await;
     browser.open(&format!("{}/", coordinator.url())).await;
-    browser.sees("dialog", "no token").await;
+    browser.sees("dialog", "wants to know who asks").await;
     browser.picture("sign-in").await;
     browser.fill("dialog [name=token]", "concord_0000").await;
     browser.click("dialog button.primary").await;
@@ -143,7 +143,7 @@ async fn who_shows_no_token_sees_nothing() {
     browser.sees("h1", "Overview").await;
     // It leaves with who had it.
     browser.click("#door").await;
-    browser.sees("dialog", "no token").await;
+    browser.sees("dialog", "wants to know who asks").await;
     browser.fill("dialog [name=token]", &ann.token).await;
     browser.click("dialog button.primary").await;
     browser.sees("#connection.good", "live").await;

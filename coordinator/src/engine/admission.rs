@@ -84,7 +84,7 @@ impl Engine {
             }
             match self.find(first).await {
                 Ok(Found::Live(live)) => break live.snapshot(),
-                Ok(Found::Ended(snapshot)) => break snapshot,
+                Ok(Found::Ended(snapshot)) => break *snapshot,
                 // It has never begun, and never will: ours because we hold the key, others' because they are gone.
                 Err(EngineError::RolledBack { .. }) => gone = Some(first),
                 Err(EngineError::UnknownGtid(_)) if first.epoch() == self.epoch() => gone = Some(first),

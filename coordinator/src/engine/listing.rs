@@ -253,7 +253,7 @@ impl Engine {
         };
         Ok(futures_util::stream::unfold(Some((first, None)), |watched| async move {
             let live = match watched? {
-                (Found::Ended(snapshot), _) => return Some((snapshot, None)),
+                (Found::Ended(snapshot), _) => return Some((*snapshot, None)),
                 (Found::Live(live), seen) => {
                     let steps = live.when(|state| (Some(state.steps) != seen).then_some(state.steps)).await;
                     (live, steps)

@@ -470,7 +470,7 @@ impl Engine {
         if let Some(stored) = self.driver.store.get(gtid).await? {
             let snapshot = record::snapshot(&stored)?;
             return match snapshot.state.is_terminal() {
-                true => Ok(Found::Ended(snapshot)),
+                true => Ok(Found::Ended(Box::new(snapshot))),
                 false => Err(EngineError::Elsewhere(gtid)),
             };
         }
@@ -499,7 +499,7 @@ impl Engine {
 /// Where a transaction was found.
 enum Found {
     Live(Arc<Live>),
-    Ended(Snapshot),
+    Ended(Box<Snapshot>),
 }
 
 fn invalid(field: &'static str, problem: String) -> EngineError {

@@ -265,7 +265,7 @@ impl Engine {
                 }
                 self.outcome(&live, wait, until).await?
             }
-            Found::Ended(snapshot) => snapshot,
+            Found::Ended(snapshot) => *snapshot,
         };
         match snapshot.decision() {
             Some(Decision::Commit) => Ok(snapshot),
@@ -294,7 +294,7 @@ impl Engine {
                 }
                 self.outcome(&live, wait, until).await?
             }
-            Found::Ended(snapshot) => snapshot,
+            Found::Ended(snapshot) => *snapshot,
         };
         match snapshot.decision() {
             Some(Decision::Rollback) => Ok(snapshot),

@@ -153,7 +153,9 @@ impl Initiator {
             EngineError::Elsewhere(_)
             | EngineError::KeyReused { .. }
             | EngineError::Invalid { .. }
-            | EngineError::NotAllowed(_) => {
+            | EngineError::NotAllowed(_)
+            | EngineError::TenantTooMany { .. }
+            | EngineError::TenantTooFast { .. } => {
                 self.world.violation("answer", format!("transaction {}: {error}", self.plan.number));
                 Heard::Unknown
             }

@@ -387,6 +387,7 @@ AT                        EVENT         DETAIL
             "heuristic": false,
             "reason": "branch 2: gave up",
             "name": "transfer",
+            "tenant": null,
             "grade": "early_vote",
             "timeout_ms": 30000,
             "begun_at": "2023-11-14T22:13:20Z",
