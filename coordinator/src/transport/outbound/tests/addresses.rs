@@ -248,7 +248,7 @@ async fn a_branch_that_is_called_seldom_does_not_try_the_one_that_hangs_each_tim
     let addresses = [one.url(), hanging];
     let weight = |url: &String, branch| {
         let call = branch_call(STOCK, branch, Verb::Commit, "");
-        crate::transport::call::weight(url, call.gtid, call.branch)
+        call::weight(url, call.gtid, call.branch)
     };
     let branch =
         (1..).find(|branch| weight(&addresses[1], *branch) > weight(&addresses[0], *branch)).unwrap();
@@ -349,7 +349,7 @@ async fn behind_a_name_it_is_the_name_that_the_certificate_must_have() {
     let server = || Server::builder().tls_config(tls.clone()).unwrap();
     let instances = listeners::<2>().await.map(|listener| Instance::listening(listener, server()));
     let port = instances[0].address.port();
-    let tls = OutboundTls { authorities: Some(certificate.into_bytes().into()), ..OutboundTls::default() };
+    let tls = OutboundTls { authorities: Some(certificate.into_bytes()), ..OutboundTls::default() };
     let mut participants = outbound(OutboundSettings { tls, ..settings(&[]) });
     let names = NameServer::default();
     names.says(&instances.each_ref().map(|one| one.address));
