@@ -18,15 +18,15 @@ pub(crate) struct Identity {
     /// For the record.
     pub(crate) name: String,
     pub(super) roles: Roles,
-    /// As which participants it may attach; `None`: as any.
+    /// The participants that it may speak for, and have called; `None`: any.
     pub(super) participants: Option<AllowList>,
     /// Whose transactions it begins, and the only ones that it sees; `None`: all.
     pub(super) tenant: Option<String>,
 }
 
 impl Identity {
-    /// Whether calls to the participant at this address may be put on a stream of its.
-    pub(crate) fn may_attach_as(&self, address: &str) -> bool {
+    /// Whether it may attach under this address, join under it, and have it called.
+    pub(crate) fn may_name(&self, address: &str) -> bool {
         self.participants.as_ref().is_none_or(|participants| participants.permits(address))
     }
 

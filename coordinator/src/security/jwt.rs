@@ -43,7 +43,7 @@ struct Claims {
     /// Seconds since 1970, or a fraction more.
     #[serde(default)]
     exp: f64,
-    /// As which participants its owner may attach.
+    /// The participants that its owner may speak for, and have called.
     concord_participants: Option<Vec<String>>,
     concord_tenant: Option<String>,
     #[serde(flatten)]

@@ -117,7 +117,7 @@ pub struct NewToken {
 #[error("{0}")]
 pub struct TokenError(String);
 
-/// Makes a token. `participants`: as which participants its owner may attach; none given, as any that the coordinator may
+/// Makes a token. `participants`: those that its owner may speak for, and have called; none given, any that the coordinator may
 /// call. `tenant`: whose transactions are all that its owner has to do with; none given, all are.
 ///
 /// # Errors
@@ -152,9 +152,9 @@ mod tests {
         let orders = &known[&hash(orders.token.as_bytes())];
         assert_eq!((orders.name.as_str(), orders.roles.to_string()), ("orders", "initiator".to_owned()));
         assert_eq!(orders.tenant(), Some("shop"));
-        assert!(orders.may_attach_as("attached://anything"));
+        assert!(orders.may_name("attached://anything"));
         let stock = &known[&hash(stock.token.as_bytes())];
-        assert!(stock.may_attach_as("attached://stock") && !stock.may_attach_as("attached://payment"));
+        assert!(stock.may_name("attached://stock") && !stock.may_name("attached://payment"));
     }
 
     #[test]

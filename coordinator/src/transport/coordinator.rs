@@ -182,6 +182,8 @@ impl Coordinator for CoordinatorService {
         let until = settle_by(request.metadata());
         let v1::ExecuteRequest { name, timeout_ms, idempotency_key, branches, .. } =
             request.get_ref().clone();
+        let caller = caller(request.extensions());
+        branches.iter().try_for_each(|branch| check_name(caller, &branch.participant))?;
         let (wait, grade) = (wait(request.get_ref().wait()), grade(request.get_ref().grade()));
         let begin = begin(name, timeout_ms, idempotency_key, &request)?;
         let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();

@@ -64,13 +64,13 @@ pub(super) fn caller(extensions: &Extensions) -> Option<&Identity> {
     extensions.get::<Arc<Identity>>().map(|identity| &**identity)
 }
 
-/// Whether a caller may speak for the participant at this address.
+/// Whether a caller may speak for the participant at this address, or have it called.
 ///
 /// # Errors
 /// PERMISSION_DENIED / OTHER_PARTICIPANT.
 pub(super) fn check_name(caller: Option<&Identity>, address: &str) -> Result<(), Status> {
     match caller {
-        Some(caller) if !caller.may_attach_as(address) => {
+        Some(caller) if !caller.may_name(address) => {
             let message = format!("the token of {:?} is not for the participant {address}", caller.name);
             Err(with_reason(Code::PermissionDenied, "OTHER_PARTICIPANT", message))
         }

@@ -106,6 +106,22 @@ async fn a_participant_speaks_for_itself_only() {
     let answer = refusal(api.register_branch(join("attached://payment")).await);
     assert_eq!(answer, (Code::PermissionDenied, "OTHER_PARTICIPANT".into()));
     api.register_branch(join(SHOP)).await.unwrap();
+
+    // Nor has an initiator others called than its token is for.
+    let file = world.concord.path("tokens.toml");
+    let clerk = token(&file, "clerk", &["--role", "initiator", "--participant", SHOP]).await;
+    let clerk = shows(&clerk);
+    until("the clerk is known", async || {
+        match world.concord.execute(&clerk, "attached://payment").await {
+            Err(status) if status.code() == Code::Unauthenticated => Ok(None),
+            answer => Ok(Some(refusal(answer))),
+        }
+    })
+    .await
+    .map(|answer| assert_eq!(answer, (Code::PermissionDenied, "OTHER_PARTICIPANT".into())))
+    .unwrap();
+    world.attach_shop().await;
+    world.concord.execute(&clerk, SHOP).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

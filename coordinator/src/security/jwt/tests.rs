@@ -140,7 +140,7 @@ fn roles_and_participants_are_claims() {
     claims["concord_participants"] = json!(["attached://stock"]);
     let stock = identify(&jwt, &ours.token(&claims)).unwrap();
     assert_eq!(stock.roles.to_string(), "participant");
-    assert!(stock.may_attach_as("attached://stock") && !stock.may_attach_as("attached://payment"));
+    assert!(stock.may_name("attached://stock") && !stock.may_name("attached://payment"));
     claims["concord_tenant"] = json!("shop");
     assert_eq!(identify(&jwt, &ours.token(&claims)).unwrap().tenant(), Some("shop"));
     claims["concord_tenant"] = json!("a/b");
