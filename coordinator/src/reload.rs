@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt as _};
 
 use crate::config::{Change, Config};
 use crate::engine::Engine;
-use crate::security::{FileError, Files};
+use crate::security::{Callers, FileError, OutboundTls, tenants, tls};
 use crate::serve::settings;
 use crate::transport::{GrpcParticipants, Guard, OutboundSettings, Peers, ServerTls};
 
@@ -27,11 +27,12 @@ impl Running {
         while let Some(wanted) = wanted.next().await {
             let changes = config.changes(&wanted);
             config = config.adopting(&wanted);
-            match self.apply(&config) {
-                Ok(()) => tracing::info!("configuration, certificates and tokens were read again"),
-                Err(error) => {
-                    tracing::error!(%error, "a file cannot be used; what was read before stays in force");
-                }
+            let problems = self.apply(&config);
+            for error in &problems {
+                tracing::error!(%error, "a file cannot be used; what was read from it before stays in force");
+            }
+            if problems.is_empty() {
+                tracing::info!("configuration, certificates and tokens were read again");
             }
             for Change { key, from, to, live } in changes {
                 match live {
@@ -44,21 +45,28 @@ impl Running {
         }
     }
 
-    /// All files or none: a certificate that is to go with another key stays until that is there.
-    fn apply(&self, config: &Config) -> Result<(), FileError> {
-        let files = Files::read(config);
-        let (outbound_tls, tenants) = match &files {
-            Ok(files) => (files.outbound_tls.clone(), Arc::clone(&files.tenants)),
-            Err(_) => (self.participants.tls(), self.engine.tenants()),
-        };
-        self.engine.configure(settings(config, tenants));
-        self.participants.configure(OutboundSettings::new(config, outbound_tls));
-        let Files { server_tls, outbound_tls, callers, .. } = files?;
-        if let (Some(current), Some(tls)) = (&self.tls, server_tls) {
-            current.store(tls);
-        }
+    /// What can be used of it is used, each on its own: a token that was taken out of its file is worth nothing, whatever else
+    /// is wrong. Answers what cannot be used.
+    fn apply(&self, config: &Config) -> Vec<FileError> {
+        let callers = Callers::load(&config.security).map(|callers| self.guard.replace(callers));
+        let server_tls = tls::server_config(&config.server).map(|tls| {
+            if let (Some(current), Some(tls)) = (&self.tls, tls) {
+                current.store(tls);
+            }
+        });
+        let (tenants, no_tenants) = split(tenants(&config.security));
+        self.engine.configure(settings(config, tenants.unwrap_or_else(|| self.engine.tenants())));
+        let (outbound_tls, no_outbound_tls) = split(OutboundTls::load(&config.calls));
+        let outbound_tls = outbound_tls.unwrap_or_else(|| self.participants.tls());
+        self.participants.configure(OutboundSettings::new(config, outbound_tls.clone()));
         self.peers.show(outbound_tls);
-        self.guard.replace(callers);
-        Ok(())
+        [callers.err(), server_tls.err(), no_tenants, no_outbound_tls].into_iter().flatten().collect()
+    }
+}
+
+fn split<T, E>(result: Result<T, E>) -> (Option<T>, Option<E>) {
+    match result {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error)),
     }
 }

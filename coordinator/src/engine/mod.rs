@@ -462,6 +462,13 @@ impl Engine {
         Ok(stored.map(|stored| record::snapshot(&stored)).transpose()?.map(|snapshot| snapshot.header.tenant))
     }
 
+    /// Where a branch of a live transaction is, if there is such a branch.
+    pub fn participant_of(&self, gtid: Gtid, branch: BranchId) -> Option<Arc<str>> {
+        let live = self.driver.registry.get(gtid)?;
+        let state = live.lock();
+        state.spec(branch).map(|spec| Arc::clone(&spec.participant))
+    }
+
     async fn find(&self, gtid: Gtid) -> Result<Found, EngineError> {
         if let Some(live) = self.driver.registry.get(gtid) {
             return Ok(Found::Live(live));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::jwt::Jwt;
 use super::roles::is_about_all;
 use super::tokens::{self, Hash, hash};
-use super::{FileError, Role, Roles};
+use super::{FileError, Role, Roles, check_tenant};
 use crate::config::{AllowList, Security};
 
 /// Longest token that is looked at, in bytes.
@@ -28,6 +28,18 @@ impl Identity {
     /// Whether it may attach under this address, join under it, and have it called.
     pub(crate) fn may_name(&self, address: &str) -> bool {
         self.participants.as_ref().is_none_or(|participants| participants.permits(address))
+    }
+
+    /// Whether it can be one tenant's.
+    pub(super) fn check_tenant(&self) -> Result<(), String> {
+        let Some(tenant) = &self.tenant else { return Ok(()) };
+        check_tenant(tenant)?;
+        match self.roles.any_of(&[Role::Participant]) && self.participants.is_none() {
+            true => Err("a tenant's participant needs `participants`: who attaches is sent all calls to that address, \
+                         whichever tenant's"
+                .to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// The tenant that it belongs to.

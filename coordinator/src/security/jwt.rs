@@ -10,8 +10,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, ge
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tokens::Hash;
-use super::{FileError, Identity, Role, Roles, check_tenant};
+use super::tokens::{Hash, check_name};
+use super::{FileError, Identity, Role, Roles};
 use crate::config::{AllowList, Security};
 
 /// The key that names the file.
@@ -106,10 +106,7 @@ impl Jwt {
 
     fn identity(&self, claims: Claims) -> Result<Identity, String> {
         let Claims { sub, exp: _, concord_participants, concord_tenant, others } = claims;
-        concord_tenant
-            .as_deref()
-            .map_or(Ok(()), check_tenant)
-            .map_err(|error| format!("concord_tenant: {error}"))?;
+        check_name(&sub).map_err(|error| format!("sub: {error}"))?;
         let (first, deeper) = self.roles_claim.split_first().ok_or("there is no claim for roles")?;
         let listed = deeper.iter().try_fold(others.get(first), |at, name| at.map(|value| value.get(name)));
         let listed: Vec<&str> = match listed.flatten() {
@@ -122,7 +119,9 @@ impl Jwt {
         let roles: Roles = listed.into_iter().filter_map(Role::of_name).collect();
         let participants = concord_participants.map(|patterns| AllowList::parse(&patterns)).transpose();
         let participants = participants.map_err(|error| format!("concord_participants: {error}"))?;
-        Ok(Identity { name: sub, roles, participants, tenant: concord_tenant })
+        let identity = Identity { name: sub, roles, participants, tenant: concord_tenant };
+        identity.check_tenant().map_err(|error| format!("concord_tenant: {error}"))?;
+        Ok(identity)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, (Arc<Identity>, u64)>> {

@@ -21,7 +21,7 @@ use rustls::ServerConfig;
 pub(crate) use tls::OutboundTls;
 pub use tokens::{NewToken, TokenError, new_token};
 
-use crate::config::{Config, name_problem};
+use crate::config::{Config, Security, name_problem};
 use crate::engine::TenantLimits;
 
 /// A file of the configuration that cannot be used.
@@ -104,9 +104,17 @@ impl Files {
             server_tls: tls::server_config(&config.server)?,
             outbound_tls: OutboundTls::load(&config.calls)?,
             callers: Callers::load(&config.security)?,
-            tenants: config.security.tenants.as_deref().map(tenants::load).transpose()?.unwrap_or_default(),
+            tenants: tenants(&config.security)?,
         })
     }
+}
+
+/// What those tenants may have that have limits, by name.
+///
+/// # Errors
+/// The file that says so cannot be used.
+pub(crate) fn tenants(security: &Security) -> Result<Arc<HashMap<String, TenantLimits>>, FileError> {
+    Ok(security.tenants.as_deref().map(tenants::load).transpose()?.unwrap_or_default())
 }
 
 /// Whether the files of certificates, keys and tokens that `config` names can be used.

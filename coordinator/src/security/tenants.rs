@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::tokens::explain;
 use super::{FileError, check_tenant};
 use crate::engine::TenantLimits;
 
@@ -36,7 +37,7 @@ pub(super) fn load(path: &Path) -> Result<Arc<HashMap<String, TenantLimits>>, Fi
 }
 
 fn parse(text: &str) -> Result<HashMap<String, TenantLimits>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     let mut tenants = HashMap::new();
     for Entry { name, live_transactions_max, begins_per_second } in file.tenant {
         check_tenant(&name)?;

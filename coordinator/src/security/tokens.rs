@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Identity, Role, check_tenant};
+use super::{FileError, Identity, Role};
 use crate::config::AllowList;
 
 /// The key that names the file.
@@ -54,11 +54,7 @@ pub(super) fn load(path: &Path) -> Result<HashMap<Hash, Arc<Identity>>, FileErro
 }
 
 fn parse(text: &str) -> Result<HashMap<Hash, Arc<Identity>>, String> {
-    // Of the file's text nothing is repeated: somebody may have written a token into it.
-    let file: File = toml::from_str(text).map_err(|error| match error.span() {
-        Some(span) => format!("line {}: {}", line(text, span.start), error.message()),
-        None => error.message().to_owned(),
-    })?;
+    let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     let mut tokens = HashMap::new();
     for entry in file.token {
         let name = entry.name.clone();
@@ -70,8 +66,13 @@ fn parse(text: &str) -> Result<HashMap<Hash, Arc<Identity>>, String> {
     Ok(tokens)
 }
 
-fn line(text: &str, at: usize) -> usize {
-    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+/// Where a file cannot be understood, and why. Of its text nothing is repeated: somebody may have written a token into it.
+pub(super) fn explain(text: &str, error: &toml::de::Error) -> String {
+    let line = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+    match error.span() {
+        Some(span) => format!("line {}: {}", line(span.start), error.message()),
+        None => error.message().to_owned(),
+    }
 }
 
 fn read(entry: Entry) -> Result<(Hash, Identity), String> {
@@ -87,11 +88,12 @@ fn read(entry: Entry) -> Result<(Hash, Identity), String> {
     }
     let participants = participants.map(|patterns| AllowList::parse(&patterns));
     let participants = participants.transpose().map_err(|error| format!("participants: {error}"))?;
-    tenant.as_deref().map_or(Ok(()), check_tenant)?;
-    Ok((hash, Identity { name, roles, participants, tenant }))
+    let identity = Identity { name, roles, participants, tenant };
+    identity.check_tenant()?;
+    Ok((hash, identity))
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     match name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         true => Err(format!("a name has from 1 to {NAME_BYTES_MAX} bytes, and no control characters")),
         false => Ok(()),
@@ -104,7 +106,6 @@ fn no_role(name: &str) -> String {
 }
 
 /// A token that nobody has yet.
-#[derive(Debug)]
 pub struct NewToken {
     /// The token itself, for whoever is to call. It is kept nowhere else.
     pub token: String,
@@ -176,6 +177,10 @@ mod tests {
             (format!("{fine}token = \"s3cret\"\n"), "line 5: unknown field"),
             (format!("{fine}participants = [\"ftp://a\"]\n"), "participants: "),
             (format!("{fine}tenant = \"a/b\"\n"), "the tenant \"a/b\": must be"),
+            (
+                format!("{}tenant = \"a\"\n", entry("a", &hash, "[\"participant\"]")),
+                "a tenant's participant needs `participants`",
+            ),
             ("[[token]\ns3cret".to_owned(), "line 1: "),
         ] {
             let why = parse(&text).unwrap_err();

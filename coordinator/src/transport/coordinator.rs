@@ -125,6 +125,10 @@ impl Coordinator for CoordinatorService {
         crash_point!("coordinator/received/ReportVote");
         pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
         check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let v1::ReportVoteRequest { gtid: id, branch_id, .. } = request.get_ref();
+        if let Some(participant) = self.engine.participant_of(gtid(id)?, BranchId(*branch_id)) {
+            check_name(caller(request.extensions()), &participant)?;
+        }
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let vote = match request.vote() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use concord_proto::status::with_reason;
@@ -47,14 +47,28 @@ impl Guard {
         }
     }
 
-    /// Who asks. `None`: anybody may.
-    fn check(&self, request: &Request) -> Result<Option<Arc<Identity>>, Refusal> {
-        let (Some(callers), Access::To(roles)) = (&self.callers, access(request.uri().path())) else {
-            return Ok(None);
-        };
-        let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    /// Who asks for what is at `path`. `None`: anybody may.
+    ///
+    /// # Errors
+    /// What to answer instead.
+    pub(super) fn ask(&self, path: &str, request: &Request) -> Result<Option<Arc<Identity>>, Box<Response>> {
+        self.check(path, request.headers()).map_err(|refusal| {
+            let reason = match &refusal {
+                Refusal::NoToken => Turned::NoToken,
+                Refusal::BadToken(_) => Turned::BadToken,
+                Refusal::Role(_) => Turned::Role,
+            };
+            self.metrics.turned_away.at(reason).inc();
+            tracing::debug!(path, %refusal, "a call was turned away");
+            Box::new(turn_away(request, &refusal))
+        })
+    }
+
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
+        let (Some(callers), Access::To(roles)) = (&self.callers, access(path)) else { return Ok(None) };
+        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let identity = callers.load().identify(authorization)?;
-        identity.check(roles, request.uri().path())?;
+        identity.check(roles, path)?;
         Ok(Some(identity))
     }
 }
@@ -96,23 +110,14 @@ pub(super) async fn check_tenant(engine: &Engine, extensions: &Extensions, gtid:
 }
 
 async fn let_in(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    match guard.check(&request) {
+    match guard.ask(request.uri().path(), &request) {
         Ok(identity) => {
             if let Some(identity) = identity {
                 request.extensions_mut().insert(identity);
             }
             next.run(request).await
         }
-        Err(refusal) => {
-            let reason = match &refusal {
-                Refusal::NoToken => Turned::NoToken,
-                Refusal::BadToken(_) => Turned::BadToken,
-                Refusal::Role(_) => Turned::Role,
-            };
-            guard.metrics.turned_away.at(reason).inc();
-            tracing::debug!(path = request.uri().path(), %refusal, "a call was turned away");
-            turn_away(&request, &refusal)
-        }
+        Err(response) => *response,
     }
 }
 

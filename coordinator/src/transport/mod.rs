@@ -10,6 +10,7 @@ mod convert;
 mod coordinator;
 mod gateway;
 mod guard;
+mod listener;
 mod operator;
 mod outbound;
 mod peers;
@@ -18,21 +19,14 @@ mod probes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use concord_proto::FILE_DESCRIPTOR_SET;
 use concord_proto::v1::attachment_server::AttachmentServer;
 use concord_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::v1::operator_server::{Operator, OperatorServer};
-use futures_util::{Stream, StreamExt as _};
-use rustls::ServerConfig;
-use tls_listener::AsyncTls;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -41,6 +35,7 @@ pub use breaker::BreakerSettings;
 pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
 pub(crate) use guard::Guard;
+pub(crate) use listener::ServerTls;
 pub(crate) use outbound::http::post_json;
 pub use outbound::{GrpcParticipants, OutboundSettings};
 pub(crate) use peers::Peers;
@@ -61,8 +56,8 @@ const REQUEST_OVERHEAD_BYTES: usize = 1 << 20;
 const ANSWERS_BYTES_MAX: usize = 4 << 20;
 /// How often a silent peer is asked for a sign of life, and how long it has to give one.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long a caller may take to agree on how to encrypt.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls of one connection at a time; one more waits for one of them to end.
+const CALLS_OF_A_CONNECTION_MAX: u32 = 10_000;
 
 /// The services without a server around them, for fuzzing: the operator's has neither resources nor participants.
 #[doc(hidden)]
@@ -99,9 +94,6 @@ pub(crate) struct Services {
     pub(crate) tls: Option<ServerTls>,
     pub(crate) peers: Arc<Peers>,
 }
-
-/// What is shown to callers, and asked of them; what is stored there holds for the next connection.
-pub(crate) type ServerTls = Arc<ArcSwap<ServerConfig>>;
 
 /// Tells health checks whether the server takes new transactions.
 pub(crate) async fn report_health(health: &HealthReporter, serving: bool) {
@@ -158,61 +150,26 @@ pub(crate) async fn serve(
             .prepare();
     let grpc = guard.before(methods.into_axum_router());
     // Base64 is four characters for three bytes.
-    let web = gateway::router(grpc.clone(), request_bytes_max.saturating_mul(4) / 3);
+    let web = gateway::router(grpc.clone(), &guard, request_bytes_max.saturating_mul(4) / 3);
     let mut web = web.merge(console::router()).merge(probes);
-    if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+    if listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback()) {
         web = web.layer(axum::middleware::from_fn(gateway::only_local_names));
     }
+    let grpc = grpc.layer(axum::middleware::from_fn(gateway::only_grpc));
     let all = grpc.merge(web).fallback(gateway::unknown);
     let server = Server::builder()
         // A participant that vanished without closing its stream is noticed by its silence.
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_concurrent_streams(CALLS_OF_A_CONNECTION_MAX)
         // JSON; gRPC is HTTP/2 in any case.
         .accept_http1(true)
         .add_routes(all.into());
     match tls {
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, shutdown).await?;
+        None => server.serve_with_incoming_shutdown(listener::plain(listener), shutdown).await?,
+        Some(tls) => {
+            server.serve_with_incoming_shutdown(listener::encrypted(listener, tls), shutdown).await?;
         }
-        Some(tls) => server.serve_with_incoming_shutdown(encrypted(listener, tls), shutdown).await?,
     }
     Ok(())
-}
-
-/// Connections, each once its handshake is done. One whose handshake fails is nobody's business but the caller's.
-fn encrypted(
-    listener: TcpListener,
-    tls: ServerTls,
-) -> impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> {
-    let listener =
-        tls_listener::builder(Handshakes(tls)).handshake_timeout(HANDSHAKE_TIMEOUT).listen(listener);
-    listener.filter_map(|connection| async {
-        match connection {
-            Ok((connection, _)) => {
-                let _ = connection.get_ref().0.set_nodelay(true);
-                Some(Ok(connection))
-            }
-            Err(tls_listener::Error::ListenerError(error)) => Some(Err(error)),
-            Err(error) => {
-                tracing::debug!(%error, "a caller's TLS handshake failed");
-                None
-            }
-        }
-    })
-}
-
-/// Shakes hands as it is configured at the moment.
-#[derive(Clone)]
-struct Handshakes(ServerTls);
-
-impl AsyncTls<TcpStream> for Handshakes {
-    type Stream = TlsStream<TcpStream>;
-    type Error = std::io::Error;
-    type AcceptFuture = Accept<TcpStream>;
-
-    fn accept(&self, connection: TcpStream) -> Self::AcceptFuture {
-        TlsAcceptor::from(self.0.load_full()).accept(connection)
-    }
 }

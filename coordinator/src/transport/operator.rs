@@ -139,8 +139,8 @@ impl Operator for OperatorService {
     type DrainStream = ReceiverStream<Result<v1::DrainResponse, Status>>;
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
-        let v1::DrainRequest { grace_ms, operator } = request.into_inner();
-        let operator = text("operator", operator, bytes_max::OPERATOR)?;
+        let operator = text("operator", named(&request, &request.get_ref().operator), bytes_max::OPERATOR)?;
+        let grace_ms = request.get_ref().grace_ms;
         tracing::info!(operator, grace_ms, "told to drain");
         self.engine.stop_beginning();
         self.ending.order(grace_ms.map(|ms| Duration::from_millis(ms.into())));

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
 use super::authority::Authority;
-use super::program::Concord;
+use super::program::{Concord, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_levels_and_targets_change_and_the_log_says_so() {
@@ -58,6 +58,29 @@ async fn a_new_certificate_is_shown_and_a_wrong_one_is_not() {
     next.certify().write(concord.directory.path(), "server");
     until("the new one is shown", async || Ok(concord.status(&next.trusted()).await.ok())).await.unwrap();
     assert!(concord.status(&authority.trusted()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
+    let (mut concord, authority) = (Concord::new(), Authority::new());
+    let [pem, key] = authority.certify().write(concord.directory.path(), "server");
+    let tokens = concord.path("tokens.toml");
+    let ann = token(&tokens, "ann", &["--role", "operator"]).await;
+    let ann = authority.trusted().token(&ann).unwrap();
+    let config =
+        format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n[security]\ntokens = {tokens:?}\n");
+    concord.configure(&config);
+    concord.start(&ann).await;
+    concord.status(&ann).await.unwrap();
+    std::fs::write(&pem, "no certificate").unwrap();
+    std::fs::write(concord.path("concord.toml"), format!("{config}[nonsense]\n")).unwrap();
+    std::fs::write(&tokens, "").unwrap();
+    until("the token is forgotten", async || {
+        let answer = concord.status(&ann).await;
+        Ok(answer.is_err_and(|status| status.code() == Code::Unauthenticated).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use concord_proto::v1::*;
 use concord_proto::{Coordinators, Credentials};
 use concord_tests::{Agreeable, refusal, until};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use super::program::{Concord, token};
@@ -105,17 +106,33 @@ async fn a_participant_speaks_for_itself_only() {
     let mut api = world.concord.api(&world.shop);
     let answer = refusal(api.register_branch(join("attached://payment")).await);
     assert_eq!(answer, (Code::PermissionDenied, "OTHER_PARTICIPANT".into()));
-    api.register_branch(join(SHOP)).await.unwrap();
-
-    // Nor has an initiator others called than its token is for.
+    let joined = api.register_branch(join(SHOP)).await.unwrap().into_inner();
+    // Nor does another one vote for its branch.
     let file = world.concord.path("tokens.toml");
-    let clerk = token(&file, "clerk", &["--role", "initiator", "--participant", SHOP]).await;
-    let clerk = shows(&clerk);
-    until("the clerk is known", async || {
-        match world.concord.execute(&clerk, "attached://payment").await {
+    let payment =
+        token(&file, "payment", &["--role", "participant", "--participant", "attached://payment"]).await;
+    let payment = shows(&payment);
+    let vote = ReportVoteRequest {
+        gtid: begun.gtid.clone(),
+        branch_id: joined.branch_id,
+        vote: Vote::No.into(),
+        reason: "a test".into(),
+    };
+    let answer = until("payment is known", async || {
+        match world.concord.api(&payment).report_vote(vote.clone()).await {
             Err(status) if status.code() == Code::Unauthenticated => Ok(None),
             answer => Ok(Some(refusal(answer))),
         }
+    });
+    assert_eq!(answer.await.unwrap(), (Code::PermissionDenied, "OTHER_PARTICIPANT".into()));
+    api.report_vote(vote).await.unwrap();
+
+    // Nor has an initiator others called than its token is for.
+    let clerk = token(&file, "clerk", &["--role", "initiator", "--participant", SHOP]).await;
+    let clerk = shows(&clerk);
+    until("the clerk is known", async || match world.concord.execute(&clerk, "attached://payment").await {
+        Err(status) if status.code() == Code::Unauthenticated => Ok(None),
+        answer => Ok(Some(refusal(answer))),
     })
     .await
     .map(|answer| assert_eq!(answer, (Code::PermissionDenied, "OTHER_PARTICIPANT".into())))
@@ -186,6 +203,14 @@ async fn pages_json_and_probes() {
             assert_eq!(problem["reason"], reason);
         }
     }
+    // Who shows none is answered before it has sent what it has to say.
+    let endless = tokio::net::TcpStream::connect(world.concord.address.socket()).await.unwrap();
+    let (mut answer, mut ask) = endless.into_split();
+    let head = "POST /v1/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{";
+    ask.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    answer.read_exact(&mut first).await.unwrap();
+    assert_eq!(std::str::from_utf8(&first).unwrap(), "HTTP/1.1 401");
     // The command line, with a token in a file, without, and of another role.
     let concord = &world.concord;
     let url = concord.url();
@@ -311,4 +336,21 @@ async fn tenants_do_not_see_each_other_and_have_limits_of_their_own() {
     assert_eq!(ended.transaction.unwrap().tenant, "shop");
     let ended = refusal(concord.api(&bank).get(GetRequest { gtid: of_shop }).await);
     assert_eq!(ended, unknown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_gives_no_orders_by_grpc() {
+    let mut concord = Concord::new();
+    concord.configure("");
+    concord.start(&Credentials::new()).await;
+    let drain = format!("{}/concord.v1.Operator/Drain", concord.url());
+    let client = reqwest::Client::new();
+    // What a page of another site can send without being asked for leave, and what one of this site can.
+    let bare = client.post(&drain).body(vec![0; 5]);
+    let plain = client.post(&drain).header("content-type", "text/plain").body(vec![0; 5]);
+    let own = client.post(&drain).header("content-type", "application/grpc").header("origin", concord.url());
+    for request in [bare, plain, own.body(vec![0; 5])] {
+        assert_eq!(request.send().await.unwrap().status().as_u16(), 415);
+    }
+    assert!(!concord.status(&Credentials::new()).await.unwrap().draining);
 }

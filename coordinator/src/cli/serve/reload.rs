@@ -13,30 +13,27 @@ use super::Failure;
 /// How often to look whether a file has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Configurations, each when there is reason to read it again. One that has problems is logged, and left out.
+/// Configurations, each when there is reason to read it again. Where it has problems, that is logged, and the last one without comes
+/// once more: what changed may be a file that it names.
 pub(super) fn configurations(
     args: ConfigArgs,
     first: &Config,
 ) -> std::io::Result<impl Stream<Item = Config> + use<>> {
     let hangup = signal(SignalKind::hangup())?;
-    let files = Files::of(&args, first);
-    Ok(stream::unfold((args, files, hangup), async |(args, mut files, mut hangup)| {
-        loop {
-            files.changed_or(&mut hangup).await;
-            match args.load() {
-                Ok(loaded) => {
-                    files = Files::of(&args, &loaded.config);
-                    return Some((loaded.config, (args, files, hangup)));
-                }
-                Err(Failure::Said { message, .. }) => {
-                    tracing::error!(
-                        problems = message,
-                        "the configuration has problems, and stays as it was"
-                    );
-                }
-                Err(Failure::ClosedPipe) => {}
+    let files = Files::of(&args, [first, first]);
+    let state = (args, first.clone(), first.clone(), files, hangup);
+    Ok(stream::unfold(state, async |(args, first, mut last, mut files, mut hangup)| {
+        files.changed_or(&mut hangup).await;
+        match args.load() {
+            Ok(loaded) => last = loaded.config,
+            Err(Failure::Said { message, .. }) => {
+                tracing::error!(problems = message, "the configuration has problems, and stays as it was");
             }
+            Err(Failure::ClosedPipe) => {}
         }
+        // Where a file is can change with a restart only; until then the first one counts.
+        let files = Files::of(&args, [&first, &last]);
+        Some((last.clone(), (args, first, last, files, hangup)))
     }))
 }
 
@@ -47,8 +44,9 @@ struct Files(Vec<(PathBuf, Option<Look>)>);
 type Look = (SystemTime, u64, u64);
 
 impl Files {
-    fn of(args: &ConfigArgs, config: &Config) -> Self {
-        let all = args.file().into_iter().chain(config.files().map(Path::to_owned));
+    fn of(args: &ConfigArgs, configs: [&Config; 2]) -> Self {
+        let named = configs.into_iter().flat_map(Config::files).map(Path::to_owned);
+        let all = args.file().into_iter().chain(named);
         Files(all.map(|path| (path.clone(), look(&path))).collect())
     }
 

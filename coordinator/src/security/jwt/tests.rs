@@ -141,6 +141,9 @@ fn roles_and_participants_are_claims() {
     let stock = identify(&jwt, &ours.token(&claims)).unwrap();
     assert_eq!(stock.roles.to_string(), "participant");
     assert!(stock.may_name("attached://stock") && !stock.may_name("attached://payment"));
+    claims["sub"] = json!("");
+    assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("sub: "));
+    claims["sub"] = json!("stock");
     claims["concord_tenant"] = json!("shop");
     assert_eq!(identify(&jwt, &ours.token(&claims)).unwrap().tenant(), Some("shop"));
     claims["concord_tenant"] = json!("a/b");

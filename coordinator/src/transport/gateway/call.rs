@@ -38,9 +38,14 @@ impl Rpc {
         Rpc { descriptor: message::rpc(route.service, route.rpc), path, grpc, body_bytes_max }
     }
 
+    /// The path of the gRPC method.
+    pub(super) fn path(&self) -> &str {
+        self.path.path()
+    }
+
     /// Makes the call that a request asks for.
     pub(super) async fn answer(&self, mut request: Request) -> Result<Response, Problem> {
-        if *request.method() != Method::GET && is_from_another_site(request.headers()) {
+        if *request.method() != Method::GET && is_from_another_site(&request) {
             let problem = "a page of another site may not give orders to this coordinator";
             return Err(Problem::new(StatusCode::FORBIDDEN, problem));
         }
@@ -104,9 +109,12 @@ impl Rpc {
 }
 
 /// A browser says so: a page that somebody looks at would do it in their name.
-fn is_from_another_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let own = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+fn is_from_another_site(request: &Request) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    // With HTTP/2 it stands in the place of the header.
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    let own = host.or(authority).unwrap_or_default();
     let site =
         origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site.as_bytes());
     site != Some(own)

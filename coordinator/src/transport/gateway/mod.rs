@@ -18,6 +18,7 @@ use std::sync::Arc;
 use self::call::Rpc;
 pub(super) use self::problem::Problem;
 use self::routes::ROUTES;
+use super::guard::Guard;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::uri::Authority;
@@ -31,7 +32,7 @@ const OPENAPI: &str = "/v1/openapi.json";
 
 /// The gateway's routes, and all others of this port that are not gRPC's answered as unknown. `body_bytes_max` is the
 /// longest body of a request.
-pub(super) fn router(grpc: Router, body_bytes_max: usize) -> Router {
+pub(super) fn router(grpc: Router, guard: &Arc<Guard>, body_bytes_max: usize) -> Router {
     let document: Arc<str> = openapi::document().to_string().into();
     let document = move || {
         let document = Arc::clone(&document);
@@ -40,7 +41,7 @@ pub(super) fn router(grpc: Router, body_bytes_max: usize) -> Router {
     let mut router = Router::new().route(OPENAPI, get(document));
     for route in ROUTES {
         let rpc = Arc::new(Rpc::new(route, grpc.clone(), body_bytes_max));
-        router = router.route(route.path, method(route.method.clone(), rpc));
+        router = router.route(route.path, method(route.method.clone(), rpc, Arc::clone(guard)));
     }
     router.method_not_allowed_fallback(wrong_method)
 }
@@ -58,6 +59,17 @@ pub(super) async fn only_local_names(request: Request, next: Next) -> Response {
         }
         _ => next.run(request).await,
     }
+}
+
+/// Keeps pages out of what is for gRPC: a browser says which site an order comes from, and sends this content type to another
+/// site only with that one's leave.
+pub(super) async fn only_grpc(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if headers.contains_key(header::ORIGIN) || !headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        let problem = format!("this is for gRPC, and not for pages; {OPENAPI} lists what is for them");
+        return Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem).into_response();
+    }
+    next.run(request).await
 }
 
 /// Without what DNS has a say in.
@@ -88,14 +100,18 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, problem)
 }
 
-fn method(method: Method, rpc: Arc<Rpc>) -> MethodRouter {
+fn method(method: Method, rpc: Arc<Rpc>, guard: Arc<Guard>) -> MethodRouter {
     let filter = match method {
         Method::GET => MethodFilter::GET,
         _ => MethodFilter::POST,
     };
     on(filter, move |request: Request| {
-        let rpc = Arc::clone(&rpc);
+        let (rpc, guard) = (Arc::clone(&rpc), Arc::clone(&guard));
         async move {
+            // Before its body is read: that costs memory, which is for those who may call.
+            if let Err(response) = guard.ask(rpc.path(), &request) {
+                return *response;
+            }
             match rpc.answer(request).await {
                 Ok(response) => no_store(response),
                 Err(problem) => problem.into_response(),

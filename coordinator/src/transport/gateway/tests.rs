@@ -20,8 +20,9 @@ use super::openapi::names_in_path;
 use super::routes::ROUTES;
 use super::{router, unknown};
 use crate::engine::{Backoff, BranchCall, CallResult, Engine, Participants, Settings};
+use crate::metrics::Metrics;
 use crate::store::MemoryStore;
-use crate::transport::{PageSizes, doors};
+use crate::transport::{Guard, PageSizes, doors};
 
 const BODY_BYTES_MAX: usize = 10_000;
 
@@ -65,7 +66,7 @@ impl Gateway {
         let grpc =
             Routes::new(CoordinatorServer::new(coordinator)).add_service(OperatorServer::new(operator));
         let grpc = grpc.into_axum_router();
-        let web = router(grpc.clone(), BODY_BYTES_MAX);
+        let web = router(grpc.clone(), &Guard::new(None, &Metrics::default()), BODY_BYTES_MAX);
         Gateway(grpc.merge(web).fallback(unknown))
     }
 
@@ -240,6 +241,13 @@ async fn another_sites_page_gives_no_orders() {
     assert_eq!(gateway.send(order("https://shop.example")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(gateway.send(order("null")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(gateway.send(order("http://127.0.0.1:7600")).await.0, StatusCode::OK);
+    // As HTTP/2 has it: without the header Host.
+    let order = |origin: &str| {
+        let request = Request::post("https://concord.example:7600/v1/transactions");
+        request.header(header::ORIGIN, origin).body(Body::empty()).unwrap()
+    };
+    assert_eq!(gateway.send(order("https://concord.example:7600")).await.0, StatusCode::OK);
+    assert_eq!(gateway.send(order("https://shop.example")).await.0, StatusCode::FORBIDDEN);
 }
 
 #[test]
