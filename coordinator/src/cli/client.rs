@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use concord_coordinator::config::Calls;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::{Credentials, v1};
@@ -48,16 +49,18 @@ pub(super) struct ClientArgs {
 }
 
 impl ClientArgs {
-    /// For a question that the user did not ask himself.
-    pub(super) fn to(address: String, timeout: Duration) -> Self {
+    /// For a question that the user did not ask himself. It is asked with what the environment says, or else as the coordinator
+    /// makes its own calls.
+    pub(super) fn to(address: String, timeout: Duration, calls: &Calls) -> Self {
+        let path = |variable| std::env::var_os(variable).map(PathBuf::from);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         ClientArgs {
             address,
             timeout_ms,
-            token_file: None,
-            ca: None,
-            certificate: None,
-            key: None,
+            token_file: path("CONCORD_TOKEN_FILE"),
+            ca: path("CONCORD_CA").or_else(|| calls.tls_ca.clone()),
+            certificate: path("CONCORD_CERTIFICATE").or_else(|| calls.tls_certificate.clone()),
+            key: path("CONCORD_KEY").or_else(|| calls.tls_key.clone()),
             json: false,
         }
     }

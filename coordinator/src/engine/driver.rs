@@ -229,7 +229,7 @@ impl Driver {
         let mut state = live.lock();
         if matches!(reply, Reply::Failed { .. }) {
             self.metrics.engine.calls_failed.at(verb).inc();
-            tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %reason, "a call failed");
+            tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant = state.spec(branch).map(|spec| &*spec.participant), verb = verb.value(), reason = &*reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
             if !reason.is_empty() {
@@ -273,7 +273,7 @@ impl Driver {
                     trace.decided(decision);
                 }
                 if decision == Decision::Rollback {
-                    tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), reason = %state.reason, "rolling back");
+                    tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), reason = &*state.reason, "rolling back");
                 }
             }
             Milestone::Completed => {

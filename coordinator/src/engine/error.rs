@@ -48,7 +48,9 @@ pub enum EngineError {
         problem: String,
     },
     /// The address is not on the allow-list.
-    #[error("participant {0:?} is not on the coordinator's allow-list ([participants] allow)")]
+    #[error(
+        "participant {0:?} is not on the coordinator's allow-list ([participants] allow; or, with service://, a [[service]] of that name)"
+    )]
     NotAllowed(String),
     /// As many transactions are live as may be.
     #[error("{0} transactions are live, which is the limit; try again later")]

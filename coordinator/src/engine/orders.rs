@@ -75,12 +75,13 @@ impl Engine {
         let live = self.live_or_why_not(gtid).await?;
         let mut state = live.lock();
         let trace_id = state.trace_id();
-        tracing::info!(%gtid, trace_id, operator = %order.operator, reason = %order.reason, ?events, "an operator's order");
-        state.operator = (order.operator, order.reason);
+        state.operator = (order.operator.clone(), order.reason.clone());
         let done = events.iter().try_for_each(|event| self.driver.step_locked(&live, &mut state, *event));
         state.operator = Default::default();
         drop(state);
         done.map_err(|refusal| EngineError::Refused { gtid, refusal })?;
+        let Order { operator, reason } = &order;
+        tracing::info!(%gtid, trace_id, operator, reason, ?events, "an operator's order");
         Ok(live.snapshot())
     }
 

@@ -8,6 +8,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, get_current_timestamp};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::tokens::{Hash, check_name};
@@ -43,9 +44,6 @@ struct Claims {
     /// Seconds since 1970, or a fraction more.
     #[serde(default)]
     exp: f64,
-    /// The participants that its owner may speak for, and have called.
-    concord_participants: Option<Vec<String>>,
-    concord_tenant: Option<String>,
     #[serde(flatten)]
     others: HashMap<String, Value>,
 }
@@ -105,7 +103,7 @@ impl Jwt {
     }
 
     fn identity(&self, claims: Claims) -> Result<Identity, String> {
-        let Claims { sub, exp: _, concord_participants, concord_tenant, others } = claims;
+        let Claims { sub, exp: _, others } = claims;
         check_name(&sub).map_err(|error| format!("sub: {error}"))?;
         let (first, deeper) = self.roles_claim.split_first().ok_or("there is no claim for roles")?;
         let listed = deeper.iter().try_fold(others.get(first), |at, name| at.map(|value| value.get(name)));
@@ -117,15 +115,26 @@ impl Jwt {
         };
         // There may be roles for other services beside ours.
         let roles: Roles = listed.into_iter().filter_map(Role::of_name).collect();
-        let participants = concord_participants.map(|patterns| AllowList::parse(&patterns)).transpose();
+        // The participants that its owner may speak for, and have called.
+        let participants: Option<Vec<String>> = claim(&others, "concord_participants")?;
+        let participants = participants.map(|patterns| AllowList::parse(&patterns)).transpose();
         let participants = participants.map_err(|error| format!("concord_participants: {error}"))?;
-        let identity = Identity { name: sub, roles, participants, tenant: concord_tenant };
+        let identity = Identity { name: sub, roles, participants, tenant: claim(&others, "concord_tenant")? };
         identity.check_tenant().map_err(|error| format!("concord_tenant: {error}"))?;
         Ok(identity)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Hash, (Arc<Identity>, u64)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A claim that limits. One that is there and says nothing, `null` for one, does not mean that there is no limit.
+fn claim<T: DeserializeOwned>(claims: &HashMap<String, Value>, name: &str) -> Result<Option<T>, String> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    match T::deserialize(value) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(_) => Err(format!("{name}: is of another type than it should be")),
     }
 }
 

@@ -81,8 +81,9 @@ pub(crate) fn access(path: &str) -> Access {
     let roles = match path {
         "/concord.v1.Coordinator/Begin"
         | "/concord.v1.Coordinator/Execute"
-        | "/concord.v1.Coordinator/Commit"
-        | "/concord.v1.Coordinator/Rollback" => &[Initiator][..],
+        | "/concord.v1.Coordinator/Commit" => &[Initiator][..],
+        // Of what its initiator has forgotten.
+        "/concord.v1.Coordinator/Rollback" => &[Initiator, Operator],
         // An initiator may have a database of its own, and take part with it.
         "/concord.v1.Coordinator/RegisterBranch" | "/concord.v1.Coordinator/ReportVote" => {
             &[Participant, Initiator]

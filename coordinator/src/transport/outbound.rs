@@ -432,7 +432,7 @@ impl Participant {
         }
         let (gtid, branch, verb, repeated) = (call.gtid, call.branch, call.verb, call.repeated);
         crash_point!("coordinator/send", format!("{verb:?}"));
-        let trace = call.trace.take();
+        let (trace, address) = (call.trace.take(), Arc::clone(&call.participant));
         let request = call::request(call, cluster_id);
         let answer = match &way {
             Way::Stream(attachment) => {
@@ -447,6 +447,12 @@ impl Participant {
                 let is_any_left = matches!(&way, Way::Connections(all) if all.is_any_left());
                 if !is_any_left && self.breaker.failed(Instant::now()) {
                     self.metrics.breaker_openings.inc();
+                    let why = call::told(status);
+                    tracing::warn!(
+                        participant = &*address,
+                        why,
+                        "a participant does not answer; it is left in peace for a while"
+                    );
                 }
             }
             _ => self.breaker.succeeded(),

@@ -21,6 +21,22 @@ pub(super) async fn listen(config: &Config) -> Finding {
         Ok(_) => Finding::ok("listen", subject, format!("{address} is free; no coordinator runs there")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match status(address, config).await {
             Ok(found) => found,
+            Err(failure)
+                if ["NO_TOKEN", "BAD_TOKEN", "ROLE_MISSING"]
+                    .iter()
+                    .any(|why| said(&failure).contains(why)) =>
+            {
+                Finding::ok(
+                    "listen",
+                    subject,
+                    format!("a coordinator answers at {address}, and wants to know who asks"),
+                )
+            }
+            Err(failure) if config.server.tls_certificate.is_some() => {
+                let found = format!("{address} is taken; by whom cannot be told: {}", said(&failure));
+                let mend = "CONCORD_CA names the authority of its certificate, CONCORD_CERTIFICATE and CONCORD_KEY what to show it";
+                Finding::warning("listen", subject, found, mend)
+            }
             Err(failure) => {
                 let found = format!("{address} is taken, by what is no coordinator: {}", said(&failure));
                 Finding::failure(
@@ -48,7 +64,8 @@ async fn status(address: SocketAddr, config: &Config) -> Result<Finding, Failure
     };
     let scheme = if config.server.tls_certificate.is_some() { "https" } else { "http" };
     let subject = "server.listen";
-    let client = Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE)).await?;
+    let client =
+        Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE, &config.calls)).await?;
     let status = client.status().await?;
     let found = format!(
         "a coordinator answers at {address}: version {}, epoch {}, {} live transactions, {} parked{}",

@@ -149,6 +149,10 @@ fn roles_and_participants_are_claims() {
     claims["concord_tenant"] = json!("a/b");
     assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_tenant: "));
     claims["concord_tenant"] = Value::Null;
+    assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_tenant: "));
+    claims.as_object_mut().unwrap().remove("concord_tenant");
+    claims["concord_participants"] = Value::Null;
+    assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_participants: "));
     claims["concord_participants"] = json!(["no address"]);
     assert!(identify(&jwt, &ours.token(&claims)).unwrap_err().starts_with("concord_participants: "));
 }
