@@ -14,12 +14,12 @@ use concord_proto::names::{self, LookUp, Name, Place};
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
-use concord_proto::{TraceContext, v1};
+use concord_proto::{Credentials, TraceContext, v1};
 use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, TimeoutExpired};
 
 use self::connections::{Connections, Destination};
@@ -84,7 +84,7 @@ impl OutboundSettings {
 
     /// By gRPC to `url`, whose host stands behind `name`.
     fn connect(&self, url: &str, name: Option<&Name>) -> Result<(Uri, Connection), tonic::transport::Error> {
-        let mut endpoint = endpoint(url.to_owned(), name.map(Name::host), &self.tls)?
+        let mut endpoint = endpoint(url, name.map(Name::host), &self.tls)?
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             // A peer that vanished without closing is noticed by its silence.
@@ -330,25 +330,18 @@ impl GrpcParticipants {
 
 /// The way to `url`, by TLS if it begins with `https`. `host`: whose certificate is expected, if that is not the host in the URL.
 pub(super) fn endpoint(
-    url: String,
+    url: &str,
     host: Option<&str>,
     tls: &OutboundTls,
 ) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url)?;
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint);
-    }
-    let mut config = ClientTlsConfig::new().with_webpki_roots();
+    let mut credentials = Credentials::new();
     if let Some(pem) = &tls.authorities {
-        config = config.ca_certificate(Certificate::from_pem(pem));
+        credentials = credentials.trusting(pem);
     }
     if let Some((certificate, key)) = &tls.certificate {
-        config = config.identity(Identity::from_pem(certificate, key));
+        credentials = credentials.certificate(certificate, key);
     }
-    if let Some(host) = host {
-        config = config.domain_name(host);
-    }
-    endpoint.tls_config(config)
+    credentials.endpoint(url, host)
 }
 
 impl Participants for GrpcParticipants {

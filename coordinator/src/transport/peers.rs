@@ -83,8 +83,8 @@ impl Peers {
             return Ok(channel.clone());
         }
         let endpoint = match &self.tls {
-            None => endpoint(format!("http://{address}"), None, &OutboundTls::default()),
-            Some(tls) => endpoint(format!("https://{address}"), None, &tls.load()),
+            None => endpoint(&format!("http://{address}"), None, &OutboundTls::default()),
+            Some(tls) => endpoint(&format!("https://{address}"), None, &tls.load()),
         };
         let endpoint = endpoint.map_err(|error| {
             Status::internal(format!("the address {address:?} of another coordinator: {error}"))

@@ -344,7 +344,7 @@ async fn behind_a_name_it_is_the_name_that_the_certificate_must_have() {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["stock.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
-    let identity = Identity::from_pem(&certificate, key.serialize_pem());
+    let identity = tonic::transport::Identity::from_pem(&certificate, key.serialize_pem());
     let tls = ServerTlsConfig::new().identity(identity);
     let server = || Server::builder().tls_config(tls.clone()).unwrap();
     let instances = listeners::<2>().await.map(|listener| Instance::listening(listener, server()));
