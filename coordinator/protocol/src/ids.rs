@@ -42,7 +42,8 @@ impl fmt::Display for ClusterId {
 ///
 /// The layout is UUIDv8 (RFC 9562): 48 bits of Unix time in milliseconds, 12 + 20 bits of [`Epoch`], and 42
 /// bits of sequence. Ids of one epoch are unique because the pair (time, sequence) only ever grows; ids of
-/// two epochs differ in the epoch. They sort by time, which keeps the barrier table's index dense.
+/// two epochs differ in the epoch. They sort by time, which keeps the barrier table's index dense. The coordinator
+/// chooses sequences at random within that, so that no id can be worked out from another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gtid(Uuid);
 

@@ -68,7 +68,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Elsewhere`] when another coordinator has that one.
     pub(super) async fn first_or_new(&self, header: &Header) -> Result<FirstOrNew, EngineError> {
-        let new = self.issuer.issue(self.driver.clock.wall());
+        let new = self.issuer.issue(&self.driver.clock);
         let key = &header.idempotency_key;
         if key.is_empty() || seeded_bug!("key-forgotten") {
             return Ok(FirstOrNew::New(new));

@@ -38,6 +38,10 @@ impl Surroundings for JumpingClock {
     fn chance(&self) -> f64 {
         Machine.chance()
     }
+
+    fn unguessable(&self) -> u64 {
+        Machine.unguessable()
+    }
 }
 
 /// Runs a coordinator until the harness is gone. `clock MS` on its standard input sets how far its clock is off.

@@ -38,6 +38,7 @@ pub(crate) struct Coordinator {
     /// How far the wall clock is off, in milliseconds.
     skew_ms: Mutex<i64>,
     chances: AtomicU64,
+    gtids: AtomicU64,
 }
 
 /// A process that has died is started again after so long, if nobody says otherwise.
@@ -93,6 +94,7 @@ impl Coordinator {
             commits: AtomicU64::new(0),
             skew_ms: Mutex::default(),
             chances: AtomicU64::new(0),
+            gtids: AtomicU64::new(0),
         }
     }
 
@@ -115,6 +117,11 @@ impl Coordinator {
     fn chance(&self, world: &World) -> f64 {
         let count = self.chances.fetch_add(1, Ordering::Relaxed);
         world.dice.of(0xC1A2CE).of(self.name(count)).roll().fraction()
+    }
+
+    fn unguessable(&self, world: &World) -> u64 {
+        let count = self.gtids.fetch_add(1, Ordering::Relaxed);
+        world.dice.of(0x671D).of(self.name(count)).roll().between(0..=u64::MAX)
     }
 
     /// What this coordinator does for the time of this number. Names a choice.
@@ -350,6 +357,11 @@ impl Surroundings for Machine {
     fn chance(&self) -> f64 {
         let Some(world) = self.world.upgrade() else { return 1.0 };
         world.coordinator(self.number).chance(&world)
+    }
+
+    fn unguessable(&self) -> u64 {
+        let Some(world) = self.world.upgrade() else { return 0 };
+        world.coordinator(self.number).unguessable(&world)
     }
 }
 
