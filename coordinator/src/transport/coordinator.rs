@@ -62,7 +62,18 @@ macro_rules! pass_on {
         }
     }};
 }
-pub(super) use pass_on;
+
+/// The gtid that a call is about, which its caller may see, and which this coordinator can tell about. Every method about one
+/// transaction begins with this.
+macro_rules! own {
+    ($self:ident, $request:ident, $client:ident.$method:ident) => {{
+        let gtid = gtid(&$request.get_ref().gtid)?;
+        pass_on!($self, gtid, $request, $client.$method);
+        check_tenant(&$self.engine, $request.extensions(), gtid).await?;
+        gtid
+    }};
+}
+pub(super) use {own, pass_on};
 
 #[tonic::async_trait]
 impl Coordinator for CoordinatorService {
@@ -71,7 +82,7 @@ impl Coordinator for CoordinatorService {
         let v1::BeginRequest { name, timeout_ms, idempotency_key } = request.get_ref().clone();
         let begun = match self.engine.begin(begin(name, timeout_ms, idempotency_key, &request)?).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
-                pass_on!(self, &gtid.to_string(), request, CoordinatorClient.begin);
+                pass_on!(self, gtid, request, CoordinatorClient.begin);
                 return Err(status(error));
             }
             begun => begun.map_err(status)?,
@@ -86,8 +97,7 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RegisterBranchResponse>, Status> {
         crash_point!("coordinator/received/RegisterBranch");
         check_name(caller(request.extensions()), &request.get_ref().participant)?;
-        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.register_branch);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, CoordinatorClient.register_branch);
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
         let kind = kind("kind", request.kind())?;
@@ -97,7 +107,7 @@ impl Coordinator for CoordinatorService {
             Kind::Xa => return Err(invalid("action", "and payload are for TCC branches only")),
         };
         let joined = RegisterRequest {
-            gtid: gtid(&request.gtid)?,
+            gtid,
             kind,
             action,
             payload,
@@ -108,7 +118,7 @@ impl Coordinator for CoordinatorService {
                 bytes_max::REGISTRATION_KEY,
             )?,
         };
-        self.engine.adopt_trace(joined.gtid, trace);
+        self.engine.adopt_trace(gtid, trace);
         let branch = self.engine.register(joined).await.map_err(status)?;
         crash_point!("coordinator/answer/RegisterBranch");
         Ok(Response::new(v1::RegisterBranchResponse {
@@ -123,11 +133,12 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::ReportVoteRequest>,
     ) -> Result<Response<v1::ReportVoteResponse>, Status> {
         crash_point!("coordinator/received/ReportVote");
-        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.report_vote);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
-        let v1::ReportVoteRequest { gtid: id, branch_id, .. } = request.get_ref();
-        if let Some(participant) = self.engine.participant_of(gtid(id)?, BranchId(*branch_id)) {
-            check_name(caller(request.extensions()), &participant)?;
+        let gtid = own!(self, request, CoordinatorClient.report_vote);
+        let branch = BranchId(request.get_ref().branch_id);
+        if let Some(caller) = caller(request.extensions())
+            && let Some(participant) = self.engine.participant_of(gtid, branch)
+        {
+            check_name(Some(caller), &participant)?;
         }
         let trace = TraceContext::of(request.metadata());
         let request = request.into_inner();
@@ -138,7 +149,6 @@ impl Coordinator for CoordinatorService {
             v1::Vote::Unspecified => return Err(invalid("vote", "must be YES, READ_ONLY or NO")),
         };
         let reason = text("reason", request.reason, bytes_max::REASON)?;
-        let (gtid, branch) = (gtid(&request.gtid)?, BranchId(request.branch_id));
         self.engine.adopt_trace(gtid, trace);
         self.engine.vote(gtid, branch, vote, reason).await.map_err(status)?;
         crash_point!("coordinator/answer/ReportVote");
@@ -150,11 +160,10 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::CommitResponse>, Status> {
         crash_point!("coordinator/received/Commit");
-        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.commit);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, CoordinatorClient.commit);
         let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
-        let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        let wait = wait(request.wait());
         self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.commit(gtid, wait, until).await.map_err(status)?;
         crash_point!("coordinator/answer/Commit");
@@ -166,11 +175,10 @@ impl Coordinator for CoordinatorService {
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
-        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.rollback);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, CoordinatorClient.rollback);
         let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
-        let (gtid, wait) = (gtid(&request.gtid)?, wait(request.wait()));
+        let wait = wait(request.wait());
         let reason = text("reason", request.reason, bytes_max::REASON)?;
         self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
@@ -193,7 +201,7 @@ impl Coordinator for CoordinatorService {
         let branches: Result<Vec<_>, Status> = branches.into_iter().map(branch_request).collect();
         let snapshot = match self.engine.execute(begin, grade, branches?, wait, until).await {
             Err(error @ EngineError::Elsewhere(gtid)) => {
-                pass_on!(self, &gtid.to_string(), request, CoordinatorClient.execute);
+                pass_on!(self, gtid, request, CoordinatorClient.execute);
                 return Err(status(error));
             }
             snapshot => snapshot.map_err(status)?,
@@ -207,9 +215,7 @@ impl Coordinator for CoordinatorService {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        pass_on!(self, &request.get_ref().gtid, request, CoordinatorClient.get);
-        let gtid = gtid(&request.get_ref().gtid)?;
-        check_tenant(&self.engine, request.extensions(), gtid).await?;
+        let gtid = own!(self, request, CoordinatorClient.get);
         let (snapshot, history) = self.engine.get(gtid).await.map_err(status)?;
         Ok(Response::new(v1::GetResponse { transaction: Some(transaction(snapshot, history)) }))
     }
@@ -233,12 +239,11 @@ impl Coordinator for CoordinatorService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let id = &request.get_ref().gtid;
+        let gtid = gtid(&request.get_ref().gtid)?;
         let call = |channel, request| async move { CoordinatorClient::new(channel).watch(request).await };
-        if let Some(answer) = self.peers.pass_on(&self.engine, id, &request, call).await? {
+        if let Some(answer) = self.peers.pass_on(&self.engine, gtid, &request, call).await? {
             return Ok(answer.map(|changes| Box::pin(changes) as Self::WatchStream));
         }
-        let gtid = gtid(id)?;
         check_tenant(&self.engine, request.extensions(), gtid).await?;
         let changes = self.engine.watch(gtid).await.map_err(status)?;
         let answers =

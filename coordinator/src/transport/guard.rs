@@ -47,22 +47,31 @@ impl Guard {
         }
     }
 
-    /// Who asks for what is at `path`. `None`: anybody may.
+    /// Lets in a request for what is at `path`, and leaves with it who makes it, for [`caller`].
     ///
     /// # Errors
     /// What to answer instead.
-    pub(super) fn ask(&self, path: &str, request: &Request) -> Result<Option<Arc<Identity>>, Box<Response>> {
-        self.check(path, request.headers()).map_err(|refusal| {
-            let reason = match &refusal {
-                Refusal::NoToken => Turned::NoToken,
-                Refusal::BadToken(_) => Turned::BadToken,
-                Refusal::Role(_) => Turned::Role,
-            };
-            self.metrics.turned_away.at(reason).inc();
-            tracing::debug!(path, %refusal, "a call was turned away");
-            Box::new(turn_away(request, &refusal))
-        })
+    pub(super) fn let_in(&self, path: &str, request: &mut Request) -> Result<(), Box<Response>> {
+        match self.check(path, request.headers()) {
+            Ok(Some(identity)) => {
+                request.extensions_mut().insert(identity);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(refusal) => {
+                let reason = match &refusal {
+                    Refusal::NoToken => Turned::NoToken,
+                    Refusal::BadToken(_) => Turned::BadToken,
+                    Refusal::Role(_) => Turned::Role,
+                };
+                self.metrics.turned_away.at(reason).inc();
+                tracing::debug!(path, %refusal, "a call was turned away");
+                Err(Box::new(turn_away(request, &refusal)))
+            }
+        }
     }
+
+    /// Who asks for what is at `path`. `None`: anybody may.
 
     fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
         let (Some(callers), Access::To(roles)) = (&self.callers, access(path)) else { return Ok(None) };
@@ -110,13 +119,9 @@ pub(super) async fn check_tenant(engine: &Engine, extensions: &Extensions, gtid:
 }
 
 async fn let_in(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    match guard.ask(request.uri().path(), &request) {
-        Ok(identity) => {
-            if let Some(identity) = identity {
-                request.extensions_mut().insert(identity);
-            }
-            next.run(request).await
-        }
+    let path = request.uri().path().to_owned();
+    match guard.let_in(&path, &mut request) {
+        Ok(()) => next.run(request).await,
         Err(response) => *response,
     }
 }

@@ -148,14 +148,14 @@ pub(crate) async fn serve(
             .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
             .add_service(reflection)
             .prepare();
-    let grpc = guard.before(methods.into_axum_router());
+    let methods = methods.into_axum_router();
     // Base64 is four characters for three bytes.
-    let web = gateway::router(grpc.clone(), &guard, request_bytes_max.saturating_mul(4) / 3);
+    let web = gateway::router(methods.clone(), &guard, request_bytes_max.saturating_mul(4) / 3);
     let mut web = web.merge(console::router()).merge(probes);
     if listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback()) {
         web = web.layer(axum::middleware::from_fn(gateway::only_local_names));
     }
-    let grpc = grpc.layer(axum::middleware::from_fn(gateway::only_grpc));
+    let grpc = guard.before(methods).layer(axum::middleware::from_fn(gateway::only_grpc));
     let all = grpc.merge(web).fallback(gateway::unknown);
     let server = Server::builder()
         // A participant that vanished without closing its stream is noticed by its silence.

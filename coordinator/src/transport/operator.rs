@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
-use super::coordinator::{bytes_max, pass_on};
+use super::coordinator::{bytes_max, own, pass_on};
 use super::guard::{caller, check_tenant};
 use super::outbound::GrpcParticipants;
 use super::peers::Peers;
@@ -37,22 +37,18 @@ pub(crate) struct OperatorService {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
-        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.retry);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, OperatorClient.retry);
         let who = named(&request, &request.get_ref().operator);
-        let v1::RetryRequest { gtid: id, .. } = request.into_inner();
         let order = order(who, String::new())?;
-        let snapshot = self.engine.retry(gtid(&id)?, order).await.map_err(status)?;
+        let snapshot = self.engine.retry(gtid, order).await.map_err(status)?;
         Ok(Response::new(v1::RetryResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 
     async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
-        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.park);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, OperatorClient.park);
         let who = named(&request, &request.get_ref().operator);
-        let v1::ParkRequest { gtid: id, reason, .. } = request.into_inner();
-        let order = order(who, reason)?;
-        let snapshot = self.engine.park(gtid(&id)?, order).await.map_err(status)?;
+        let order = order(who, request.into_inner().reason)?;
+        let snapshot = self.engine.park(gtid, order).await.map_err(status)?;
         Ok(Response::new(v1::ParkResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 
@@ -60,8 +56,7 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
-        pass_on!(self, &request.get_ref().gtid, request, OperatorClient.resolve);
-        check_tenant(&self.engine, request.extensions(), gtid(&request.get_ref().gtid)?).await?;
+        let gtid = own!(self, request, OperatorClient.resolve);
         let who = named(&request, &request.get_ref().operator);
         let request = request.into_inner();
         let outcome = convert::outcome_from_wire(request.outcome())
@@ -69,8 +64,7 @@ impl Operator for OperatorService {
         let branch = (request.branch_id != 0).then_some(BranchId(request.branch_id));
         let reason = required("reason", request.reason, bytes_max::REASON)?;
         let order = order(who, reason)?;
-        let snapshot =
-            self.engine.resolve(gtid(&request.gtid)?, branch, outcome, order).await.map_err(status)?;
+        let snapshot = self.engine.resolve(gtid, branch, outcome, order).await.map_err(status)?;
         Ok(Response::new(v1::ResolveResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }
 

@@ -52,7 +52,7 @@ impl Peers {
     pub(crate) async fn pass_on<T, A, F>(
         &self,
         engine: &Engine,
-        gtid: &str,
+        gtid: Gtid,
         request: &Request<T>,
         call: impl FnOnce(Channel, Request<T>) -> F,
     ) -> Result<Option<Response<A>>, Status>
@@ -60,7 +60,6 @@ impl Peers {
         T: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let Ok(gtid) = gtid.parse::<Gtid>() else { return Ok(None) };
         let Some(address) = engine.owner_elsewhere(gtid).await.map_err(status)? else { return Ok(None) };
         if request.metadata().contains_key(PASSED_ON) {
             return Ok(None);

@@ -1,5 +1,7 @@
 //! From an HTTP request to a gRPC call, and back.
 
+use std::sync::Arc;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, Request};
 use axum::http::uri::PathAndQuery;
@@ -18,11 +20,12 @@ use tonic::metadata::MetadataMap;
 use super::message;
 use super::problem::Problem;
 use super::routes::Route;
+use crate::security::Identity;
 
 /// Headers that go with the call as its metadata.
 const PASSED: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
 
-/// One method of the gRPC API.
+/// One method of the gRPC API, which nobody keeps anybody away from here.
 pub(super) struct Rpc {
     descriptor: MethodDescriptor,
     path: PathAndQuery,
@@ -49,10 +52,12 @@ impl Rpc {
             let problem = "a page of another site may not give orders to this coordinator";
             return Err(Problem::new(StatusCode::FORBIDDEN, problem));
         }
-        let metadata = metadata(request.headers());
+        let (metadata, caller) =
+            (metadata(request.headers()), request.extensions().get::<Arc<Identity>>().cloned());
         let encoded = message::encode(self.descriptor.input(), self.members(&mut request).await?)?;
         let mut call = tonic::Request::new(encoded);
         *call.metadata_mut() = metadata;
+        caller.map(|caller| call.extensions_mut().insert(caller));
         let mut grpc = Grpc::new(self.grpc.clone()).max_decoding_message_size(usize::MAX);
         let (path, output) = (self.path.clone(), self.descriptor.output());
         if self.descriptor.is_server_streaming() {

@@ -30,8 +30,8 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 /// Where the OpenAPI document is.
 const OPENAPI: &str = "/v1/openapi.json";
 
-/// The gateway's routes, and all others of this port that are not gRPC's answered as unknown. `body_bytes_max` is the
-/// longest body of a request.
+/// The gateway's routes to the methods of `grpc`, before which `guard` does not stand yet. `body_bytes_max` is the longest body
+/// of a request.
 pub(super) fn router(grpc: Router, guard: &Arc<Guard>, body_bytes_max: usize) -> Router {
     let document: Arc<str> = openapi::document().to_string().into();
     let document = move || {
@@ -105,11 +105,11 @@ fn method(method: Method, rpc: Arc<Rpc>, guard: Arc<Guard>) -> MethodRouter {
         Method::GET => MethodFilter::GET,
         _ => MethodFilter::POST,
     };
-    on(filter, move |request: Request| {
+    on(filter, move |mut request: Request| {
         let (rpc, guard) = (Arc::clone(&rpc), Arc::clone(&guard));
         async move {
             // Before its body is read: that costs memory, which is for those who may call.
-            if let Err(response) = guard.ask(rpc.path(), &request) {
+            if let Err(response) = guard.let_in(rpc.path(), &mut request) {
                 return *response;
             }
             match rpc.answer(request).await {
