@@ -8,7 +8,7 @@ use concord_protocol::{Event, Gtid, Millis, Options, Transaction};
 use concord_seeded_bugs::seeded_bug;
 use sha2::{Digest as _, Sha256};
 
-use super::live::Live;
+use super::live::{BranchExtra, Live};
 use super::measure::mode;
 use super::registry::Full;
 use super::settings::TenantLimits;
@@ -140,7 +140,7 @@ impl Engine {
                 registration_key: "".into(),
             };
             driver.registry.share_names(&mut spec);
-            (spec, branch.payload)
+            (spec, BranchExtra { payload: branch.payload, ..BranchExtra::default() })
         });
         let live = Arc::new(Live::new(gtid, header, transaction, branches.collect()));
         let settings = driver.settings.load();

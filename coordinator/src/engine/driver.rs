@@ -63,14 +63,15 @@ impl Driver {
         state: &mut LiveState,
         event: Event,
     ) -> Result<(), Refusal> {
-        let awaited = state.transaction.awaits_votes();
+        let awaits_votes = state.transaction.awaits_votes();
+        let awaited = matches!(event, Event::TimerFired(Timer::Deadline)).then(|| state.awaited());
         let effects = state.transaction.step(event, self.clock.now())?;
-        self.count_voting(awaited, state);
+        self.count_voting(awaits_votes, state);
         if effects.is_empty() {
             return Ok(());
         }
         state.steps += 1;
-        state.explain(&live.header);
+        state.explain(&live.header, awaited);
         // All of a step's records go first and together: nothing it tells or calls can overtake them in the log.
         self.append(live, state, &effects);
         for effect in effects {
@@ -232,6 +233,7 @@ impl Driver {
             tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant = state.spec(branch).map(|spec| &*spec.participant), verb = verb.value(), reason = &*reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
+            extra.failed_calls += u32::from(matches!(reply, Reply::Failed { .. }));
             if !reason.is_empty() {
                 extra.last_error = reason.into();
             }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use concord_proto::trace::TraceId;
-use concord_protocol::{BranchId, Cause, Decision, Gtid, Millis, Transaction};
+use concord_protocol::{BranchId, BranchState, Cause, Decision, Gtid, Millis, State, Transaction};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::{DisplayValue, display};
@@ -13,6 +13,9 @@ use super::record::{Context, Rebuilt};
 use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
 use crate::store::UnixMillis;
 use crate::trace::Trace;
+
+/// How many branches a sentence names.
+const NAMED_MAX: usize = 3;
 
 /// A transaction in memory. Whoever brings an event locks it and steps it; nobody waits while holding it.
 #[derive(Debug)]
@@ -56,11 +59,14 @@ pub(crate) struct LiveState {
     pub(crate) trace: Option<Box<Trace>>,
 }
 
-/// What belongs to a branch only while it lives.
+/// What is known of a branch beyond what the protocol needs.
 #[derive(Debug, Default)]
 pub(crate) struct BranchExtra {
     pub(crate) payload: Bytes,
     pub(crate) reply: Bytes,
+    /// Calls to it that have failed, in this life of the coordinator.
+    pub(crate) failed_calls: u32,
+    /// What the last call that was not as hoped said.
     pub(crate) last_error: Box<str>,
 }
 
@@ -69,13 +75,13 @@ impl Live {
         gtid: Gtid,
         header: Header,
         transaction: Transaction,
-        branches: Vec<(BranchSpec, Bytes)>,
+        branches: Vec<(BranchSpec, BranchExtra)>,
     ) -> Self {
         let (mut specs, mut extras) =
             (Vec::with_capacity(branches.len()), Vec::with_capacity(branches.len()));
-        for (spec, payload) in branches {
+        for (spec, extra) in branches {
             specs.push(spec);
-            extras.push(BranchExtra { payload, ..BranchExtra::default() });
+            extras.push(extra);
         }
         let state = LiveState {
             transaction,
@@ -149,7 +155,7 @@ impl Live {
                 spec: spec.clone(),
                 state: branch.state(),
                 parked: branch.is_parked(),
-                attempts: branch.attempts(),
+                attempts: extra.failed_calls,
                 last_error: extra.last_error.to_string(),
                 reply: extra.reply.clone(),
             }
@@ -207,9 +213,49 @@ impl LiveState {
         self.trace.as_ref().map(|trace| display(trace.id()))
     }
 
-    /// Puts the protocol's cause into words, once it is known.
-    pub(crate) fn explain(&mut self, header: &Header) {
-        let Some(cause) = self.transaction.cause() else { return };
+    /// Before what its time runs out if it does so now, in words.
+    pub(crate) fn awaited(&self) -> String {
+        if self.transaction.state() == State::Active {
+            return "its commit was asked for".to_owned();
+        }
+        let in_state = |wanted| -> Vec<(BranchId, &BranchExtra)> {
+            let branches = self.transaction.branches().zip(&self.extras);
+            branches
+                .filter(|((_, branch), _)| branch.state() == wanted)
+                .map(|((id, _), extra)| (id, extra))
+                .collect()
+        };
+        let mut silent = in_state(BranchState::Active);
+        if silent.is_empty() {
+            silent = in_state(BranchState::Worked);
+        }
+        let mut names: Vec<String> = silent.iter().take(NAMED_MAX).map(|(id, _)| self.title(*id)).collect();
+        if silent.len() > NAMED_MAX {
+            names.push(format!("{} more", silent.len() - NAMED_MAX));
+        }
+        let error = silent.iter().map(|(_, extra)| &*extra.last_error).find(|error| !error.is_empty());
+        let because = error.map(|error| format!(": {error}")).unwrap_or_default();
+        format!("{} had voted{because}", names.join(" and "))
+    }
+
+    /// A branch, for people.
+    fn title(&self, id: BranchId) -> String {
+        match self.spec(id) {
+            Some(spec) if spec.action.is_empty() => format!("branch {id} ({})", spec.participant),
+            Some(spec) => format!("branch {id} ({} at {})", spec.action, spec.participant),
+            None => format!("branch {id}"),
+        }
+    }
+
+    /// Puts the protocol's cause into words, once it is known. `awaited`: before what its time has run out, if it has now.
+    pub(crate) fn explain(&mut self, header: &Header, awaited: Option<String>) {
+        let Some(cause) = self.transaction.cause() else {
+            if self.transaction.decision() == Some(Decision::Commit) {
+                // It has committed in one phase, while it was about to be rolled back.
+                self.reason.clear();
+            }
+            return;
+        };
         if !self.reason.is_empty() {
             return;
         }
@@ -217,20 +263,13 @@ impl LiveState {
             Cause::Requested if self.request_reason.is_empty() => "asked for by its initiator".into(),
             Cause::Requested => self.request_reason.clone(),
             Cause::TimedOut => {
-                format!("timed out after {} ms, before every branch had voted", header.timeout_ms)
+                let awaited = awaited.unwrap_or_else(|| "every branch had voted".to_owned());
+                format!("timed out after {} ms, before {awaited}", header.timeout_ms)
             }
             Cause::Restarted => "the coordinator restarted before the decision".into(),
             Cause::Refused(id) => {
                 let why = self.extra(id).map(|extra| extra.last_error.to_string()).unwrap_or_default();
-                match self.spec(id) {
-                    Some(spec) if spec.action.is_empty() => {
-                        format!("branch {id} ({}) refused: {why}", spec.participant)
-                    }
-                    Some(spec) => {
-                        format!("branch {id} ({} at {}) refused: {why}", spec.action, spec.participant)
-                    }
-                    None => format!("branch {id} refused: {why}"),
-                }
+                format!("{} refused: {why}", self.title(id))
             }
         };
     }

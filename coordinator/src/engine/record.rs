@@ -60,6 +60,7 @@ pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record 
         Record::Ended(outcome) => RecordKind::Ended(store::Ended {
             committed: *outcome == Outcome::Committed,
             reason: context.reason.to_owned(),
+            troubles: context.troubles(),
         }),
     };
     store::Record { kind: Some(kind) }
@@ -85,6 +86,15 @@ impl Context<'_> {
     fn last_error(&self, id: BranchId) -> String {
         let extra = index(id).and_then(|index| self.extras.get(index));
         extra.map(|extra| extra.last_error.to_string()).unwrap_or_default()
+    }
+
+    fn troubles(&self) -> Vec<store::Trouble> {
+        let all = (1u32..).zip(self.extras).map(|(branch_id, extra)| store::Trouble {
+            branch_id,
+            failed_calls: extra.failed_calls,
+            last_error: extra.last_error.to_string(),
+        });
+        all.filter(|trouble| trouble.failed_calls > 0 || !trouble.last_error.is_empty()).collect()
     }
 }
 
@@ -127,8 +137,8 @@ fn source_to_store(source: Source) -> store::Source {
 /// A transaction rebuilt from its stored records.
 pub(crate) struct Rebuilt {
     pub(crate) header: Header,
-    /// With the payloads of TCC branches.
-    pub(crate) branches: Vec<(BranchSpec, Bytes)>,
+    /// With the payloads of TCC branches, and what is on record of their troubles.
+    pub(crate) branches: Vec<(BranchSpec, BranchExtra)>,
     pub(crate) begun_with: usize,
     pub(crate) transaction: Transaction,
     pub(crate) reason: String,
@@ -166,7 +176,19 @@ pub(crate) fn rebuild(
                 decided_at = Some(*at);
                 reason.clone_from(&decided.reason);
             }
+            // What nobody has ordered was done for what the branch had last said.
+            RecordKind::BranchParked(parked) if parked.operator.is_empty() => {
+                if let Some(extra) = extra(&mut branches, parked.branch_id) {
+                    extra.last_error = parked.reason.as_str().into();
+                }
+            }
             RecordKind::Ended(ended) => {
+                for trouble in &ended.troubles {
+                    if let Some(extra) = extra(&mut branches, trouble.branch_id) {
+                        extra.failed_calls = trouble.failed_calls;
+                        extra.last_error = trouble.last_error.as_str().into();
+                    }
+                }
                 ended_at = Some(*at);
                 decided_at = decided_at.or(Some(*at));
                 if !ended.reason.is_empty() {
@@ -206,14 +228,18 @@ pub(crate) fn rebuild(
     Ok(Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at })
 }
 
-fn spec(branch: &store::BranchSpec) -> Option<(BranchSpec, Bytes)> {
+fn extra(branches: &mut [(BranchSpec, BranchExtra)], id: u32) -> Option<&mut BranchExtra> {
+    branches.get_mut(index(BranchId(id))?).map(|(_, extra)| extra)
+}
+
+fn spec(branch: &store::BranchSpec) -> Option<(BranchSpec, BranchExtra)> {
     let spec = BranchSpec {
         kind: kind_from_store(branch)?,
         participant: branch.participant.as_str().into(),
         action: branch.action.as_str().into(),
         registration_key: branch.registration_key.as_str().into(),
     };
-    Some((spec, branch.payload.clone()))
+    Some((spec, BranchExtra { payload: branch.payload.clone(), ..BranchExtra::default() }))
 }
 
 fn kind_from_store(branch: &store::BranchSpec) -> Option<Kind> {
@@ -324,7 +350,15 @@ fn describe(kind: &RecordKind) -> (&'static str, String) {
         RecordKind::Retried(retried) => {
             ("retried", format!("every unfinished branch retried{}", by(&retried.operator)))
         }
-        RecordKind::Ended(end) => ("ended", format!("{}{}", ended(end.committed), because(&end.reason))),
+        RecordKind::Ended(end) => {
+            let troubles = end.troubles.iter().filter(|trouble| trouble.failed_calls > 0).map(|trouble| {
+                let store::Trouble { branch_id, failed_calls, last_error } = trouble;
+                let calls = if *failed_calls == 1 { "call" } else { "calls" };
+                format!("; branch {branch_id} after {failed_calls} failed {calls}{}", because(last_error))
+            });
+            let troubles: String = troubles.collect();
+            ("ended", format!("{}{}{troubles}", ended(end.committed), because(&end.reason)))
+        }
     }
 }
 
@@ -336,13 +370,13 @@ pub(crate) fn snapshot(stored: &Stored) -> Result<Snapshot, StoreError> {
     // Nothing is retried any more, so nothing is parked for having been retried too often.
     let Rebuilt { header, branches, transaction, reason, decided_at, ended_at, .. } =
         rebuild(stored, None, Millis(0))?;
-    let branches = transaction.branches().zip(branches).map(|((id, branch), (spec, _))| BranchSnapshot {
+    let branches = transaction.branches().zip(branches).map(|((id, branch), (spec, extra))| BranchSnapshot {
         id,
         spec,
         state: branch.state(),
         parked: branch.is_parked(),
-        attempts: 0,
-        last_error: String::new(),
+        attempts: extra.failed_calls,
+        last_error: extra.last_error.into(),
         reply: Bytes::new(),
     });
     Ok(Snapshot {

@@ -78,9 +78,9 @@ pub struct BranchSnapshot {
     pub state: BranchState,
     /// Whether it waits for an operator.
     pub parked: bool,
-    /// Failed calls so far.
+    /// Calls to it that have failed, in this life of the coordinator; once it has ended, in the life in which it did.
     pub attempts: u32,
-    /// The last failure.
+    /// What the last call that was not as hoped said.
     pub last_error: String,
     /// What its handler answered.
     pub reply: Bytes,

@@ -120,7 +120,7 @@ impl Line {
 }
 
 fn ended(committed: bool) -> Kind {
-    Kind::Ended(store::Ended { committed, reason: String::new() })
+    Kind::Ended(store::Ended { committed, ..Default::default() })
 }
 
 fn spec(branch_id: u32, kind: i32) -> store::BranchSpec {

@@ -156,14 +156,67 @@ async fn a_commit_after_a_rollback_is_refused_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undecided_transaction_times_out() {
+async fn an_undecided_transaction_times_out_and_says_whom_it_has_waited_for() {
     let world = World::new().await;
     world.actors.script(B, Script::HangOn(Verb::WorkAndPrepare));
+    for (participants, awaited) in [
+        (&[A, B][..], "branch 2 (work at http://b) had voted"),
+        (&[B, A, B], "branch 1 (work at http://b) and branch 3 (work at http://b) had voted"),
+        (
+            &[B, B, B, B, B, A],
+            "branch 1 (work at http://b) and branch 2 (work at http://b) and branch 3 (work at http://b) and \
+             2 more had voted",
+        ),
+    ] {
+        let done = world.execute(participants).await.unwrap();
+        assert_eq!(done.state, State::RolledBack);
+        assert_eq!(done.reason, format!("timed out after 30000 ms, before {awaited}"));
+    }
+    world.actors.script(B, Script::FailOn(Verb::WorkAndPrepare));
     let done = world.execute(&[A, B]).await.unwrap();
-    assert_eq!(done.state, State::RolledBack);
-    assert!(done.reason.contains("timed out after 30000 ms"), "{}", done.reason);
+    let reason = "timed out after 30000 ms, before branch 2 (work at http://b) had voted: no answer";
+    assert_eq!(done.reason, reason);
     let idle = world.engine.begin(BeginRequest { timeout_ms: 10, ..BeginRequest::default() }).await.unwrap();
-    world.reaches(idle.id, State::RolledBack).await;
+    let idle = world.reaches(idle.id, State::RolledBack).await;
+    assert_eq!(idle.reason, "timed out after 10 ms, before its commit was asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_commits_in_one_phase_while_its_time_runs_out_has_no_reason_to_be_rolled_back() {
+    let world = World::new().await;
+    world.actors.script(A, Script::Hang);
+    let execute = world.execute(&[A]);
+    tokio::pin!(execute);
+    assert!(tokio::time::timeout(Duration::from_secs(40), &mut execute).await.is_err());
+    world.actors.script(A, Script::Agree);
+    let done = execute.await.unwrap();
+    let calls = world.actors.calls(done.gtid);
+    assert_eq!(calls, [(1, Verb::WorkAndCommit), (1, Verb::Rollback)], "answered in this order");
+    assert_eq!((done.state, &*done.reason), (State::Committed, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_wrong_on_the_way_is_on_record_of_one_that_has_ended() {
+    let world = World::new().await;
+    world.actors.script(B, Script::FailOn(Verb::Commit));
+    let decided = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.actors.script(B, Script::Agree);
+    let in_memory = world.reaches(decided.gtid, State::Committed).await;
+    while world.engine.statistics().live > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (on_record, history) = world.engine.get(decided.gtid).await.unwrap();
+    let troubles = |snapshot: &Snapshot| -> Vec<(u32, String)> {
+        let branches = snapshot.branches.iter();
+        branches.map(|branch| (branch.attempts, branch.last_error.clone())).collect()
+    };
+    let failed = in_memory.branches[1].attempts;
+    assert!(failed > 1, "{in_memory:?}");
+    assert_eq!(troubles(&in_memory), [(0, String::new()), (failed, "no answer".to_owned())]);
+    assert_eq!(troubles(&on_record), troubles(&in_memory));
+    let ended = format!("committed; branch 2 after {failed} failed calls: no answer");
+    assert_eq!(history.last().unwrap().detail, ended);
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,6 +92,7 @@ async fn a_refused_confirm_waits_for_an_operator_and_is_never_cancelled() {
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     let (parked, history) = world.engine.get(parked.gtid).await.unwrap();
     assert!(parked.parked);
+    assert_eq!(parked.branches[1].last_error, "the warehouse has burnt down");
     assert!(history.iter().any(|event| event.detail == "branch 2 parked: the warehouse has burnt down"));
     assert_eq!(world.engine.statistics().parked, 1);
     let order = || Order { operator: "ada".into(), reason: String::new() };
@@ -149,7 +150,7 @@ async fn the_deadline_cancels_what_was_tried_and_the_sweeper_has_no_part_in_it()
     world.actors.script(U, Script::HangOn(Verb::Try));
     let execute = world.execute(&[T, U, A]).await.unwrap();
     assert_eq!(execute.state, State::RolledBack);
-    assert_eq!(execute.reason, "timed out after 30000 ms, before every branch had voted");
+    assert_eq!(execute.reason, format!("timed out after 30000 ms, before branch 2 (work at {U}) had voted"));
     world.actors.script(T, Script::HangOn(Verb::Confirm));
     world.actors.script(U, Script::Agree);
     world.execute_keyed(&[T, A], "", Wait::Decided).await.unwrap();
