@@ -156,8 +156,13 @@ impl World {
 
     /// kill -9 and a new start: what was not synced is lost.
     async fn crash(self) -> Self {
+        self.crash_keeping(0).await
+    }
+
+    /// As [`World::crash`], but of what was not synced so many appends are found on the disk.
+    async fn crash_keeping(self, survivors: usize) -> Self {
         let World { engine, store, actors } = self;
-        let survivor = store.crash(0);
+        let survivor = store.crash(survivors);
         drop(engine);
         World::on(survivor, actors).await
     }

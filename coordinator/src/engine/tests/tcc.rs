@@ -87,9 +87,10 @@ async fn a_refused_confirm_waits_for_an_operator_and_is_never_cancelled() {
     world.actors.script(U, Script::RefuseConfirm);
     let parked = world.execute(&[T, U]).await.unwrap();
     assert_eq!((parked.state, parked.parked, parked.heuristic), (State::Committing, true, false));
-    let world = world.crash().await;
+    let world = world.crash_keeping(usize::MAX).await;
     // A restart does not ask again by itself.
     tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(world.engine.statistics().refused, 0);
     let (parked, history) = world.engine.get(parked.gtid).await.unwrap();
     assert!(parked.parked);
     assert_eq!(parked.branches[1].last_error, "the warehouse has burnt down");
