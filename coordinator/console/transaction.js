@@ -86,7 +86,7 @@ async function give(order, transaction) {
 
 function body(order, { operator, reason, branchId, outcome }) {
   switch (order) {
-    case "rollback": return { reason: `${reason} (${operator})`, wait: "WAIT_DECIDED" };
+    case "rollback": return { operator, reason, wait: "WAIT_DECIDED" };
     case "resolve": return { operator, reason, outcome, branchId: Number(branchId) };
     case "park": return { operator, reason };
     default: return { operator };

@@ -76,10 +76,10 @@ impl Transaction {
     }
 
     pub(crate) fn retry_now(&mut self, out: &mut Vec<Effect>) {
-        if self.is_parked() {
+        let decision = self.decision();
+        if decision.is_some() && self.branches.iter().any(Branch::needs_phase_two) {
             out.push(Effect::Append { record: Record::Retried, forced: None });
         }
-        let decision = self.decision();
         for index in 0..self.branches.len() {
             let branch = &mut self.branches[index];
             // A branch that ended against the decision stays parked: calling it again cannot undo that.

@@ -459,6 +459,7 @@ fn an_operator_parks_and_retries_and_the_sweeper_helps() {
         .event("operator: park", Event::Park)
         .retry(1, 1)
         .event("operator: retry now", Event::RetryNow)
+        .event("operator: retry now, with both calls under way", Event::RetryNow)
         .event("sweeper: branch 1 committed", Event::Swept { branch: BranchId(1), outcome: Committed })
         .ended(2, Commit, Committed)
         .check("parked_and_swept");

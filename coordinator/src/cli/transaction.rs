@@ -77,7 +77,7 @@ pub(super) struct RollbackArgs {
     #[arg(long, value_enum, default_value = "completed")]
     wait: Wait,
     #[command(flatten)]
-    one: OneArgs,
+    order: OrderArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -134,13 +134,14 @@ async fn watch(args: OneArgs) -> Result<(), Failure> {
 }
 
 async fn rollback(args: RollbackArgs) -> Result<(), Failure> {
-    let client = Client::connect(&args.one.client).await?;
+    let client = Client::connect(&args.order.one.client).await?;
     let wait = match args.wait {
         Wait::Decided => v1::Wait::Decided,
         Wait::Completed => v1::Wait::Completed,
     };
-    let gtid = args.one.gtid.to_string();
-    let request = client.request(v1::RollbackRequest { gtid, wait: wait.into(), reason: args.reason });
+    let (gtid, operator) = (args.order.gtid(), args.order.operator()?);
+    let request =
+        client.request(v1::RollbackRequest { gtid, wait: wait.into(), reason: args.reason, operator });
     let answer = client.coordinator().rollback(request).await.map_err(|status| client.failure(&status))?;
     show(&client, answer.into_inner().transaction)
 }

@@ -76,6 +76,9 @@ impl Driver {
         self.append(live, state, &effects);
         for effect in effects {
             match effect {
+                Effect::Append { record: Record::BranchEnded { heuristic: true, .. }, .. } => {
+                    self.metrics.engine.heuristic.inc();
+                }
                 Effect::Append { .. } => {}
                 Effect::Call { branch, verb, repeated } => self.call(live, state, branch, verb, repeated),
                 Effect::SetTimer(timer) => self.set_timer(live, timer, state),
@@ -233,7 +236,6 @@ impl Driver {
             tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant = state.spec(branch).map(|spec| &*spec.participant), verb = verb.value(), reason = &*reason, "a call failed");
         }
         if let Some(extra) = state.extra(branch) {
-            extra.failed_calls += u32::from(matches!(reply, Reply::Failed { .. }));
             if !reason.is_empty() {
                 extra.last_error = reason.into();
             }
@@ -242,12 +244,20 @@ impl Driver {
             }
         }
         self.measure_answer(&state, branch, verb, reply);
+        let failed =
+            |state: &LiveState| state.transaction.branch(branch).map_or(0, |branch| branch.attempts());
+        let failed_before = failed(&state);
         let event = Event::Reply { branch, verb, reply };
         if let Err(refusal) = self.step_locked(live, &mut state, event) {
             tracing::error!(
                 gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, verb = verb.value(), %refusal,
                 "a reply was refused"
             );
+        }
+        // Those too that answered something else than was asked.
+        let has_failed = failed(&state) > failed_before;
+        if let Some(extra) = state.extra(branch) {
+            extra.failed_calls += u32::from(has_failed);
         }
     }
 
@@ -312,7 +322,6 @@ impl Driver {
             );
             return;
         }
-        self.metrics.engine.heuristic.inc();
         tracing::error!(
             gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, ?outcome, decision = ?state.told,
             "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"

@@ -324,7 +324,7 @@ fn describe(kind: &RecordKind) -> (&'static str, String) {
         }
         RecordKind::BranchEnded(branch) => {
             let source = match store::Source::try_from(branch.source) {
-                Ok(store::Source::Sweeper) => "; the sweeper ended it on its resource",
+                Ok(store::Source::Sweeper) => "; the sweeper saw so on its resource",
                 Ok(store::Source::Operator) => "; an operator said so",
                 _ => "",
             };

@@ -30,6 +30,11 @@ impl Identity {
         self.participants.as_ref().is_none_or(|participants| participants.permits(address))
     }
 
+    /// Whether it may begin transactions, and has therefore a say in them that needs no record.
+    pub(crate) fn may_initiate(&self) -> bool {
+        self.roles.any_of(&[Role::Initiator])
+    }
+
     /// Whether it can be one tenant's.
     pub(super) fn check_tenant(&self) -> Result<(), String> {
         let Some(tenant) = &self.tenant else { return Ok(()) };

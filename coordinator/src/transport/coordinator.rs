@@ -16,7 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, transaction};
-use super::guard::{caller, check_name, check_tenant, tenant};
+use super::guard::{caller, check_name, check_tenant, operator, tenant};
 use super::peers::Peers;
 use crate::engine::{
     BeginRequest, BranchRequest, Engine, EngineError, Grade, Kind, RegisterRequest, TransactionFilter, Wait,
@@ -176,12 +176,24 @@ impl Coordinator for CoordinatorService {
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         crash_point!("coordinator/received/Rollback");
         let gtid = own!(self, request, CoordinatorClient.rollback);
+        let who = match caller(request.extensions()) {
+            Some(caller) if caller.may_initiate() && request.get_ref().operator.is_empty() => String::new(),
+            _ => operator(&request, &request.get_ref().operator)?,
+        };
         let (until, trace) = (settle_by(request.metadata()), TraceContext::of(request.metadata()));
         let request = request.into_inner();
         let wait = wait(request.wait());
         let reason = text("reason", request.reason, bytes_max::REASON)?;
+        let reason = match (who.as_str(), reason.as_str()) {
+            ("", _) => reason,
+            (who, "") => format!("asked for by {who}"),
+            (who, reason) => format!("{reason} (asked for by {who})"),
+        };
         self.engine.adopt_trace(gtid, trace);
-        let snapshot = self.engine.rollback(gtid, reason, wait, until).await.map_err(status)?;
+        let snapshot = self.engine.rollback(gtid, reason.clone(), wait, until).await.map_err(status)?;
+        if !who.is_empty() {
+            tracing::info!(%gtid, operator = who, reason, "an operator's order: roll back");
+        }
         crash_point!("coordinator/answer/Rollback");
         Ok(Response::new(v1::RollbackResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
     }

@@ -13,7 +13,8 @@ use concord_proto::status::with_reason;
 use concord_protocol::Gtid;
 use tonic::{Code, Extensions, Status};
 
-use super::convert::status;
+use super::convert::{status, text};
+use super::coordinator::bytes_max;
 use super::gateway::{Problem, is_grpc};
 use crate::engine::{Engine, EngineError};
 use crate::metrics::{DoorMetrics, Metrics, Turned};
@@ -104,6 +105,19 @@ pub(super) fn check_name(caller: Option<&Identity>, address: &str) -> Result<(),
 /// Whose transactions a caller begins, and the only ones that it sees; empty: all.
 pub(super) fn tenant(extensions: &Extensions) -> String {
     caller(extensions).and_then(Identity::tenant).unwrap_or_default().to_owned()
+}
+
+/// Who gives an order, for the record: whose token it is, and by what other name they go. Empty: nobody says so.
+///
+/// # Errors
+/// INVALID_ARGUMENT when the name is too long, or holds what does not belong into one.
+pub(super) fn operator<T>(request: &tonic::Request<T>, operator: &str) -> Result<String, Status> {
+    let operator = text("operator", operator.to_owned(), bytes_max::OPERATOR)?;
+    Ok(match caller(request.extensions()) {
+        None => operator,
+        Some(Identity { name, .. }) if operator.is_empty() || operator == *name => name.clone(),
+        Some(Identity { name, .. }) => format!("{operator} ({name})"),
+    })
 }
 
 /// Keeps a tenant's caller away from what is not its own. Of what is not on record everybody may hear that it is not.

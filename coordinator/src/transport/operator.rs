@@ -13,13 +13,12 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{self, gtid, invalid, required, status, text, timestamp, transaction};
 use super::coordinator::{bytes_max, own, pass_on};
-use super::guard::{caller, check_tenant};
+use super::guard::{check_tenant, operator};
 use super::outbound::GrpcParticipants;
 use super::peers::Peers;
 use crate::ending::Ending;
 use crate::engine::{Engine, Order, Verdict};
 use crate::resource::{InDoubtView, ResourceView, Resources};
-use crate::security::Identity;
 use crate::store::UnixMillis;
 
 /// How often a drain tells how far it has come.
@@ -38,7 +37,7 @@ pub(crate) struct OperatorService {
 impl Operator for OperatorService {
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
         let gtid = own!(self, request, OperatorClient.retry);
-        let who = named(&request, &request.get_ref().operator);
+        let who = operator(&request, &request.get_ref().operator)?;
         let order = order(who, String::new())?;
         let snapshot = self.engine.retry(gtid, order).await.map_err(status)?;
         Ok(Response::new(v1::RetryResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -46,7 +45,7 @@ impl Operator for OperatorService {
 
     async fn park(&self, request: Request<v1::ParkRequest>) -> Result<Response<v1::ParkResponse>, Status> {
         let gtid = own!(self, request, OperatorClient.park);
-        let who = named(&request, &request.get_ref().operator);
+        let who = operator(&request, &request.get_ref().operator)?;
         let order = order(who, request.into_inner().reason)?;
         let snapshot = self.engine.park(gtid, order).await.map_err(status)?;
         Ok(Response::new(v1::ParkResponse { transaction: Some(transaction(snapshot, Vec::new())) }))
@@ -57,7 +56,7 @@ impl Operator for OperatorService {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         let gtid = own!(self, request, OperatorClient.resolve);
-        let who = named(&request, &request.get_ref().operator);
+        let who = operator(&request, &request.get_ref().operator)?;
         let request = request.into_inner();
         let outcome = convert::outcome_from_wire(request.outcome())
             .ok_or_else(|| invalid("outcome", "must be COMMITTED or ROLLED_BACK"))?;
@@ -133,9 +132,9 @@ impl Operator for OperatorService {
     type DrainStream = ReceiverStream<Result<v1::DrainResponse, Status>>;
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
-        let operator = text("operator", named(&request, &request.get_ref().operator), bytes_max::OPERATOR)?;
+        let who = operator(&request, &request.get_ref().operator)?;
         let grace_ms = request.get_ref().grace_ms;
-        tracing::info!(operator, grace_ms, "told to drain");
+        tracing::info!(operator = who, grace_ms, "told to drain");
         self.engine.stop_beginning();
         self.ending.order(grace_ms.map(|ms| Duration::from_millis(ms.into())));
         let (tell, told) = mpsc::channel(1);
@@ -169,20 +168,8 @@ async fn tell_progress(
     }
 }
 
-/// Who gives an order, for the record: whose token it is, and by what other name they go.
-fn named<T>(request: &Request<T>, operator: &str) -> String {
-    match caller(request.extensions()) {
-        None => operator.to_owned(),
-        Some(Identity { name, .. }) if operator.is_empty() || operator == name => name.clone(),
-        Some(Identity { name, .. }) => format!("{operator} ({name})"),
-    }
-}
-
 fn order(operator: String, reason: String) -> Result<Order, Status> {
-    Ok(Order {
-        operator: text("operator", operator, bytes_max::OPERATOR)?,
-        reason: text("reason", reason, bytes_max::REASON)?,
-    })
+    Ok(Order { operator, reason: text("reason", reason, bytes_max::REASON)? })
 }
 
 fn in_doubt(found: InDoubtView) -> v1::InDoubtBranch {

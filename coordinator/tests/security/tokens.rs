@@ -328,9 +328,10 @@ async fn tenants_do_not_see_each_other_and_have_limits_of_their_own() {
     assert!(listed(&ann, "").await.unwrap().contains(&"bank".to_owned()));
     assert_eq!(refusal(listed(&shop_viewer, "bank").await), (Code::InvalidArgument, "INVALID_FIELD".into()));
 
-    // What has ended counts no more; and is still one's own.
+    // What has ended counts no more; and is still one's own. Whose order it was is on record, where it was not its initiator's.
     let rollback = RollbackRequest { gtid: of_shop.clone(), ..RollbackRequest::default() };
-    concord.api(&shop).rollback(rollback).await.unwrap();
+    let ended = concord.api(&shop_operator).rollback(rollback).await.unwrap().into_inner();
+    assert_eq!(ended.transaction.unwrap().reason, "asked for by shop-operator");
     until("there is room", async || Ok(begin(&shop, "").await.ok())).await.unwrap();
     let ended = concord.api(&shop).get(GetRequest { gtid: of_shop.clone() }).await.unwrap().into_inner();
     assert_eq!(ended.transaction.unwrap().tenant, "shop");

@@ -274,7 +274,8 @@ impl<C: Coordinator, O: Operator> World<C, O> {
             }
             Method::Rollback { gtid, wait, reason } => {
                 let (gtid, reason) = (self.id(gtid), reason.text());
-                let request = v1::RollbackRequest { gtid, wait: i32::from(wait % 3), reason };
+                let request =
+                    v1::RollbackRequest { gtid, wait: i32::from(wait % 3), operator: reason.clone(), reason };
                 let Some(request) = damaged(request, damage) else { return };
                 if let Some(answer) = judge(self.coordinator.rollback(Request::new(request)).await) {
                     let state = answer.transaction.unwrap().state();

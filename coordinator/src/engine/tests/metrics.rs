@@ -176,7 +176,7 @@ async fn what_waits_shows_with_its_age() {
     let world = World::new().await;
     world.actors.script(U, Script::RefuseConfirm);
     world.actors.script(B, Script::BreakPromise);
-    world.execute(&[T, U]).await.unwrap();
+    let refused = world.execute(&[T, U]).await.unwrap();
     let heuristic = world.execute(&[A, B]).await.unwrap();
     world.joined(&[]).await;
     let expected = [
@@ -190,10 +190,14 @@ async fn what_waits_shows_with_its_age() {
         ("transactions_oldest_age_seconds{state=\"preparing\"}", 0.0),
     ];
     shows(&world, &expected);
-    let order = Order { operator: "ada".into(), reason: "seen to".into() };
-    world.engine.resolve(heuristic.gtid, None, Outcome::Committed, order).await.unwrap();
+    let order = || Order { operator: "ada".into(), reason: "seen to".into() };
+    world.engine.resolve(heuristic.gtid, None, Outcome::Committed, order()).await.unwrap();
     world.reaches(heuristic.gtid, State::Committed).await;
     shows(&world, &[("transactions_parked", 1.0), ("heuristic_branches_total", 1.0)]);
+    // Against the decision by somebody's word counts as well.
+    world.engine.resolve(refused.gtid, None, Outcome::RolledBack, order()).await.unwrap();
+    assert!(world.reaches(refused.gtid, State::Committed).await.heuristic);
+    shows(&world, &[("transactions_parked", 0.0), ("heuristic_branches_total", 2.0)]);
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ enum Script {
     Hang,
     /// Calls of this verb have no answer.
     FailOn(Verb),
+    /// Answers calls of this verb with what belongs to another.
+    Misunderstand(Verb),
     /// Says that it has rolled back when asked to commit.
     BreakPromise,
     /// Will not confirm.
@@ -90,6 +92,7 @@ impl Participants for Stage {
             };
             let reply = match (call.verb, script) {
                 (verb, Script::FailOn(failing)) if verb == failing => Reply::Failed { maybe_arrived: true },
+                (verb, Script::Misunderstand(other)) if verb == other => Reply::Worked,
                 (Verb::Work, Script::Refuse) => Reply::Vote(Vote::No),
                 (Verb::Work, _) => Reply::Worked,
                 (Verb::WorkAndPrepare | Verb::Prepare | Verb::Try, Script::Refuse) => Reply::Vote(Vote::No),
@@ -109,6 +112,7 @@ impl Participants for Stage {
                 Script::Refuse => "insufficient funds",
                 Script::RefuseConfirm => "the warehouse has burnt down",
                 Script::FailOn(_) => "no answer",
+                Script::Misunderstand(_) => "what?",
                 _ => "",
             };
             let reason = reason.to_owned();
