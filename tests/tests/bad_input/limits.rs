@@ -54,8 +54,10 @@ async fn text_beyond_its_limit() {
     let mut operator = alone.coordinator.operator();
     let retry = RetryRequest { gtid: gtid.clone(), operator: long(129) };
     assert_eq!(refusal(operator.retry(retry).await), invalid());
-    let park = ParkRequest { gtid: gtid.clone(), operator: "".into(), reason: long(1025) };
+    let park = ParkRequest { gtid: gtid.clone(), operator: "ada".into(), reason: long(1025) };
     assert_eq!(refusal(operator.park(park).await), invalid());
+    let rollback_by = RollbackRequest { gtid: gtid.clone(), operator: long(129), ..Default::default() };
+    assert_eq!(refusal(api.rollback(rollback_by).await), invalid());
     let ended = api.rollback(rollback(long(1024))).await.unwrap().into_inner().transaction.unwrap();
     assert_eq!(ended.reason, long(1024));
 }

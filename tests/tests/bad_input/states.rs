@@ -165,8 +165,13 @@ async fn wrong_states() {
     assert_eq!(refusal(alone.vote(&gtid, 2, Vote::Unspecified).await), invalid());
 
     let undecided = refused(Code::FailedPrecondition, "NOT_DECIDED");
-    let park = ParkRequest { gtid: gtid.clone(), ..ParkRequest::default() };
-    assert_eq!(refusal(operator.park(park).await), undecided);
+    let park = |operator: &str| ParkRequest {
+        gtid: gtid.clone(),
+        operator: operator.into(),
+        ..ParkRequest::default()
+    };
+    assert_eq!(refusal(operator.park(park("an operator")).await), undecided);
+    assert_eq!(refusal(operator.park(park("")).await), invalid(), "somebody has to answer for it");
     let resolve = |branch_id, outcome: TransactionState, reason: &str| ResolveRequest {
         gtid: gtid.clone(),
         branch_id,

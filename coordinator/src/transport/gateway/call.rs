@@ -17,9 +17,9 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 
-use super::message;
 use super::problem::Problem;
 use super::routes::Route;
+use super::{json, message};
 use crate::security::Identity;
 
 /// Headers that go with the call as its metadata.
@@ -109,7 +109,7 @@ impl Rpc {
             let problem = "the content type of a body must be application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
         }
-        serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
+        json::object(&body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Messages of the gRPC API in the JSON mapping of Protocol Buffers, by their descriptors.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -12,6 +13,9 @@ use prost_reflect::{
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
+
+/// How a number that does not fit is told, which is nothing for a caller.
+const OUT_OF_RANGE: &str = "out of range integral type conversion attempted";
 
 /// Of everything in the API.
 pub(super) static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -28,12 +32,35 @@ pub(super) fn rpc(service: &str, rpc: &str) -> MethodDescriptor {
 
 /// Encodes a request from its members.
 pub(super) fn encode(descriptor: MessageDescriptor, members: Map<String, Value>) -> Result<Bytes, Problem> {
+    check_names(&descriptor, &members)?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let (members, mut track) = (Value::Object(members), serde_path_to_error::Track::new());
     let tracked = serde_path_to_error::Deserializer::new(members, &mut track);
-    let message = DynamicMessage::deserialize_with_options(descriptor, tracked, &options)
-        .map_err(|error| Problem::bad_request(format!("{}: {error}", track.path())))?;
+    let message =
+        DynamicMessage::deserialize_with_options(descriptor, tracked, &options).map_err(|error| {
+            let error = error.to_string().replace(OUT_OF_RANGE, "is out of range");
+            Problem::bad_request(format!("{}: {error}", track.path()))
+        })?;
     Ok(message.encode_to_vec().into())
+}
+
+/// Each member is one of the message, and is given once: by its name in the .proto file or by that in JSON.
+fn check_names(descriptor: &MessageDescriptor, members: &Map<String, Value>) -> Result<(), Problem> {
+    let mut given = HashSet::new();
+    for (name, value) in members {
+        let Some(field) = field(descriptor, name) else {
+            let message = descriptor.name();
+            return Err(Problem::bad_request(format!("{name:?}: there is no such member of {message}")));
+        };
+        if !given.insert(field.number()) {
+            return Err(Problem::bad_request(format!("{} is given twice", field.name())));
+        }
+        if let Kind::Message(inner) = field.kind() {
+            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            values.iter().filter_map(Value::as_object).try_for_each(|value| check_names(&inner, value))?;
+        }
+    }
+    Ok(())
 }
 
 /// A response as JSON. All members are there, but messages that are not set.

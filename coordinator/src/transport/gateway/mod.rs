@@ -5,6 +5,7 @@
 //! passing on to the transaction's owner, reasons of errors) holds here, because it is the same code.
 
 mod call;
+mod json;
 mod message;
 mod openapi;
 mod problem;

@@ -201,7 +201,7 @@ async fn changes_are_told_line_by_line() {
 async fn what_is_wrong_is_said() {
     let gateway = Gateway::start().await;
     let unknown = "/v1/transactions/01890000-0000-8000-8000-000000000001";
-    let bad: [(Request<Body>, u16, &str); 15] = [
+    let bad: [(Request<Body>, u16, &str); 20] = [
         (Request::get("/v1/nothing").body(Body::empty()).unwrap(), 404, "openapi.json"),
         (Request::delete(unknown).body(Body::empty()).unwrap(), 405, "DELETE"),
         (Request::get(unknown).body(Body::empty()).unwrap(), 404, "01890000"),
@@ -218,6 +218,15 @@ async fn what_is_wrong_is_said() {
         (post("/v1/execute", "{\"branches\": 7}"), 400, "branches: "),
         (post("/v1/execute", "{\"branches\""), 400, "the body"),
         (post("/v1/execute", "[]"), 400, "the body"),
+        (post("/v1/execute", "{\"branches\": [], \"branches\": []}"), 400, "\"branches\" is given twice"),
+        (post("/v1/transactions", "{\"timeout_ms\": 1, \"timeoutMs\": 2}"), 400, "timeout_ms is given twice"),
+        (
+            post("/v1/transactions", "{\"colour\": 7}"),
+            400,
+            "\"colour\": there is no such member of BeginRequest",
+        ),
+        (post("/v1/execute", "{\"branches\": [{\"colour\": 7}]}"), 400, "member of BranchRequest"),
+        (post("/v1/transactions", "{\"timeoutMs\": 99999999999}"), 400, "timeoutMs: is out of range"),
         (post(&format!("{unknown}/commit"), "{\"gtid\": \"other\"}"), 400, "in the path"),
         (post("/v1/execute", vec![b' '; BODY_BYTES_MAX + 1]), 413, "10000"),
         (Request::post("/v1/execute").body("{}".into()).unwrap(), 415, "application/json"),
