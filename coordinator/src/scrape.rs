@@ -63,15 +63,17 @@ fn shown<L: Label>(label: L) -> (&'static str, String) {
 }
 
 fn see_engine(registry: &mut Registry, engine: &Engine) {
-    let Census { states, stopping, limit, parked, branches_in_doubt } = engine.census();
-    let live = states.map(|one| ([shown(one.state)], ConstGauge::new(one.transactions)));
-    registry.register("transactions_live", "Transactions in memory", Seen(live.into()));
+    let Census { states, stopping, limit, parked, outcome_unknown, branches_in_doubt } = engine.census();
+    let live = states.iter().map(|one| ([shown(one.state)], ConstGauge::new(one.transactions)));
+    registry.register("transactions_live", "Transactions in memory", Seen(live.collect()));
     registry.register("transactions_live_max", "Transactions that may be in memory", ConstGauge::new(limit));
-    let oldest = states.map(|one| ([shown(one.state)], ConstGauge::new(one.oldest.as_secs_f64())));
+    let oldest = states.iter().map(|one| ([shown(one.state)], ConstGauge::new(one.oldest.as_secs_f64())));
     let help = "The longest time since one of the live transactions began or, once it is decided, since its decision";
-    registry.register_with_unit("transactions_oldest_age", help, Unit::Seconds, Seen(oldest.into()));
+    registry.register_with_unit("transactions_oldest_age", help, Unit::Seconds, Seen(oldest.collect()));
     let help = "Live transactions with a branch that waits for an operator";
     registry.register("transactions_parked", help, ConstGauge::new(parked));
+    let help = "Live transactions whose only branch commits in one phase and has not answered in time";
+    registry.register("transactions_outcome_unknown", help, ConstGauge::new(outcome_unknown));
     let help = "Branches of live transactions that have voted yes and have not ended";
     registry.register("branches_in_doubt", help, ConstGauge::new(branches_in_doubt));
     let help = "The epoch of this life of the coordinator";

@@ -218,6 +218,11 @@ impl Transaction {
         )
     }
 
+    /// Whether its only branch has been told to commit in one phase, and alone knows how that has ended.
+    pub fn is_delegated(&self) -> bool {
+        self.phase == Phase::Delegated
+    }
+
     /// Whether nothing but the branches' work and votes keeps it from its decision.
     pub fn awaits_votes(&self) -> bool {
         matches!(self.phase, Phase::Working | Phase::Preparing)

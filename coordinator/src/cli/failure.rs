@@ -78,6 +78,13 @@ impl Failure {
             }
             (Code::Unauthenticated, _) => failure
                 .with_hint("show a token: the variable CONCORD_TOKEN holds one, or --token-file names a file with one"),
+            (Code::DeadlineExceeded, Some("NOT_DECIDED_YET")) => failure.with_hint(
+                "its only branch commits in one phase, and has not said how that ended: `concord tx get` shows its participant; \
+                 if that will never answer, look in its database, and `concord tx resolve`",
+            ),
+            (Code::FailedPrecondition, Some("NOT_DECIDED")) => {
+                failure.with_hint("what is undecided ends by itself at its time-out; `concord tx rollback` ends it now")
+            }
             (Code::FailedPrecondition, Some("ALREADY_COMMITTED")) => {
                 failure.with_hint("a decision to commit is never taken back")
             }

@@ -6,28 +6,22 @@ use std::time::Duration;
 use concord_protocol::{BranchState, State};
 
 use super::Engine;
-
-/// The states, as they are counted.
-const STATES: [State; 6] = [
-    State::Active,
-    State::Preparing,
-    State::Committing,
-    State::Committed,
-    State::RollingBack,
-    State::RolledBack,
-];
+use crate::metrics::Label as _;
 
 /// Live transactions, by their states.
 #[derive(Debug, Clone)]
 pub struct Census {
     /// All states, those of no transaction too. What has ended is live until its end can be read from the store.
-    pub states: [InState; 6],
+    pub states: Vec<InState>,
     /// No transaction begins any more.
     pub stopping: bool,
     /// How many transactions may be live.
     pub limit: usize,
     /// Transactions with a branch that waits for an operator.
     pub parked: usize,
+    /// Transactions whose only branch was told to commit in one phase, and to roll back since, because their time has run out or
+    /// the coordinator has started anew: only its participant knows how it has ended.
+    pub outcome_unknown: usize,
     /// Branches that have voted yes and have not ended, as far as is known: they hold locks, or what they reserved.
     pub branches_in_doubt: usize,
 }
@@ -51,14 +45,22 @@ impl Engine {
         let none = |state| InState { state, transactions: 0, oldest: Duration::ZERO };
         let stopping = self.stopping.load(Ordering::SeqCst);
         let limit = self.driver.settings.load().live_transactions_max;
-        let mut census =
-            Census { states: STATES.map(none), stopping, limit, parked: 0, branches_in_doubt: 0 };
+        let mut census = Census {
+            states: State::ALL.iter().copied().map(none).collect(),
+            stopping,
+            limit,
+            parked: 0,
+            outcome_unknown: 0,
+            branches_in_doubt: 0,
+        };
         for live in self.driver.registry.newest_first(None) {
             let state = live.lock();
             let transaction = &state.transaction;
             let in_doubt = transaction.branches().filter(|(_, one)| one.state() == BranchState::Prepared);
             census.branches_in_doubt += in_doubt.count();
             census.parked += usize::from(transaction.is_parked());
+            census.outcome_unknown +=
+                usize::from(transaction.is_delegated() && transaction.cause().is_some());
             let since = state.decided_at.unwrap_or(live.header.begun_at);
             let age = Duration::from_millis(now.0.saturating_sub(since.0));
             for counted in census.states.iter_mut().filter(|counted| counted.state == transaction.state()) {

@@ -235,7 +235,11 @@ impl LiveState {
         }
         let error = silent.iter().map(|(_, extra)| &*extra.last_error).find(|error| !error.is_empty());
         let because = error.map(|error| format!(": {error}")).unwrap_or_default();
-        format!("{} had voted{because}", names.join(" and "))
+        let done = match self.transaction.is_delegated() {
+            true => ", which commits in one phase, had answered",
+            false => " had voted",
+        };
+        format!("{}{done}{because}", names.join(" and "))
     }
 
     /// A branch, for people.

@@ -187,9 +187,16 @@ async fn one_that_commits_in_one_phase_while_its_time_runs_out_has_no_reason_to_
     world.actors.script(A, Script::Hang);
     let execute = world.execute(&[A]);
     tokio::pin!(execute);
-    assert!(tokio::time::timeout(Duration::from_secs(40), &mut execute).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(20), &mut execute).await.is_err());
+    assert_eq!(world.engine.census().outcome_unknown, 0, "it may yet be in time");
+    assert!(tokio::time::timeout(Duration::from_secs(20), &mut execute).await.is_err());
+    assert_eq!(world.engine.census().outcome_unknown, 1);
+    let overdue = world.engine.overdue(Duration::ZERO, 1);
+    let reason = "timed out after 30000 ms, before branch 1 (work at http://a), which commits in one phase, had answered";
+    assert_eq!((overdue[0].state, &*overdue[0].reason), (State::Preparing, reason));
     world.actors.script(A, Script::Agree);
     let done = execute.await.unwrap();
+    assert_eq!(world.engine.census().outcome_unknown, 0);
     let calls = world.actors.calls(done.gtid);
     assert_eq!(calls, [(1, Verb::WorkAndCommit), (1, Verb::Rollback)], "answered in this order");
     assert_eq!((done.state, &*done.reason), (State::Committed, ""));
