@@ -248,7 +248,7 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// The store was written by a newer version of Concord.
-    #[error("{} has schema version {found}, and this version of concord knows only up to {known}: run the newer concord, or restore a backup made before the upgrade", .path.display())]
+    #[error("{} has schema version {found}, and this version of concord knows only up to {known}: run the newer concord", .path.display())]
     NewerSchema {
         /// The store's file.
         path: PathBuf,
@@ -285,7 +285,7 @@ pub enum StoreError {
     },
     /// A stored record cannot be read: the file is damaged, or was changed by something else.
     #[error(
-        "the store holds a record of {gtid} that cannot be read: {reason}; its file is damaged: restore a backup"
+        "the store holds a record of {gtid} that cannot be read: {reason}; its file is damaged, and the store is lost (docs/operations.md)"
     )]
     Corrupt {
         /// Whose record.

@@ -184,8 +184,19 @@ impl TransactionRecord {
             self.branches.len().to_string().into(),
             self.age(look).into(),
             self.took().map_or_else(Cell::none, Cell::from),
-            self.reason.as_deref().map_or_else(Cell::none, Cell::short),
+            self.why().map_or_else(Cell::none, |why| Cell::short(&why)),
         ]
+    }
+
+    /// What keeps it from its end, or else why it is rolled back.
+    fn why(&self) -> Option<String> {
+        let stuck = self.branches.iter().find_map(|branch| Some((branch, branch.last_error.as_ref()?)));
+        match stuck {
+            Some((branch, error)) if self.ended_at.is_none() => {
+                Some(format!("branch {} at {}: {error}", branch.branch_id, branch.participant))
+            }
+            _ => self.reason.clone(),
+        }
     }
 
     fn facts(&self, look: &Look) -> String {
@@ -423,7 +434,7 @@ AT                        EVENT         DETAIL
         };
         let expected = "\
 GTID                                  STATE               NAME      BRANCHES  AGE    TOOK  REASON
-018bcfe5-6800-8000-8000-040000000001  committing, parked  transfer  3         10.0s  -     branch 2: gave up
+018bcfe5-6800-8000-8000-040000000001  committing, parked  transfer  3         10.0s  -     branch 2 at http://127.0.0.1:7102: connection [31m refused
 018bcfe5-6800-8000-8000-040000000001  rolled back         -         0         10.0s  1.5s  -
 
 There are more: --page-token t1 (or --all)

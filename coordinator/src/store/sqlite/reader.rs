@@ -253,8 +253,9 @@ pub(super) fn find_key(connection: &Connection, key: &str) -> Result<Option<Gtid
 }
 
 pub(super) fn gtid_of(bytes: Vec<u8>) -> Result<Gtid, StoreError> {
-    let found =
-        format!("it holds {bytes:02x?} where a gtid should be: the file is damaged; restore a backup");
+    let found = format!(
+        "it holds {bytes:02x?} where a gtid should be: the file is damaged, and the store is lost (docs/operations.md)"
+    );
     <[u8; 16]>::try_from(bytes)
         .ok()
         .and_then(|bytes| Gtid::from_bytes(bytes).ok())

@@ -132,9 +132,8 @@ pub(super) fn missing(directory: &Directory, acknowledged: i64, there: i64) -> S
         reason: format!(
             "{acknowledged} commits were acknowledged, and only {there} are there: it, or its log, the file ending in \
              -wal, is damaged or missing, or they are those of an older backup. If you can, put back both as they were. \
-             If not, what was decided last is not known here any more: compare the participants' databases, and then \
-             delete {} to go on with what is there",
-            directory.watermark_file().display()
+             If not, what was decided last is not known here any more, and the store is lost: docs/operations.md says \
+             what to do then"
         )
         .into(),
     }

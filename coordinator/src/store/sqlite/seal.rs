@@ -85,7 +85,7 @@ impl Seal {
         }
         Ok(Err(format!(
             "its live transactions have {found} records with the sum of checksums {sum:x}, and should have {records} \
-             with {checksums:x}: the file is damaged; restore a backup"
+             with {checksums:x}: the file is damaged, and the store is lost (docs/operations.md)"
         )
         .into()))
     }
