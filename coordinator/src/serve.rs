@@ -149,6 +149,7 @@ pub async fn run_in(
         tokio::spawn(supervisor::live()),
         tokio::spawn(alert::watch(Arc::clone(&engine), config.alert.clone(), Arc::clone(&participants))),
         tokio::spawn(take_over_forever(Arc::clone(&engine), lease)),
+        tokio::spawn(call_again_forever(Arc::clone(&engine), Arc::clone(&participants))),
         tokio::spawn(Arc::clone(&resources).sweep_forever(Arc::clone(&engine))),
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
@@ -297,6 +298,15 @@ async fn take_over_forever(engine: Arc<Engine>, lease: Duration) {
             Ok(0) => {}
             Ok(transactions) => tracing::warn!(transactions, "took over from a coordinator that was gone"),
             Err(error) => tracing::warn!(%error, "cannot look for coordinators that are gone"),
+        }
+    }
+}
+
+/// Has those that answer again called at once, for ever.
+async fn call_again_forever(engine: Arc<Engine>, participants: Arc<GrpcParticipants>) {
+    loop {
+        for address in participants.returned().await {
+            engine.call_again(&address);
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome};
+use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome, Timer};
 
+use super::snapshot::BranchSpec;
 use super::{Engine, EngineError, Kind, Snapshot};
 
 /// Who gives an order, and why; kept in the history.
@@ -107,6 +108,26 @@ impl Engine {
             }
         }
         found
+    }
+
+    /// Calls those branches at once that wait to be called again, at a participant that answers again. Looks at each live
+    /// transaction.
+    pub fn call_again(&self, participant: &str) {
+        for live in self.driver.registry.newest_first(None) {
+            let mut state = live.lock();
+            let here = |(_, spec): &(_, &BranchSpec)| *spec.participant == *participant;
+            let branches = state.transaction.branches().zip(&state.specs).filter(here);
+            let timers: Vec<_> = branches
+                .filter(|((_, branch), _)| branch.attempts() > 0)
+                .map(|((branch, one), _)| Timer::Retry { branch, attempts: one.attempts() })
+                .collect();
+            for timer in timers {
+                // As if its time had come. When it does, it finds another number of attempts.
+                if let Err(refusal) = self.driver.step_locked(&live, &mut state, Event::TimerFired(timer)) {
+                    tracing::error!(gtid = %live.gtid, ?timer, %refusal, "a call could not be repeated");
+                }
+            }
+        }
     }
 
     /// The sweeper has ended a branch on its resource.

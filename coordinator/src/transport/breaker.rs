@@ -46,8 +46,9 @@ impl Breaker {
         }
     }
 
-    pub(crate) fn succeeded(&self) {
-        *self.lock() = State::default();
+    /// Answers whether it was not closed, and is by this.
+    pub(crate) fn succeeded(&self) -> bool {
+        std::mem::take(&mut *self.lock()).open_until.is_some()
     }
 
     /// Answers whether it opens by this.
@@ -89,7 +90,7 @@ mod tests {
         let (breaker, start) = (Breaker::new(settings), Instant::now());
         breaker.failed(start);
         breaker.failed(start);
-        breaker.succeeded();
+        assert!(!breaker.succeeded(), "it was closed");
         breaker.failed(start);
         breaker.failed(start);
         assert!(breaker.admits(start), "a success in between starts the count anew");
@@ -102,7 +103,7 @@ mod tests {
         assert!(breaker.admits(later), "the probe");
         assert!(!breaker.admits(later), "others wait for the probe");
         assert!(!breaker.failed(later), "stays open");
-        breaker.succeeded();
+        assert!(breaker.succeeded(), "it closes");
         assert_eq!(breaker.state(later), BreakerState::Closed);
         assert!(breaker.admits(later) && breaker.admits(later));
     }

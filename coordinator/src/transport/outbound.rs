@@ -3,7 +3,7 @@
 mod connections;
 pub(crate) mod http;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use concord_proto::{Credentials, TraceContext, v1};
 use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, TimeoutExpired};
 
@@ -116,6 +116,25 @@ pub struct GrpcParticipants {
     http: ArcSwapOption<HttpClient>,
     /// Finds the addresses behind their names.
     look_up: Arc<LookUp>,
+    returned: Arc<Returned>,
+}
+
+/// The participants that answer again, until somebody has looked.
+#[derive(Default)]
+struct Returned {
+    addresses: Mutex<HashSet<Arc<str>>>,
+    more: Notify,
+}
+
+impl Returned {
+    fn add(&self, address: &Arc<str>) {
+        self.lock().insert(Arc::clone(address));
+        self.more.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Participant {
@@ -128,6 +147,7 @@ struct Participant {
     attached: Mutex<Vec<Arc<Attachment>>>,
     /// Why the last call that got no answer did not.
     last_error: Mutex<Option<(UnixMillis, String)>>,
+    returned: Arc<Returned>,
 }
 
 impl Participant {
@@ -137,6 +157,11 @@ impl Participant {
 
     fn last_error(&self) -> MutexGuard<'_, Option<(UnixMillis, String)>> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls being made in each phase, of which there may be so many.
+    fn calls(&self, in_flight_max: usize) -> [usize; 2] {
+        self.turns.each_ref().map(|turns| in_flight_max - turns.available_permits())
     }
 }
 
@@ -153,6 +178,7 @@ impl GrpcParticipants {
             closed,
             http: ArcSwapOption::empty(),
             look_up: Arc::new(names::look_up),
+            returned: Arc::default(),
         }
     }
 
@@ -197,8 +223,8 @@ impl GrpcParticipants {
             let streams = participant.attached().len();
             counts.streams += streams;
             counts.attached += usize::from(streams > 0);
-            for (calls, turns) in counts.calls.iter_mut().zip(&participant.turns) {
-                *calls += in_flight_max - turns.available_permits();
+            for (sum, calls) in counts.calls.iter_mut().zip(participant.calls(in_flight_max)) {
+                *sum += calls;
             }
         }
         counts
@@ -214,15 +240,14 @@ impl GrpcParticipants {
     }
 
     fn describe(&self, address: &str, participant: &Participant, now: Instant) -> v1::KnownParticipant {
-        let in_flight_max = self.settings.load().in_flight_max;
-        let under_way = |turns: &Semaphore| in_flight_max - turns.available_permits();
+        let calls = participant.calls(self.settings.load().in_flight_max);
         let last_error = participant.last_error().clone();
         let (last_error_at, last_error) = last_error.map(|(at, error)| (timestamp(at), error)).unzip();
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         v1::KnownParticipant {
             address: address.to_owned(),
             streams: number(participant.attached().len()),
-            calls_under_way: number(participant.turns.iter().map(under_way).sum::<usize>()),
+            calls_under_way: number(calls.iter().sum()),
             failures: participant.breaker.failures(),
             breaker_open: participant.breaker.state(now) != BreakerState::Closed,
             last_error: last_error.unwrap_or_default(),
@@ -239,10 +264,28 @@ impl GrpcParticipants {
     /// Takes a participant's stream into use. False: the coordinator is stopping.
     pub(super) fn attach(&self, attachment: &Arc<Attachment>) -> Result<bool, String> {
         let participant = self.participant(attachment.address())?;
-        participant.attached().push(Arc::clone(attachment));
-        participant.breaker.succeeded();
+        let is_first = {
+            let mut attached = participant.attached();
+            attached.push(Arc::clone(attachment));
+            attached.len() == 1
+        };
+        if participant.breaker.succeeded() || is_first {
+            self.returned.add(attachment.address());
+        }
         // Looked at after the stream can be seen: either this or `detach_all` finds it.
         Ok(!self.closed.load(Ordering::SeqCst))
+    }
+
+    /// Waits for participants that answer again: they have attached, or a breaker has closed. What waits for them need not wait
+    /// for its time.
+    pub(crate) async fn returned(&self) -> HashSet<Arc<str>> {
+        loop {
+            let returned = std::mem::take(&mut *self.returned.lock());
+            if !returned.is_empty() {
+                return returned;
+            }
+            self.returned.more.notified().await;
+        }
     }
 
     /// Puts no more calls on a stream.
@@ -290,6 +333,7 @@ impl GrpcParticipants {
             breaker,
             attached: Mutex::default(),
             last_error: Mutex::default(),
+            returned: Arc::clone(&self.returned),
         });
         known.insert(Arc::clone(address), Arc::clone(&participant));
         Ok(participant)
@@ -448,7 +492,8 @@ impl Participant {
                     );
                 }
             }
-            _ => self.breaker.succeeded(),
+            _ if self.breaker.succeeded() => self.returned.add(&address),
+            _ => {}
         }
         answer.and_then(|response| call::result(verb, response)).unwrap_or_else(|status| {
             let result = call::failure(verb, repeated, &status);

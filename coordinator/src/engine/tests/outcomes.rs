@@ -203,6 +203,27 @@ async fn one_that_commits_in_one_phase_while_its_time_runs_out_has_no_reason_to_
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_answers_again_is_called_at_once() {
+    let world = World::new().await;
+    world.actors.script(B, Script::FailOn(Verb::Commit));
+    let waiting = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap().gtid;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    world.actors.script(B, Script::Agree);
+    let start = tokio::time::Instant::now();
+    let calls = world.actors.calls(waiting).len();
+    world.engine.call_again(A);
+    tokio::task::yield_now().await;
+    assert_eq!(world.actors.calls(waiting).len(), calls, "that is somebody else");
+    world.engine.call_again(B);
+    world.reaches(waiting, State::Committed).await;
+    assert_eq!(world.actors.calls(waiting).len(), calls + 1);
+    assert_eq!(start.elapsed(), Duration::ZERO, "the next attempt was half a minute away");
+    // The timer that was set before finds nothing to do.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.actors.calls(waiting).len(), calls + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_went_wrong_on_the_way_is_on_record_of_one_that_has_ended() {
     let world = World::new().await;
     world.actors.script(A, Script::Misunderstand(Verb::Commit));

@@ -1,5 +1,7 @@
 //! One stream, without a network: what is polled is what would be sent.
 
+use std::collections::HashSet;
+
 use concord_proto::v1::{CallError, CancelResponse, TryRequest, Work};
 use concord_protocol::{ClusterId, Epoch, Verb};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -47,6 +49,20 @@ fn queued(attachment: &Arc<Attachment>, request: Asked) -> Pin<Box<dyn Future<Ou
 
 fn yes(number: u64) -> Answer {
     Answer { number, response: Some(Answered::Cancel(CancelResponse::default())) }
+}
+
+#[test]
+fn the_first_stream_of_a_participant_says_that_it_answers_again() {
+    let participants = participants();
+    let returned = || participants.returned().now_or_never();
+    assert_eq!(returned(), None);
+    let first = attached(&participants);
+    assert_eq!(returned(), Some(HashSet::from([ADDRESS.into()])));
+    let second = attached(&participants);
+    assert_eq!(returned(), None, "it was there");
+    drop((first, second));
+    let _again = attached(&participants);
+    assert_eq!(returned(), Some(HashSet::from([ADDRESS.into()])));
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Destination {
         let answer = within(left, limit, self.connection.send(request, trace)).await;
         match &answer {
             Err(status) if tells_of_absence(status) => drop(self.breaker.failed(Instant::now())),
-            _ => self.breaker.succeeded(),
+            _ => drop(self.breaker.succeeded()),
         }
         answer
     }

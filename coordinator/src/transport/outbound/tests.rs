@@ -11,6 +11,7 @@ use concord_proto::v1::{
     TryRequest, TryResponse, Vote as VoteMessage, WorkRequest, WorkResponse,
 };
 use concord_protocol::{BranchId, Epoch, Gtid, Verb, Vote};
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response};
@@ -74,16 +75,19 @@ async fn stub() -> SocketAddr {
     address
 }
 
-fn participants() -> GrpcParticipants {
-    let settings = OutboundSettings {
+fn settings() -> OutboundSettings {
+    OutboundSettings {
         allow: AllowList::parse(["http://127.0.0.1:*"]).unwrap(),
         call_timeout: Duration::from_millis(300),
         connect_timeout: Duration::from_millis(300),
         in_flight_max: 2,
         breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
         ..OutboundSettings::default()
-    };
-    GrpcParticipants::new(ClusterId(1), settings, &Metrics::default())
+    }
+}
+
+fn participants() -> GrpcParticipants {
+    GrpcParticipants::new(ClusterId(1), settings(), &Metrics::default())
 }
 
 fn call(address: SocketAddr, verb: Verb, action: &str, repeated: bool) -> BranchCall {
@@ -159,6 +163,20 @@ async fn a_participant_that_never_answers_may_have_been_reached_and_opens_the_br
     let result = participants.call(call(address, Verb::WorkAndPrepare, "yes", false)).await;
     assert_eq!(result.reply, Reply::Failed { maybe_arrived: false }, "{}", result.reason);
     assert_eq!(participants.failed(CallFailure::TimedOut), 3);
+}
+
+#[tokio::test]
+async fn a_breaker_that_closes_says_that_its_participant_answers_again() {
+    let breaker = BreakerSettings { failures_before_open: 1, open_for: Duration::ZERO };
+    let settings = OutboundSettings { breaker, ..settings() };
+    let participants = GrpcParticipants::new(ClusterId(1), settings, &Metrics::default());
+    let address = stub().await;
+    for (action, returned) in [("yes", false), ("hang", false), ("yes", true), ("yes", false)] {
+        let call = call(address, Verb::WorkAndPrepare, action, false);
+        let there = HashSet::from([Arc::clone(&call.participant)]);
+        participants.call(call).await;
+        assert_eq!(participants.returned().now_or_never(), returned.then_some(there), "{action}");
+    }
 }
 
 #[tokio::test]
