@@ -422,6 +422,7 @@ fn a_drain_waits_for_what_is_live() {
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let first = steps.next().unwrap();
     assert_eq!((&first["live_transactions"], &first["stopping"]), (&1.into(), &false.into()), "{first}");
+    assert_eq!(first["undecided_transactions"], 1, "{first}");
     assert_eq!(serving.json(&["status"])["draining"], true);
     serving.expect(0, &["tx", "rollback", gtid]);
     let last = steps.last().unwrap();
@@ -441,7 +442,7 @@ fn the_last_order_to_stop_counts() {
         match hurry {
             "drain" => {
                 let (out, _) = serving.expect(0, &["drain", "--grace-ms", "0"]);
-                assert!(out.ends_with("; transactions that go on when it is started again: 1\n"), "{out}");
+                assert!(out.ends_with("left to its next start: 1 (1 undecided, rolled back)\n"), "{out}");
             }
             _ => serving.signal("-TERM"),
         }

@@ -210,6 +210,11 @@ impl Transaction {
         }
     }
 
+    /// Whether its only branch has been asked, or is about to be asked, to decide: a restart does not roll it back any more.
+    pub fn is_delegated(&self) -> bool {
+        matches!(self.phase, Phase::Delegating | Phase::Delegated)
+    }
+
     /// Whether a rollback can still be asked for with effect, or a deadline matters.
     pub fn is_undecided(&self) -> bool {
         matches!(
