@@ -65,6 +65,11 @@ impl ClientArgs {
         }
     }
 
+    /// Whether it shows a token.
+    fn has_token(&self) -> bool {
+        self.token_file.is_some() || std::env::var("CONCORD_TOKEN").is_ok_and(|token| !token.is_empty())
+    }
+
     fn credentials(&self) -> Result<Credentials, Failure> {
         let mut credentials = Credentials::new();
         if let Some(ca) = &self.ca {
@@ -95,18 +100,22 @@ fn read(path: &Path) -> Result<String, Failure> {
 /// Who gives an order.
 #[derive(Debug, Clone, Args)]
 pub(super) struct OperatorArgs {
-    /// Who gives the order, for the record [default: $USER]
+    /// Who gives the order, for the record, beside the name in the token [default: $USER, which only has to be there
+    /// without a token]
     #[arg(long, env = "CONCORD_OPERATOR", value_name = "NAME")]
     operator: Option<String>,
 }
 
 impl OperatorArgs {
-    pub(super) fn name(&self) -> Result<String, Failure> {
+    /// Empty: whoever the token names, by which this client shows who it is.
+    pub(super) fn name(&self, client: &ClientArgs) -> Result<String, Failure> {
         let user = || std::env::var("USER").ok();
-        self.operator.clone().or_else(user).filter(|name| !name.is_empty()).ok_or_else(|| {
-            Failure::usage("nobody to name in the record: $USER is not set")
-                .with_hint("say who you are: --operator NAME")
-        })
+        match self.operator.clone().or_else(user).filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None if client.has_token() => Ok(String::new()),
+            None => Err(Failure::usage("nobody to name in the record: there is neither a token nor $USER")
+                .with_hint("say who you are: --operator NAME")),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct DrainArgs {
 }
 
 pub(super) async fn run(args: DrainArgs) -> Result<(), Failure> {
-    let message = v1::DrainRequest { grace_ms: args.grace_ms, operator: args.operator.name()? };
+    let message = v1::DrainRequest { grace_ms: args.grace_ms, operator: args.operator.name(&args.client)? };
     let client = Client::connect(&args.client).await?;
     // Without a deadline: it lasts as long as the transactions.
     let answer = client.operator().drain(message).await.map_err(|status| client.failure(&status))?;

@@ -176,6 +176,27 @@ async fn orders_are_on_record_under_the_name_of_the_token() {
     })
     .await
     .unwrap();
+    // On a machine that does not say who its user is, the token is name enough, and without one somebody has to say it.
+    let concord = &world.concord;
+    let dave = token(&concord.path("tokens.toml"), "dave", &["--role", "operator"]).await;
+    std::fs::write(concord.path("dave"), dave).unwrap();
+    let url = concord.url();
+    let order = ["tx", "retry", &begun.gtid, "--address", &url];
+    let nobody = concord.command(&order).await;
+    let said = String::from_utf8(nobody.stderr).unwrap();
+    assert!(nobody.status.code() == Some(2) && said.contains("--operator NAME"), "{said}");
+    let order = [&order[..], &["--token-file", "dave"]].concat();
+    // The file of tokens has changed: soon it is read again.
+    until("dave is known", async || Ok(concord.command(&order).await.status.success().then_some(())))
+        .await
+        .unwrap();
+    until("the order is on record", async || {
+        let history =
+            concord.api(&world.bob).get(get.clone()).await?.into_inner().transaction.unwrap().history;
+        Ok(history.iter().any(|event| event.detail.ends_with(" by dave")).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
