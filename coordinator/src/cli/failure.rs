@@ -1,5 +1,6 @@
 //! How a command fails: one sentence, a hint, an exit code.
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -22,6 +23,16 @@ pub(super) enum Failure {
     },
     /// Whoever read our output has had enough; nothing went wrong.
     ClosedPipe,
+}
+
+impl fmt::Display for Failure {
+    /// In a sentence, without the hint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Said { message, .. } => f.write_str(&printable(message)),
+            Failure::ClosedPipe => f.write_str("the connection was closed"),
+        }
+    }
 }
 
 /// Exit codes, as documented by `concord --help`.
