@@ -192,6 +192,10 @@ pub(super) async fn status(args: ClientArgs) -> Result<(), Failure> {
 /// `host:port` is meant as `http://host:port`.
 fn with_scheme(address: &str) -> Result<String, Failure> {
     match address.split_once("://") {
+        _ if address.contains('@') => {
+            Err(Failure::usage("the address of a coordinator has no user and no password in it")
+                .with_hint("a token is shown from CONCORD_TOKEN, or from --token-file"))
+        }
         None => Ok(format!("http://{address}")),
         Some(("http" | "https", _)) => Ok(address.to_owned()),
         Some(_) => {
@@ -247,5 +251,8 @@ mod tests {
         assert_eq!(with_scheme("http://a:1").unwrap(), "http://a:1");
         assert_eq!(with_scheme("https://a:1").unwrap(), "https://a:1");
         assert!(with_scheme("ftp://a:1").is_err());
+        for wrong in ["http://ann:s3cret@a:1", "ann:s3cret@a:1", "ftp://ann:s3cret@a:1"] {
+            assert!(!format!("{:?}", with_scheme(wrong).unwrap_err()).contains("s3cret"), "{wrong}");
+        }
     }
 }
