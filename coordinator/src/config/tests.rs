@@ -240,10 +240,10 @@ fn resources() {
 #[test]
 fn services() {
     let stock =
-        "[[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:7101', 'https://stock.test/api']\n";
+        "[[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:8080/api', 'https://stock.test/api']\n";
     let loaded = load::load_text(stock, "concord.toml").unwrap();
     assert_eq!(loaded.config.services[0].name, "stock");
-    assert_eq!(loaded.config.services[0].addresses, ["http://10.0.0.1:7101", "https://stock.test/api"]);
+    assert_eq!(loaded.config.services[0].addresses, ["http://10.0.0.1:8080/api", "https://stock.test/api"]);
     let shown = loaded.to_toml();
     assert!(shown.contains("[[service]]\nname = \"stock\"  # concord.toml:1\n"), "{shown}");
     assert_eq!(Config::from_toml(&shown, "shown").unwrap(), loaded.config);
@@ -281,6 +281,11 @@ fn services() {
         (
             "'http://h', 'http://H:80'",
             "\"http://H:80\" is not an address such as \"http://10.0.0.1:7101\": it is there twice",
+        ),
+        (
+            "'http://a:1', 'http://b:1/api', 'http://c:1'",
+            "1 of them have a path and are called by POST, and 2 have none and are called by gRPC; a service is called in one \
+             way: make two of it",
         ),
     ] {
         refused_once(
