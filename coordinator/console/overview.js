@@ -41,7 +41,7 @@ export async function refresh(place, signal) {
     chart(),
     h("h2", {}, "What is stuck"),
     transactions(oldestFirst, "Nothing is parked, and nothing has been under way for more than ten seconds."),
-    h("footer", {}, `Concord ${status.version} · cluster ${BigInt(status.clusterId).toString(16).padStart(16, "0")} · ` +
+    h("footer", {}, `Concord ${status.version} · cluster ${status.clusterId} · ` +
       `epoch ${status.epoch} · started ${clock(status.startedAt)} · ${count(status.logRecords)} records in ` +
       `${count(status.logSyncs)} syncs · ${count(status.calls)} calls, ${count(status.callsFailed)} failed`));
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use concord_proto::FILE_DESCRIPTOR_SET;
+use concord_protocol::ClusterId;
 use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
@@ -40,13 +41,29 @@ pub(super) fn encode(descriptor: MessageDescriptor, members: Map<String, Value>)
 pub(super) fn decode(descriptor: MessageDescriptor, encoded: Bytes) -> Result<Vec<u8>, Problem> {
     let internal =
         |error: &dyn std::fmt::Display| Problem::internal(format!("the answer cannot be told: {error}"));
+    let identity = descriptor.fields().find(is_identity);
     let message = DynamicMessage::decode(descriptor, encoded).map_err(|error| internal(&error))?;
     let mut json = Vec::new();
     let options = SerializeOptions::new().skip_default_fields(false);
+    if let Some(field) = identity
+        && let Some(id) = message.get_field(&field).as_u64()
+    {
+        let mut value = message
+            .serialize_with_options(serde_json::value::Serializer, &options)
+            .map_err(|error| internal(&error))?;
+        value[field.json_name()] = ClusterId(id).to_string().into();
+        return serde_json::to_vec(&value).map_err(|error| internal(&error));
+    }
     message
         .serialize_with_options(&mut serde_json::Serializer::new(&mut json), &options)
         .map_err(|error| internal(&error))?;
     Ok(json)
+}
+
+/// Whether it is the identity of a store, which is written in hexadecimal as everywhere else: in XIDs, headers, alerts, logs. The
+/// mapping of Protocol Buffers would write it as a decimal number.
+pub(super) fn is_identity(field: &FieldDescriptor) -> bool {
+    field.kind() == Kind::Fixed64
 }
 
 /// The field with this name, as it stands in the .proto file or in JSON.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use super::message::{self, DESCRIPTORS};
+use super::message::{self, DESCRIPTORS, is_identity};
 use super::routes::{ROUTES, Route};
 
 /// The document, of OpenAPI 3.1.
@@ -119,6 +119,7 @@ impl Schemas {
             Kind::Float | Kind::Double => json!({ "type": "number" }),
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => json!({ "type": "integer", "format": "int32" }),
             Kind::Uint32 | Kind::Fixed32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+            _ if is_identity(field) => json!({ "type": "string", "pattern": "^[0-9a-f]{16}$" }),
             Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 | Kind::Uint64 | Kind::Fixed64 => {
                 json!({ "type": "string", "pattern": "^-?[0-9]+$" })
             }

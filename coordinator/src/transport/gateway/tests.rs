@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use concord_proto::v1::coordinator_server::CoordinatorServer;
 use concord_proto::v1::operator_server::OperatorServer;
-use concord_protocol::{Outcome, Reply, Verb, Vote};
+use concord_protocol::{ClusterId, Outcome, Reply, Verb, Vote};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -47,7 +47,10 @@ impl Participants for Agreeing {
     }
 }
 
-struct Gateway(axum::Router);
+struct Gateway {
+    router: axum::Router,
+    cluster: ClusterId,
+}
 
 impl Gateway {
     async fn start() -> Gateway {
@@ -62,16 +65,17 @@ impl Gateway {
             tenants: Default::default(),
         };
         let engine = Engine::start(Arc::new(MemoryStore::new()), Arc::new(Agreeing), settings).await.unwrap();
+        let cluster = engine.cluster_id();
         let (coordinator, operator) = doors(Arc::new(engine), PageSizes { default: 50, max: 100 });
         let grpc =
             Routes::new(CoordinatorServer::new(coordinator)).add_service(OperatorServer::new(operator));
         let grpc = grpc.into_axum_router();
         let web = router(grpc.clone(), &Guard::new(None, &Metrics::default()), BODY_BYTES_MAX);
-        Gateway(grpc.merge(web).fallback(unknown))
+        Gateway { router: grpc.merge(web).fallback(unknown), cluster }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, String, Vec<u8>) {
-        let response = self.0.clone().oneshot(request).await.unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
         let kind = response.headers().get(header::CONTENT_TYPE);
         let kind = kind.map_or("", |kind| kind.to_str().unwrap()).to_owned();
         let status = response.status();
@@ -152,7 +156,8 @@ async fn an_initiator_drives_a_transaction() {
         json!({ "kind": "BRANCH_KIND_XA", "participant": "http://127.0.0.1:7101", "registration_key": "a" });
     let joined = gateway.done(&format!("{path}/branches"), joining).await;
     assert_eq!(joined["branchId"], 1);
-    assert!(joined["clusterId"].is_string(), "64 bits are a string: {joined}");
+    let cluster = joined["clusterId"].as_str().unwrap();
+    assert_eq!(cluster, gateway.cluster.to_string(), "as everywhere: {joined}");
     gateway.done(&format!("{path}/branches/1/vote"), json!({ "vote": "VOTE_YES" })).await;
     // Without a body.
     let (status, committed) =
@@ -184,7 +189,7 @@ async fn changes_are_told_line_by_line() {
     let begun = gateway.done("/v1/transactions", json!({})).await;
     let path = format!("/v1/transactions/{}", begun["gtid"].as_str().unwrap());
     let response =
-        gateway.0.clone().oneshot(Request::get(format!("{path}/watch")).body(Body::empty()).unwrap());
+        gateway.router.clone().oneshot(Request::get(format!("{path}/watch")).body(Body::empty()).unwrap());
     let response = response.await.unwrap();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/x-ndjson");
     let mut lines = response
