@@ -230,8 +230,12 @@ fn look() -> Look {
 /// What the environment says of colours (no-color.org).
 pub(super) fn colour_wanted() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    !refused && !dumb
+    !refused && !is_dumb()
+}
+
+/// Whether the terminal takes nothing but text.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
 impl Client {
