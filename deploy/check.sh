@@ -95,10 +95,24 @@ for values in "$chart"/ci/*-values.yaml; do
     helm lint --strict --quiet --kube-version "${KUBERNETES[0]}" --values "$values" "$chart"
     render --values "$values" >"$made/manifests.yaml"
     for version in "${KUBERNETES[@]}"; do
-        # Against the schemas of Kubernetes itself; it knows nothing of a ServiceMonitor, which is the Prometheus operator's.
+        # Against the schemas of Kubernetes itself; it knows nothing of a ServiceMonitor and of a PrometheusRule, which are the
+        # Prometheus operator's.
         python -m kubernetes_validate --strict --quiet --no-warn -k "$version" "$made/manifests.yaml"
     done
 done
+
+step "$chart, its alerts"
+cmp docs/metrics/alerts.yml "$chart/files/alerts.yml" || fail "copy docs/metrics/alerts.yml to $chart/files: a chart has only what is in it"
+if render --set security.allowInsecure=true | grep -qF PrometheusRule; then
+    fail "the chart has a PrometheusRule that nobody has asked for"
+fi
+render --values "$chart/ci/one-values.yaml" --show-only templates/prometheusrule.yaml >"$made/rule.yaml"
+python - "$made/rule.yaml" <<'PYTHON'
+import sys, yaml
+rule, alerts = yaml.safe_load(open(sys.argv[1])), yaml.safe_load(open("docs/metrics/alerts.yml"))
+assert rule["kind"] == "PrometheusRule" and rule["metadata"]["labels"]["release"] == "prometheus", rule["metadata"]
+assert rule["spec"] == alerts, "the PrometheusRule differs from docs/metrics/alerts.yml"
+PYTHON
 
 step "$chart, what it refuses"
 refuses() {

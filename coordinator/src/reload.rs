@@ -24,8 +24,12 @@ impl Running {
     /// Does as it is wanted, each time, and tells what has changed; what cannot change while it runs stays, and is told too.
     pub(crate) async fn follow(self, mut config: Config, wanted: impl Stream<Item = Config>) {
         let mut wanted = pin!(wanted);
+        let mut last_wanted = config.clone();
         while let Some(wanted) = wanted.next().await {
             let changes = config.changes(&wanted);
+            // What needs a restart differs for as long as there is none: that is told once.
+            let news = last_wanted.changes(&wanted);
+            let is_news = |key: &str| news.iter().any(|change| change.key == key);
             config = config.adopting(&wanted);
             let problems = self.apply(&config);
             for error in &problems {
@@ -37,11 +41,13 @@ impl Running {
             for Change { key, from, to, live } in changes {
                 match live {
                     true => tracing::info!(%key, %from, %to, "the configuration has changed"),
-                    false => {
+                    false if is_news(&key) => {
                         tracing::warn!(%key, %from, %to, "the configuration has changed; this needs a restart")
                     }
+                    false => {}
                 }
             }
+            last_wanted = wanted;
         }
     }
 

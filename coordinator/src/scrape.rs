@@ -63,7 +63,7 @@ fn shown<L: Label>(label: L) -> (&'static str, String) {
 }
 
 fn see_engine(registry: &mut Registry, engine: &Engine) {
-    let Census { states, stopping, limit, parked, outcome_unknown, branches_in_doubt } = engine.census();
+    let Census { states, stopping, limit, parked, outcome_unknown, branches_in_doubt, .. } = engine.census();
     let live = states.iter().map(|one| ([shown(one.state)], ConstGauge::new(one.transactions)));
     registry.register("transactions_live", "Transactions in memory", Seen(live.collect()));
     registry.register("transactions_live_max", "Transactions that may be in memory", ConstGauge::new(limit));

@@ -14,7 +14,7 @@ use tonic_health::server::HealthReporter;
 use crate::alert;
 use crate::config::Config;
 use crate::ending::Ending;
-use crate::engine::{Backoff, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
+use crate::engine::{Backoff, Census, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
 use crate::metrics::Metrics;
 use crate::reload::Running;
 use crate::resource::Resources;
@@ -232,12 +232,19 @@ async fn serve_until(
         never = &mut signal => match never {},
         () = ending.over(&engine) => {}
     }
-    let transactions = engine.statistics().live;
-    match (transactions, engine.is_shared()) {
+    let Census { undecided, decided, parked, .. } = engine.census();
+    match (undecided + decided + parked, engine.is_shared()) {
         (0, _) => {}
-        (_, false) => tracing::warn!(transactions, "leaving unfinished transactions to the next start"),
+        (_, false) => {
+            tracing::warn!(
+                undecided,
+                decided,
+                parked,
+                "leaving transactions to the next start, which rolls back what is undecided"
+            );
+        }
         (_, true) => {
-            tracing::info!(transactions, "leaving unfinished transactions to the other coordinators")
+            tracing::info!(undecided, decided, parked, "leaving transactions to the other coordinators");
         }
     }
     participants.detach_all();

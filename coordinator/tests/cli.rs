@@ -12,6 +12,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use concord_proto::v1;
@@ -133,8 +134,20 @@ impl Serving {
     }
 
     fn start_with(args: &[&str]) -> Self {
-        let dir = TempDir::new().unwrap();
-        let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--log-filter", "info"];
+        Self::start_in(TempDir::new().unwrap(), "127.0.0.1:0", args)
+    }
+
+    /// As after `kill -9`: another process with the same store, at the same address.
+    fn killed_and_started_again(mut self, meanwhile: impl FnOnce()) -> Self {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        meanwhile();
+        let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
+        Self::start_in(dir, self.address.strip_prefix("http://").unwrap(), &[])
+    }
+
+    fn start_in(dir: TempDir, listen: &str, args: &[&str]) -> Self {
+        let common = ["serve", "--listen", listen, "--log-format", "json", "--log-filter", "info"];
         let args = [&common[..], args].concat();
         let mut process = concord(dir.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -281,6 +294,86 @@ fn a_list_that_is_watched_shows_what_is_new() {
 }
 
 #[test]
+fn a_list_that_is_watched_outlives_the_coordinator() {
+    let serving = Serving::start();
+    let dir = TempDir::new().unwrap();
+    let args = ["tx", "list", "--watch", "--json", "--address", &serving.address];
+    let mut watch = concord(dir.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut complaints = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let mut lists = BufReader::new(watch.stdout.take().unwrap()).lines();
+    lists.next().unwrap().unwrap();
+    let serving = serving.killed_and_started_again(|| {
+        let complaint = complaints.next().unwrap().unwrap();
+        assert!(complaint.starts_with("error: "), "{complaint}");
+    });
+    let begun = serving.begin("seen", 1);
+    let begun_at = Instant::now();
+    while gtids(&serde_json::from_str(&lists.next().unwrap().unwrap()).unwrap()) != begun {
+        assert!(begun_at.elapsed() < PATIENCE);
+    }
+    drop(lists);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+/// A command on a terminal of its own, and what it has written there.
+struct OnTerminal {
+    process: Child,
+    written: Arc<Mutex<String>>,
+}
+
+impl OnTerminal {
+    fn start(args: &[&str]) -> OnTerminal {
+        let command = [&[env!("CARGO_BIN_EXE_concord")], args].concat().join(" ");
+        // Of util-linux, as everywhere on Linux.
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        script.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = script.spawn().unwrap();
+        let mut out = process.stdout.take().unwrap();
+        let written = Arc::<Mutex<String>>::default();
+        let read = Arc::clone(&written);
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = out.read(&mut part) {
+                read.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+        });
+        OnTerminal { process, written }
+    }
+
+    fn shows(&self, text: &str) {
+        let begun = Instant::now();
+        while !self.written.lock().unwrap().contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "{text:?} is not shown: {}", self.written.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn types(&mut self, key: &[u8]) {
+        let keyboard = self.process.stdin.as_mut().unwrap();
+        keyboard.write_all(key).unwrap();
+        keyboard.flush().unwrap();
+    }
+}
+
+#[test]
+fn on_a_terminal_a_watched_list_stays_until_a_key_ends_it() {
+    let mut serving = Serving::start();
+    for key in [&b"q"[..], b"\x03"] {
+        let begun = serving.begin("seen", 1);
+        let mut watch = OnTerminal::start(&["tx", "list", "--watch", "--address", &serving.address]);
+        watch.shows(&begun[0]);
+        serving = serving.killed_and_started_again(|| watch.shows("this is how it was before"));
+        let begun = serving.begin("seen", 1);
+        watch.shows(&begun[0]);
+        // Others mean nothing.
+        watch.types(b"x");
+        watch.types(key);
+        assert_eq!(watch.process.wait().unwrap().code(), Some(0), "{key:?}");
+    }
+}
+
+#[test]
 fn one_transaction_from_beginning_to_end() {
     let serving = Serving::start();
     let gtid = &serving.begin("one", 1)[0];
@@ -422,6 +515,7 @@ fn a_drain_waits_for_what_is_live() {
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let first = steps.next().unwrap();
     assert_eq!((&first["live_transactions"], &first["stopping"]), (&1.into(), &false.into()), "{first}");
+    assert_eq!(first["undecided_transactions"], 1, "{first}");
     assert_eq!(serving.json(&["status"])["draining"], true);
     serving.expect(0, &["tx", "rollback", gtid]);
     let last = steps.last().unwrap();
@@ -441,7 +535,7 @@ fn the_last_order_to_stop_counts() {
         match hurry {
             "drain" => {
                 let (out, _) = serving.expect(0, &["drain", "--grace-ms", "0"]);
-                assert!(out.ends_with("; transactions that go on when it is started again: 1\n"), "{out}");
+                assert!(out.ends_with("left to its next start: 1 (1 undecided, rolled back)\n"), "{out}");
             }
             _ => serving.signal("-TERM"),
         }

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_proto::v1::{BeginRequest, BranchKind, BranchRequest, CommitRequest, ExecuteRequest, Wait};
+use concord_proto::v1::{
+    BeginRequest, BranchKind, BranchRequest, CommitRequest, ExecuteRequest, InquireRequest, Outcome, Wait,
+};
 use concord_sandbox::{Flavor, Server, ServerOptions};
 use serde_json::Value;
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tonic::Request;
 use tonic::transport::Endpoint;
@@ -28,6 +31,8 @@ const SECRETS: &[(&str, &str)] = &[
     ("store.url", "mysql://concord:SECRET1@127.0.0.1:PORT/concord"),
     ("resource.url", "mysql://sweeper:SECRET2@127.0.0.1:PORT/shop"),
     ("alert.url", "http://127.0.0.1:PORT/alerts/SECRET3?key=SECRET4"),
+    // Not taken with a password; but somebody may try.
+    ("tracing.otlp_endpoint", "http://collector:SECRET7@127.0.0.1:PORT"),
 ];
 /// In the environment, for the collector, and in what a caller sends.
 const COLLECTORS: usize = 5;
@@ -43,11 +48,22 @@ fn filled_in(text: &str, port: u16) -> String {
     (1..=9).fold(text, |text, number| text.replace(&format!("SECRET{number}"), &secret(number)))
 }
 
+/// The program, with nothing of this process's environment that could change what it does.
+fn concord() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CONCORD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// `concord serve`, with everything it writes in a file; killed when dropped.
 struct Serving {
     process: Child,
     log: PathBuf,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Serving {
@@ -56,12 +72,7 @@ impl Serving {
         std::fs::write(dir.path().join("concord.toml"), config).unwrap();
         let log = dir.path().join("log");
         let output = File::create(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CONCORD_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = concord();
         command
             .args(["serve", "--config", "concord.toml", "--listen", "127.0.0.1:0"])
             .args(["--log-format", format, "--log-filter", filter])
@@ -70,7 +81,7 @@ impl Serving {
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
-        Serving { process: command.spawn().unwrap(), log, dir }
+        Serving { process: command.spawn().unwrap(), log, _dir: dir }
     }
 
     fn log(&self) -> String {
@@ -114,13 +125,30 @@ impl Serving {
 
     #[track_caller]
     fn keeps_its_secrets(&self) {
-        let log = self.log();
-        assert!(!log.is_empty(), "that is no log");
-        for number in 1..=9 {
-            let shown = log.lines().find(|line| line.contains(&secret(number)));
-            assert_eq!(shown, None, "SECRET{number}, in {}", self.dir.path().display());
-        }
+        has_no_secret(&self.log());
     }
+}
+
+#[track_caller]
+fn has_no_secret(log: &str) {
+    assert!(!log.is_empty(), "that is no log");
+    for number in 1..=9 {
+        let shown = log.lines().find(|line| line.contains(&secret(number)));
+        assert_eq!(shown, None, "SECRET{number}");
+    }
+}
+
+/// Everything that commands which look at this configuration write.
+fn looked_at(config: &str) -> String {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("concord.toml"), config).unwrap();
+    let mut said = String::new();
+    for args in [&["config", "check"][..], &["config", "show"], &["doctor"], &["doctor", "--json"]] {
+        let output = concord().args(args).current_dir(dir.path()).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        said.push_str(&format!("{args:?}\n{out}{err}"));
+    }
+    said
 }
 
 impl Drop for Serving {
@@ -200,6 +228,27 @@ fn lines_about_a_transaction_carry_its_ids() {
 }
 
 #[test]
+fn questions_about_what_is_not_known_do_not_fill_the_log() {
+    let mut serving = Serving::start("shutdown.grace_ms = 0", "json", "info");
+    let url = serving.url();
+    // Of a later life of the coordinator than this one: whoever asks can make up as many as they like.
+    let gtids: Vec<_> =
+        (0..100).map(|number| format!("0192f6a0-8c00-8fff-8000-0000000000{number:02}")).collect();
+    let answer = runtime().block_on(async {
+        let mut client = CoordinatorClient::connect(url).await.unwrap();
+        client
+            .inquire(InquireRequest { gtids: gtids.clone(), ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner()
+    });
+    assert!(answer.outcomes.iter().all(|outcome| *outcome == i32::from(Outcome::Undecided)), "{answer:?}");
+    serving.stop();
+    let log = serving.log();
+    assert!(!gtids.iter().any(|gtid| log.contains(gtid)), "{log}");
+}
+
+#[test]
 fn no_secret_is_logged() {
     let (rubbish, runtime) = (rubbish(), runtime());
     // It knows nobody by the names above.
@@ -215,18 +264,43 @@ fn no_secret_is_logged() {
         serving.ended();
         serving.keeps_its_secrets();
     }
+    // And one that can.
+    runtime.block_on(async {
+        let mut root = sqlx::MySqlConnection::connect(&database.url("")).await.unwrap();
+        for statement in [
+            "CREATE DATABASE concord".to_owned(),
+            format!("CREATE USER concord IDENTIFIED BY '{}'", secret(1)),
+            "GRANT ALL ON concord.* TO concord".to_owned(),
+        ] {
+            sqlx::raw_sql(&statement).execute(&mut root).await.unwrap();
+        }
+    });
+    let config = format!("shutdown.grace_ms = 0\nstore.url = {:?}\n", value("store.url", database.port()));
+    let mut serving = Serving::start(&config, "json", "trace");
+    let coordinator = serving.url();
+    runtime.block_on(async {
+        let mut client = CoordinatorClient::connect(coordinator).await.unwrap();
+        client.execute(traced(refused())).await.unwrap();
+    });
+    let said = looked_at(&config);
+    assert!(said.contains("mysql://concord:***@") && said.contains("coordinators alive: 1"), "{said}");
+    has_no_secret(&said);
+    serving.stop();
+    serving.keeps_its_secrets();
     // All the others, while there is trouble everywhere.
     let mut config =
         "shutdown.grace_ms = 0\nsweeper.interval_ms = 100\nalert.older_than_ms = 1000\n".to_owned();
     let collector = runtime.block_on(no_collector());
     config.push_str(&format!("tracing.otlp_endpoint = \"http://127.0.0.1:{collector}\"\n"));
-    for (key, _) in SECRETS.iter().filter(|(key, _)| !["store.url", "resource.url"].contains(key)) {
+    let apart = ["store.url", "resource.url", "tracing.otlp_endpoint"];
+    for (key, _) in SECRETS.iter().filter(|(key, _)| !apart.contains(key)) {
         config.push_str(&format!("{key} = {:?}\n", value(key, rubbish)));
     }
     let url = value("resource.url", database.port());
     config.push_str(&format!(
         "[[resource]]\nname = \"shop\"\nurl = {url:?}\nparticipants = [\"http://127.0.0.1:1\"]\n"
     ));
+    has_no_secret(&looked_at(&config));
     let mut serving = Serving::start(&config, "json", "trace");
     let coordinator = serving.url();
     runtime.block_on(async {
@@ -247,6 +321,23 @@ fn no_secret_is_logged() {
     }
     serving.stop();
     serving.keeps_its_secrets();
+}
+
+#[test]
+fn what_is_refused_is_not_repeated_with_its_password() {
+    for wrong in [
+        format!("tracing.otlp_endpoint = {:?}", SECRETS[3].1),
+        "participants.allow = [\"http://ann:SECRET8@127.0.0.1:1\"]".to_owned(),
+        "[[service]]\nname = \"a\"\naddresses = [\"http://ann:SECRET9@127.0.0.1:1/api\"]".to_owned(),
+        "[[resource]]\nname = \"a\"\nurl = \"postgres://ann:SECRET2@127.0.0.1:1/api\"".to_owned(),
+    ] {
+        let config = filled_in(&wrong, 1);
+        has_no_secret(&looked_at(&config));
+        let mut serving = Serving::start(&config, "json", "trace");
+        serving.ended();
+        assert!(serving.log().starts_with("error: concord.toml:"), "{}", serving.log());
+        serving.keeps_its_secrets();
+    }
 }
 
 #[test]

@@ -210,17 +210,17 @@ impl Transaction {
         }
     }
 
+    /// Whether its only branch has been asked, or is about to be asked, to decide: a restart does not roll it back any more.
+    pub fn is_delegated(&self) -> bool {
+        matches!(self.phase, Phase::Delegating | Phase::Delegated)
+    }
+
     /// Whether a rollback can still be asked for with effect, or a deadline matters.
     pub fn is_undecided(&self) -> bool {
         matches!(
             self.phase,
             Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing | Phase::Delegated
         )
-    }
-
-    /// Whether its only branch has been told to commit in one phase, and alone knows how that has ended.
-    pub fn is_delegated(&self) -> bool {
-        self.phase == Phase::Delegated
     }
 
     /// Whether nothing but the branches' work and votes keeps it from its decision.

@@ -65,6 +65,11 @@ impl ClientArgs {
         }
     }
 
+    /// Whether it shows a token.
+    fn has_token(&self) -> bool {
+        self.token_file.is_some() || std::env::var("CONCORD_TOKEN").is_ok_and(|token| !token.is_empty())
+    }
+
     fn credentials(&self) -> Result<Credentials, Failure> {
         let mut credentials = Credentials::new();
         if let Some(ca) = &self.ca {
@@ -95,18 +100,22 @@ fn read(path: &Path) -> Result<String, Failure> {
 /// Who gives an order.
 #[derive(Debug, Clone, Args)]
 pub(super) struct OperatorArgs {
-    /// Who gives the order, for the record [default: $USER]
+    /// Who gives the order, for the record, beside the name in the token [default: $USER, which only has to be there
+    /// without a token]
     #[arg(long, env = "CONCORD_OPERATOR", value_name = "NAME")]
     operator: Option<String>,
 }
 
 impl OperatorArgs {
-    pub(super) fn name(&self) -> Result<String, Failure> {
+    /// Empty: whoever the token names, by which this client shows who it is.
+    pub(super) fn name(&self, client: &ClientArgs) -> Result<String, Failure> {
         let user = || std::env::var("USER").ok();
-        self.operator.clone().or_else(user).filter(|name| !name.is_empty()).ok_or_else(|| {
-            Failure::usage("nobody to name in the record: $USER is not set")
-                .with_hint("say who you are: --operator NAME")
-        })
+        match self.operator.clone().or_else(user).filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None if client.has_token() => Ok(String::new()),
+            None => Err(Failure::usage("nobody to name in the record: there is neither a token nor $USER")
+                .with_hint("say who you are: --operator NAME")),
+        }
     }
 }
 
@@ -183,6 +192,10 @@ pub(super) async fn status(args: ClientArgs) -> Result<(), Failure> {
 /// `host:port` is meant as `http://host:port`.
 fn with_scheme(address: &str) -> Result<String, Failure> {
     match address.split_once("://") {
+        _ if address.contains('@') => {
+            Err(Failure::usage("the address of a coordinator has no user and no password in it")
+                .with_hint("a token is shown from CONCORD_TOKEN, or from --token-file"))
+        }
         None => Ok(format!("http://{address}")),
         Some(("http" | "https", _)) => Ok(address.to_owned()),
         Some(_) => {
@@ -217,8 +230,12 @@ fn look() -> Look {
 /// What the environment says of colours (no-color.org).
 pub(super) fn colour_wanted() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    !refused && !dumb
+    !refused && !is_dumb()
+}
+
+/// Whether the terminal takes nothing but text.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
 impl Client {
@@ -238,5 +255,8 @@ mod tests {
         assert_eq!(with_scheme("http://a:1").unwrap(), "http://a:1");
         assert_eq!(with_scheme("https://a:1").unwrap(), "https://a:1");
         assert!(with_scheme("ftp://a:1").is_err());
+        for wrong in ["http://ann:s3cret@a:1", "ann:s3cret@a:1", "ftp://ann:s3cret@a:1"] {
+            assert!(!format!("{:?}", with_scheme(wrong).unwrap_err()).contains("s3cret"), "{wrong}");
+        }
     }
 }

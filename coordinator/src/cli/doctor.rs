@@ -19,7 +19,7 @@ use super::view::{DoctorReport, Finding};
 #[command(after_help = "\
 It looks at the configuration; at certificates and tokens; the data directory, its disk and how long a sync takes; each [[resource]] and the database \
 of a shared store: whether they can be reached, their settings, their clocks, and what is in doubt; the address to listen \
-on; and the addresses of participants.allow. It takes what `concord serve` takes, the coordinator may be running, and it \
+on; and the addresses of participants.allow and of each [[service]]. It takes what `concord serve` takes, the coordinator may be running, and it \
 changes nothing but for a small file that it writes, syncs and removes in the data directory.
 
 Examples:
@@ -92,5 +92,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(network::listen(config).await);
     let participants = join_all(config.participants.allow.patterns().map(network::participant)).await;
     findings.extend(participants.into_iter().flatten());
+    let services = join_all(config.services.iter().map(network::service)).await;
+    findings.extend(services.into_iter().flatten());
     findings
 }

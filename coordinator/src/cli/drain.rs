@@ -12,8 +12,9 @@ use super::view::DrainReport;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 From now on it begins no transaction; those that are live are answered until they have ended, at most for --grace-ms. \
-Then it stops, with exit code 0. What is left goes on at the other coordinators, when they share a store, or at its next \
-start. Ordered again, the last grace counts: `concord drain --grace-ms 0` stops it now. The drain goes on when this \
+Then it stops, with exit code 0. What is left is taken on by the other coordinators, when they share a store, or by its next \
+start: what is decided is delivered, what is parked stays parked, and what is undecided is rolled back, but on a shared \
+store what initiators drive stays open. Ordered again, the last grace counts: `concord drain --grace-ms 0` stops it now. The drain goes on when this \
 command is interrupted. With --json each step is one line.
 
 Example, an upgrade of several coordinators, one after the other:
@@ -29,7 +30,7 @@ pub(super) struct DrainArgs {
 }
 
 pub(super) async fn run(args: DrainArgs) -> Result<(), Failure> {
-    let message = v1::DrainRequest { grace_ms: args.grace_ms, operator: args.operator.name()? };
+    let message = v1::DrainRequest { grace_ms: args.grace_ms, operator: args.operator.name(&args.client)? };
     let client = Client::connect(&args.client).await?;
     // Without a deadline: it lasts as long as the transactions.
     let answer = client.operator().drain(message).await.map_err(|status| client.failure(&status))?;

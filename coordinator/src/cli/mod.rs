@@ -7,6 +7,7 @@ mod drain;
 mod failure;
 mod progress;
 mod resource;
+mod screen;
 mod serve;
 mod store;
 mod time;

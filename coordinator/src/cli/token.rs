@@ -27,8 +27,8 @@ pub(super) struct NewArgs {
     /// What its owner may do; may be repeated
     #[arg(long, value_name = "ROLE", required = true, value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
     role: Vec<String>,
-    /// The participants that its owner may attach and join as, and have called, as in participants.allow; may be repeated
-    /// [default: any]
+    /// The participants that its owner may attach and join as (role participant), and have called (role initiator), as in
+    /// participants.allow; may be repeated [default: any]
     #[arg(long, value_name = "PATTERN")]
     participant: Vec<String>,
     /// The only tenant whose transactions its owner has to do with [default: all of them]

@@ -64,7 +64,7 @@ impl OrderArgs {
     }
 
     fn operator(&self) -> Result<String, Failure> {
-        self.operator.name()
+        self.operator.name(&self.one.client)
     }
 }
 

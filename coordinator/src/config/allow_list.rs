@@ -62,7 +62,7 @@ impl AllowList {
 
     /// Whether a participant of this address is called by POST with JSON.
     pub fn is_http_service(address: &str) -> bool {
-        Address::parse(address).is_ok_and(|address| !address.path.is_empty())
+        Address::parse(address).is_ok_and(|address| address.is_by_post())
     }
 
     /// The patterns as they were written.
@@ -226,6 +226,11 @@ impl Address {
     /// Whether it says itself where it is.
     pub(super) fn is_place(&self) -> bool {
         !self.scheme.is_name()
+    }
+
+    /// Whether it is called by POST with JSON, and not by gRPC.
+    pub(super) fn is_by_post(&self) -> bool {
+        !self.path.is_empty()
     }
 }
 

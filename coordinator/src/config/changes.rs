@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::keys::{Field, KEYS, Key, RESOURCE, SERVICE};
-use super::{Config, render};
+use super::{Config, Resource, render};
 
 /// The keys that a running coordinator can be given other values for, beside the tables `[[service]]`. All else holds from its
 /// start to its end.
@@ -25,9 +25,9 @@ pub(super) const LIVE: [&str; 10] = [
 pub struct Change {
     /// Its path: `log.filter`.
     pub key: String,
-    /// As it was, without passwords.
+    /// As it was, without passwords; of `[[resource]]` the names.
     pub from: String,
-    /// As it is to be.
+    /// As it is to be, or, of `[[resource]]`, what is to become of them.
     pub to: String,
     /// Whether that can be without a restart.
     pub live: bool,
@@ -36,11 +36,7 @@ pub struct Change {
 impl Config {
     /// In what `wanted` differs from this.
     pub fn changes(&self, wanted: &Config) -> Vec<Change> {
-        let keys = KEYS.iter().map(|key| (key.path(), render::value(key, self), render::value(key, wanted)));
-        let mut changes: Vec<_> = keys
-            .filter(|(_, from, to)| from != to)
-            .map(|(key, from, to)| Change { live: LIVE.contains(&key.as_str()), key, from, to })
-            .collect();
+        let mut changes: Vec<_> = KEYS.iter().filter_map(|key| self.change(key, wanted)).collect();
         if self.services != wanted.services {
             let told = |config: &Config| {
                 let told =
@@ -50,12 +46,25 @@ impl Config {
             let (from, to) = (told(self), told(wanted));
             changes.push(Change { key: format!("[[{SERVICE}]]"), from, to, live: true });
         }
-        if self.resources != wanted.resources {
-            let count = |config: &Config| format!("{} of them", config.resources.len());
-            let (from, to) = (count(self), count(wanted));
-            changes.push(Change { key: format!("[[{RESOURCE}]]"), from, to, live: false });
+        let to = resources_in(&self.resources, &wanted.resources);
+        if !to.is_empty() {
+            let names: Vec<_> = self.resources.iter().map(|one| one.name.as_str()).collect();
+            changes.push(Change { key: format!("[[{RESOURCE}]]"), from: names.join(", "), to, live: false });
         }
         changes
+    }
+
+    fn change(&self, key: &Key, wanted: &Config) -> Option<Change> {
+        let (from, mut to) = (render::value(key, self), render::value(key, wanted));
+        if from == to {
+            match &key.field {
+                Field::Secret { secret, .. } if secret(self) != secret(wanted) => {
+                    to.push_str(", with another secret");
+                }
+                _ => return None,
+            }
+        }
+        Some(Change { key: key.path(), from, to, live: is_live(key) })
     }
 
     /// This, with the values of `wanted` where they can change.
@@ -83,6 +92,20 @@ impl Config {
         .flatten()
         .map(|path| path.as_path())
     }
+}
+
+/// Which resources were added, removed or changed, by their names: all else may be secret. Empty: none.
+fn resources_in(before: &[Resource], now: &[Resource]) -> String {
+    let in_before = |one: &Resource| before.iter().find(|other| other.name == one.name);
+    let in_now = |one: &Resource| now.iter().any(|other| other.name == one.name);
+    let parts: [(&str, Vec<&Resource>); 3] = [
+        ("added", now.iter().filter(|one| in_before(one).is_none()).collect()),
+        ("changed", now.iter().filter(|one| in_before(one).is_some_and(|before| before != *one)).collect()),
+        ("removed", before.iter().filter(|one| !in_now(one)).collect()),
+    ];
+    let names = |all: &[&Resource]| all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+    let parts = parts.iter().filter(|(_, all)| !all.is_empty());
+    parts.map(|(what, all)| format!("{what}: {}", names(all))).collect::<Vec<_>>().join("; ")
 }
 
 pub(super) fn is_live(key: &Key) -> bool {
@@ -152,5 +175,39 @@ mod tests {
         assert_eq!((now.server, now.resources.len()), (running.server.clone(), 0));
         assert_eq!(now.limits.page_size_max, running.limits.page_size_max);
         assert!(running.changes(&running.adopting(&running)).is_empty());
+    }
+
+    #[test]
+    fn what_is_secret_is_compared_and_not_shown() {
+        let config = |store: &str, alert: &str, resources: &[(&str, &str)]| {
+            let tables = resources.iter().map(|(name, password)| {
+                format!("[[resource]]\nname = '{name}'\nurl = 'mysql://ann:{password}@127.0.0.1:3306/bank'\n")
+            });
+            let text = format!(
+                "store.url = 'mysql://ann:{store}@127.0.0.1:3306/c'\nalert.url = 'https://alerts.local/{alert}'\n{}",
+                tables.collect::<String>()
+            );
+            Config::from_toml(&text, "test").unwrap()
+        };
+        let before =
+            config("s3cret1", "s3cret2", &[("bank", "s3cret3"), ("shop", "s3cret4"), ("till", "s3cret5")]);
+        let now =
+            config("s3cret6", "s3cret7", &[("till", "s3cret5"), ("shop", "s3cret8"), ("depot", "s3cret9")]);
+        let told: Vec<_> = before
+            .changes(&now)
+            .into_iter()
+            .map(|Change { key, from, to, live }| format!("{key} {from} {to} {live}"))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "store.url \"mysql://ann:***@127.0.0.1:3306/c\" \"mysql://ann:***@127.0.0.1:3306/c\", with another secret false",
+                "alert.url \"https://alerts.local/***\" \"https://alerts.local/***\", with another secret false",
+                "[[resource]] bank, shop, till added: depot; changed: shop; removed: bank false",
+            ]
+        );
+        let in_another_order =
+            config("s3cret1", "s3cret2", &[("till", "s3cret5"), ("bank", "s3cret3"), ("shop", "s3cret4")]);
+        assert_eq!(before.changes(&in_another_order), []);
     }
 }

@@ -36,8 +36,13 @@ pub(super) enum Field {
     Integer { get: fn(&Config) -> u64, set: fn(&mut Config, u64), range: RangeInclusive<u64> },
     /// Yes or no.
     Boolean { get: fn(&Config) -> bool, set: fn(&mut Config, bool) },
-    /// A string with a password in it: `get` answers without, and errors do not show it.
-    Secret { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
+    /// A string with a password in it: `get` answers without, and errors do not show it. `secret` answers all of it, to be
+    /// compared and not shown.
+    Secret {
+        get: fn(&Config) -> String,
+        secret: fn(&Config) -> &str,
+        set: fn(&mut Config, &str) -> Result<(), String>,
+    },
     /// A string.
     Text { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), String> },
     /// Strings.
@@ -204,6 +209,7 @@ pub(super) static KEYS: &[Key] = &[
               sqlite:DIRECTORY is another way to write data_dir.",
         field: Field::Secret {
             get: |config| config.store.url.as_ref().map(DatabaseUrl::to_string).unwrap_or_default(),
+            secret: |config| config.store.url.as_ref().map(DatabaseUrl::with_password).unwrap_or_default(),
             set: set_store_url,
         },
     },
@@ -340,6 +346,7 @@ pub(super) static KEYS: &[Key] = &[
         doc: "Where to POST a JSON message when a transaction waits for an operator, or takes too long. Empty: nowhere.",
         field: Field::Secret {
             get: |config| config.alert.url.as_ref().map(WebhookUrl::to_string).unwrap_or_default(),
+            secret: |config| config.alert.url.as_ref().map(WebhookUrl::secret).unwrap_or_default(),
             set: set_alert_url,
         },
     },

@@ -319,6 +319,15 @@ impl ServiceDraft {
                 draft.problem(origin.clone(), what);
             }
         }
+        let by_post = known.iter().filter(|place| place.is_by_post()).count();
+        if !(by_post == 0 || by_post == known.len()) {
+            let what = format!(
+                "service.addresses: {by_post} of them have a path and are called by POST, and {} have none and are called by \
+                 gRPC; a service is called in one way: make two of it",
+                known.len() - by_post
+            );
+            draft.problem(origin.clone(), what);
+        }
         self.service.addresses = list;
         self.addresses_origin = Some(origin);
     }

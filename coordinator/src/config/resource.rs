@@ -76,6 +76,14 @@ impl fmt::Display for DatabaseUrl {
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return write!(f, "{}://***", self.0.scheme());
         }
+        // PostgreSQL's driver takes it there too.
+        let is_secret = |key: &str| key.to_ascii_lowercase().contains("password");
+        if self.0.query_pairs().any(|(key, _)| is_secret(&key)) {
+            let pairs = self.0.query_pairs();
+            let shown =
+                pairs.map(|(key, value)| if is_secret(&key) { (key, "***".into()) } else { (key, value) });
+            url.query_pairs_mut().clear().extend_pairs(shown);
+        }
         f.write_str(url.as_str())
     }
 }
@@ -128,6 +136,8 @@ mod tests {
         assert_eq!(url.to_string(), "mysql://bank:***@db1.example:3307/bank?prefer_socket=false");
         assert_eq!(url.address(), "db1.example:3307/bank");
         assert!(url.with_password().contains("s3cret"));
+        let shared = DatabaseUrl::parse_shared("postgres://u@h/d?password=s3cret&sslmode=require").unwrap();
+        assert_eq!(shared.to_string(), "postgres://u@h/d?password=***&sslmode=require");
         let bare = DatabaseUrl::parse("mysql://root@[::1]").unwrap();
         assert_eq!(
             (bare.to_string().as_str(), bare.address().as_str()),

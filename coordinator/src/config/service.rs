@@ -5,6 +5,7 @@
 pub struct Service {
     /// Unique; from 1 to 64 characters of `a-z`, `0-9`, `-`.
     pub name: String,
-    /// Where it is: from 1 to 1,000 addresses of the form `http(s)://host:port` or `http(s)://host:port/path`.
+    /// Where it is: from 1 to 1,000 addresses, all of the form `http(s)://host:port` or all of the form
+    /// `http(s)://host:port/path`.
     pub addresses: Vec<String>,
 }

@@ -119,9 +119,7 @@ fn values_outside_their_limits_are_refused() {
         refused("[log]\nfilter = 'a=b=c'")[0]
             .starts_with("concord.toml:2: log.filter = \"a=b=c\": is not a log")
     );
-    for endpoint in
-        ["collector:4317", "ftp://c:1", "http://u:p@c:4317", "http://c:4317/v1/traces", "http://c:4317?k=v"]
-    {
+    for endpoint in ["collector:4317", "ftp://c:1", "http://c:4317/v1/traces", "http://c:4317?k=v"] {
         refused_once(
             &format!("[tracing]\notlp_endpoint = '{endpoint}'"),
             &format!(
@@ -129,6 +127,21 @@ fn values_outside_their_limits_are_refused() {
                  nothing more"
             ),
         );
+    }
+    // Nor is a password repeated, wherever somebody has put one.
+    for table in [
+        "[tracing]\notlp_endpoint = 'http://u:s3cret@c:4317'",
+        "[participants]\nallow = ['http://u:s3cret@c:4317']",
+        "[[service]]\nname = 'a'\naddresses = ['http://u:s3cret@c:4317']",
+        "[[service]]\nname = 'a'\naddresses = ['http://u:s3cret@c:4317/api']",
+        "[cluster]\naddress = 'u:s3cret@c:4317'",
+        "[store]\nurl = 'mysql://u:s3cret@c'",
+        "[alert]\nurl = 'ftp://u:s3cret@c'",
+        "[[resource]]\nname = 'a'\nurl = 'ftp://u:s3cret@c'",
+        "[[resource]]\nname = 'a'\nurl = 'mysql://u@c'\nparticipants = ['http://u:s3cret@c:1']",
+    ] {
+        let told = refused(table);
+        assert!(!told.is_empty() && !told.iter().any(|problem| problem.contains("s3cret")), "{told:?}");
     }
     refused_once(
         "[tracing]\nservice_name = ''",
@@ -227,10 +240,10 @@ fn resources() {
 #[test]
 fn services() {
     let stock =
-        "[[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:7101', 'https://stock.test/api']\n";
+        "[[service]]\nname = 'stock'\naddresses = ['http://10.0.0.1:8080/api', 'https://stock.test/api']\n";
     let loaded = load::load_text(stock, "concord.toml").unwrap();
     assert_eq!(loaded.config.services[0].name, "stock");
-    assert_eq!(loaded.config.services[0].addresses, ["http://10.0.0.1:7101", "https://stock.test/api"]);
+    assert_eq!(loaded.config.services[0].addresses, ["http://10.0.0.1:8080/api", "https://stock.test/api"]);
     let shown = loaded.to_toml();
     assert!(shown.contains("[[service]]\nname = \"stock\"  # concord.toml:1\n"), "{shown}");
     assert_eq!(Config::from_toml(&shown, "shown").unwrap(), loaded.config);
@@ -268,6 +281,11 @@ fn services() {
         (
             "'http://h', 'http://H:80'",
             "\"http://H:80\" is not an address such as \"http://10.0.0.1:7101\": it is there twice",
+        ),
+        (
+            "'http://a:1', 'http://b:1/api', 'http://c:1'",
+            "1 of them have a path and are called by POST, and 2 have none and are called by gRPC; a service is called in one \
+             way: make two of it",
         ),
     ] {
         refused_once(

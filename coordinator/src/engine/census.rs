@@ -19,6 +19,10 @@ pub struct Census {
     pub limit: usize,
     /// Transactions with a branch that waits for an operator.
     pub parked: usize,
+    /// Of the others, those that nothing has been decided about.
+    pub undecided: usize,
+    /// Of the others, those that are decided, or that their only branch decides: whoever goes on with them delivers that.
+    pub decided: usize,
     /// Transactions whose only branch was told to commit in one phase, and to roll back since, because their time has run out or
     /// the coordinator has started anew: only its participant knows how it has ended.
     pub outcome_unknown: usize,
@@ -38,6 +42,13 @@ pub struct InState {
     pub oldest: Duration,
 }
 
+impl Census {
+    /// All of them.
+    pub fn live(&self) -> usize {
+        self.parked + self.undecided + self.decided
+    }
+}
+
 impl Engine {
     /// Counts the live transactions. Looks at each: not for the hot path.
     pub fn census(&self) -> Census {
@@ -51,6 +62,8 @@ impl Engine {
             limit,
             parked: 0,
             outcome_unknown: 0,
+            undecided: 0,
+            decided: 0,
             branches_in_doubt: 0,
         };
         for live in self.driver.registry.newest_first(None) {
@@ -58,9 +71,14 @@ impl Engine {
             let transaction = &state.transaction;
             let in_doubt = transaction.branches().filter(|(_, one)| one.state() == BranchState::Prepared);
             census.branches_in_doubt += in_doubt.count();
-            census.parked += usize::from(transaction.is_parked());
             census.outcome_unknown +=
                 usize::from(transaction.is_delegated() && transaction.cause().is_some());
+            let is_decided = transaction.decision().is_some() || transaction.is_delegated();
+            *match (transaction.is_parked(), is_decided) {
+                (true, _) => &mut census.parked,
+                (false, false) => &mut census.undecided,
+                (false, true) => &mut census.decided,
+            } += 1;
             let since = state.decided_at.unwrap_or(live.header.begun_at);
             let age = Duration::from_millis(now.0.saturating_sub(since.0));
             for counted in census.states.iter_mut().filter(|counted| counted.state == transaction.state()) {

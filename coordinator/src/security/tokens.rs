@@ -118,17 +118,26 @@ pub struct NewToken {
 #[error("{0}")]
 pub struct TokenError(String);
 
+/// The roles whose owners have to do with participants: who only looks on or gives orders names none.
+const NAMING: [Role; 2] = [Role::Initiator, Role::Participant];
+
 /// Makes a token. `participants`: those that its owner may speak for, and have called; none given, any that the coordinator may
-/// call. `tenant`: whose transactions are all that its owner has to do with; none given, all are.
+/// call; of account to initiators and participants only. `tenant`: whose transactions are all that its owner has to do with; none given, all are.
 ///
 /// # Errors
-/// The entry would not be taken.
+/// The entry would not be taken, or would promise what its roles do not heed.
 pub fn new_token(
     name: &str,
     roles: &[Role],
     participants: Option<Vec<String>>,
     tenant: Option<String>,
 ) -> Result<NewToken, TokenError> {
+    if participants.is_some() && !roles.iter().any(|role| NAMING.contains(role)) {
+        let for_whom = NAMING.map(Role::name).join(" and ");
+        let why =
+            format!("participants are for the roles {for_whom}; a token of another role is not bound to any");
+        return Err(TokenError(why));
+    }
     let token = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; TOKEN_BYTES]>()));
     let roles = roles.iter().map(|role| role.name().to_owned()).collect();
     let sha256 = hex::encode(hash(token.as_bytes()));
@@ -156,6 +165,17 @@ mod tests {
         assert!(orders.may_name("attached://anything"));
         let stock = &known[&hash(stock.token.as_bytes())];
         assert!(stock.may_name("attached://stock") && !stock.may_name("attached://payment"));
+    }
+
+    #[test]
+    fn participants_are_for_those_who_have_to_do_with_them() {
+        let stock = || Some(vec!["attached://stock".to_owned()]);
+        for role in [Role::Viewer, Role::Operator] {
+            let why = new_token("ann", &[role], stock(), None).err().unwrap().to_string();
+            assert!(why.contains("for the roles initiator and participant"), "{why}");
+            new_token("ann", &[role], None, None).unwrap();
+            new_token("ann", &[role, Role::Initiator], stock(), None).unwrap();
+        }
     }
 
     #[test]

@@ -149,10 +149,16 @@ async fn tell_progress(
     ending: Arc<Ending>,
     tell: mpsc::Sender<Result<v1::DrainResponse, Status>>,
 ) {
-    let progress = |stopping| v1::DrainResponse {
-        live_transactions: engine.statistics().live as u64,
-        stopping,
-        is_shared: engine.is_shared(),
+    let progress = |stopping| {
+        let census = engine.census();
+        v1::DrainResponse {
+            live_transactions: census.live() as u64,
+            stopping,
+            is_shared: engine.is_shared(),
+            undecided_transactions: census.undecided as u64,
+            decided_transactions: census.decided as u64,
+            parked_transactions: census.parked as u64,
+        }
     };
     let mut ticks = tokio::time::interval(DRAIN_PROGRESS);
     let over = ending.over(&engine);

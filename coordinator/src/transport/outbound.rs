@@ -112,8 +112,8 @@ pub struct GrpcParticipants {
     metrics: Arc<CallMetrics>,
     known: Mutex<HashMap<Arc<str>, Arc<Participant>>>,
     closed: AtomicBool,
-    /// For all that are called by POST; made when it is needed.
-    http: ArcSwapOption<HttpClient>,
+    /// For all that are called by POST, with what it shows and trusts; made when it is needed.
+    http: Mutex<Option<(OutboundTls, HttpClient)>>,
     /// Finds the addresses behind their names.
     look_up: Arc<LookUp>,
     returned: Arc<Returned>,
@@ -176,7 +176,7 @@ impl GrpcParticipants {
             metrics,
             known,
             closed,
-            http: ArcSwapOption::empty(),
+            http: Mutex::default(),
             look_up: Arc::new(names::look_up),
             returned: Arc::default(),
         }
@@ -187,9 +187,6 @@ impl GrpcParticipants {
         let before = self.settings.swap(Arc::new(settings));
         let now = self.settings.load_full();
         let same_tls = before.tls == now.tls;
-        if !same_tls {
-            self.http.store(None);
-        }
         for (address, participant) in &*self.known() {
             if !same_tls || before.service(address) != now.service(address) {
                 // What is new was looked at.
@@ -203,15 +200,19 @@ impl GrpcParticipants {
         self.settings.load().tls.clone()
     }
 
-    /// For calls by POST.
+    /// For calls by POST: one, with its idle connections, until another configuration shows or trusts something else.
     pub(crate) fn http_client(&self) -> Result<HttpClient, String> {
-        if let Some(client) = &*self.http.load() {
-            return Ok(HttpClient::clone(client));
-        }
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         let settings = self.settings.load();
-        let client = http::client(settings.connect_timeout, &settings.tls)?;
-        self.http.store(Some(Arc::new(client.clone())));
-        Ok(client)
+        match &*http {
+            // What was made while the configuration changed may be of the one before.
+            Some((tls, client)) if *tls == settings.tls => Ok(client.clone()),
+            _ => {
+                let client = http::client(settings.connect_timeout, &settings.tls)?;
+                *http = Some((settings.tls.clone(), client.clone()));
+                Ok(client)
+            }
+        }
     }
 
     /// Counts the participants that were called or have called, and the calls to them.

@@ -119,7 +119,8 @@ impl Concord {
     /// Runs another command of the program, without whatever the environment says.
     pub(crate) async fn command(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(PROGRAM);
-        command.args(arguments).current_dir(self.directory.path()).env_remove("CONCORD_TOKEN");
+        command.args(arguments).current_dir(self.directory.path());
+        command.env_remove("CONCORD_TOKEN").env_remove("CONCORD_OPERATOR").env_remove("USER");
         command.output().await.unwrap()
     }
 }

@@ -1,9 +1,17 @@
 //! What is read again while the coordinator runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use concord_proto::Credentials;
-use concord_tests::{refusal, until};
+use concord_proto::v1::TransactionState;
+use concord_proto::v1::participant_server::ParticipantServer;
+use concord_tests::{Agreeable, refusal, until};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
 use tonic::Code;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use super::authority::Authority;
 use super::program::{Concord, token};
@@ -35,10 +43,98 @@ async fn limits_levels_and_targets_change_and_the_log_says_so() {
 
     // By signal too, though nothing has changed.
     let read_again = || concord.process.log().matches("were read again").count();
-    let before = read_again();
-    let pid = Pid::from_raw(i32::try_from(concord.process.pid().unwrap()).unwrap()).unwrap();
-    kill_process(pid, Signal::HUP).unwrap();
-    until("it is read again", async || Ok((read_again() > before).then_some(()))).await.unwrap();
+    let hang_up = async || {
+        let before = read_again();
+        let pid = Pid::from_raw(i32::try_from(concord.process.pid().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+        until("it is read again", async || Ok((read_again() > before).then_some(()))).await.unwrap();
+    };
+    hang_up().await;
+    // Each time the lines about what has changed come right after that one.
+    hang_up().await;
+    let restart = concord.process.log().matches("this needs a restart").count();
+    assert_eq!(restart, 1, "it is told once: {}", concord.process.log());
+    // Until it is another difference, be it one that is not shown.
+    for (number, told) in [
+        (1, "key=alert.url from=\"\" to=\"http://127.0.0.1:1/***\""),
+        (2, "key=alert.url"),
+        (3, "key=alert.url"),
+    ] {
+        let text =
+            format!("[alert]\nurl = 'http://127.0.0.1:1/s3cret{number}'\n[limits]\npage_size_max = 77\n");
+        std::fs::write(concord.path("concord.toml"), text).unwrap();
+        until("it is told again", async || {
+            let log = concord.process.log();
+            let lines =
+                log.lines().filter(|line| line.contains("this needs a restart") && line.contains(told));
+            Ok((lines.count() == number).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+    assert!(!concord.process.log().contains("s3cret"));
+}
+
+/// A process that takes part, and counts its calls; until the test ends.
+struct Process {
+    url: String,
+    calls: Arc<AtomicU64>,
+}
+
+impl Process {
+    async fn start() -> Process {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        let count = move |request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(request)
+        };
+        let server = Server::builder().add_service(ParticipantServer::with_interceptor(Agreeable, count));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        Process { url, calls }
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_a_service_come_and_go() {
+    const SHOP: &str = "service://shop";
+    let (mut concord, anybody) = (Concord::new(), Credentials::new());
+    let [one, two] = [Process::start().await, Process::start().await];
+    let service = |addresses: &[&str]| format!("[[service]]\nname = 'shop'\naddresses = {addresses:?}\n");
+    concord.configure(&service(&[&one.url]));
+    concord.start(&anybody).await;
+    let execute = async || {
+        let done = concord.execute(&anybody, SHOP).await.unwrap().transaction.unwrap();
+        assert_eq!(done.state(), TransactionState::Committed, "{done:?}");
+    };
+    execute().await;
+    assert_eq!((one.calls(), two.calls()), (4, 0), "two branches are tried and confirmed");
+    let reload = async |config: &str, told: &str| {
+        std::fs::write(concord.path("concord.toml"), config).unwrap();
+        until(told, async || Ok(concord.process.log().contains(told).then_some(()))).await.unwrap();
+    };
+    reload(&service(&[&one.url, &two.url]), &format!("to=shop: {}, {}", one.url, two.url)).await;
+    until("the one that came is called", async || {
+        execute().await;
+        Ok((two.calls() > 0).then_some(()))
+    })
+    .await
+    .unwrap();
+    reload(&service(&[&two.url]), &format!("to=shop: {}\n", two.url)).await;
+    let (gone, before) = (one.calls(), two.calls());
+    for _ in 0..5 {
+        execute().await;
+    }
+    assert_eq!((one.calls(), two.calls()), (gone, before + 20));
+    reload("", &format!("from=shop: {} to=\n", two.url)).await;
+    let answer = refusal(concord.execute(&anybody, SHOP).await);
+    assert_eq!(answer, (Code::PermissionDenied, "PARTICIPANT_NOT_ALLOWED".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

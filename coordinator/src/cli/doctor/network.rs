@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use concord_coordinator::config::Config;
+use concord_coordinator::config::{Config, Service};
+use futures_util::future::join_all;
 use tokio::net::{TcpStream, lookup_host};
+use url::Url;
 
 use super::Finding;
 use crate::cli::client::{Client, ClientArgs};
@@ -24,7 +26,7 @@ pub(super) async fn listen(config: &Config) -> Finding {
             Err(failure)
                 if ["NO_TOKEN", "BAD_TOKEN", "ROLE_MISSING"]
                     .iter()
-                    .any(|why| said(&failure).contains(why)) =>
+                    .any(|why| failure.to_string().contains(why)) =>
             {
                 Finding::ok(
                     "listen",
@@ -33,12 +35,12 @@ pub(super) async fn listen(config: &Config) -> Finding {
                 )
             }
             Err(failure) if config.server.tls_certificate.is_some() => {
-                let found = format!("{address} is taken; by whom cannot be told: {}", said(&failure));
+                let found = format!("{address} is taken; by whom cannot be told: {failure}");
                 let mend = "CONCORD_CA names the authority of its certificate, CONCORD_CERTIFICATE and CONCORD_KEY what to show it";
                 Finding::warning("listen", subject, found, mend)
             }
             Err(failure) => {
-                let found = format!("{address} is taken, by what is no coordinator: {}", said(&failure));
+                let found = format!("{address} is taken, by what is no coordinator: {failure}");
                 Finding::failure(
                     "listen",
                     subject,
@@ -89,13 +91,6 @@ async fn status(address: SocketAddr, config: &Config) -> Result<Finding, Failure
     })
 }
 
-fn said(failure: &Failure) -> &str {
-    match failure {
-        Failure::Said { message, .. } => message,
-        Failure::ClosedPipe => "the connection was closed",
-    }
-}
-
 /// An entry of `participants.allow`: whether its name resolves, and who answers there. Patterns cannot be asked, nor those who
 /// open streams themselves.
 pub(super) async fn participant(pattern: &str) -> Option<Finding> {
@@ -105,32 +100,76 @@ pub(super) async fn participant(pattern: &str) -> Option<Finding> {
     if scheme.eq_ignore_ascii_case("attached") || host.contains('*') {
         return None;
     }
-    let subject = format!("participant {pattern}");
-    let asked = port.parse().unwrap_or(0);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<SocketAddr> = match tokio::time::timeout(PATIENCE, lookup_host((host, asked))).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => return Some(unresolved(&subject, &error.to_string())),
-        Err(_) => return Some(unresolved(&subject, "no answer")),
-    };
-    let Some(first) = addresses.first() else { return Some(unresolved(&subject, "it has no address")) };
-    if asked == 0 {
-        // Any port.
-        return Some(Finding::ok("participant", &subject, format!("its name stands for {}", first.ip())));
-    }
-    let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(addresses.as_slice())).await;
-    let why = match connected {
-        Ok(Ok(_)) => return Some(Finding::ok("participant", &subject, "somebody listens there")),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {PATIENCE:?}"),
-    };
-    let mend = "start it, or see what stands between; if it has gone for good, take it from the list";
-    Some(Finding::warning("participant", &subject, why, mend))
+    let (check, subject) = ("participant", format!("participant {pattern}"));
+    // Zero: any port.
+    Some(match reach(host, port.parse().unwrap_or(0)).await {
+        Reached::Name(ip) => Finding::ok(check, &subject, format!("its name stands for {ip}")),
+        Reached::Listening => Finding::ok(check, &subject, "somebody listens there"),
+        Reached::Unresolved(why) => {
+            let mend = "correct the name in participants.allow, or the name service of this machine";
+            Finding::warning(check, &subject, why, mend)
+        }
+        Reached::Silent(why) => {
+            let mend = "start it, or see what stands between; if it has gone for good, take it from the list";
+            Finding::warning(check, &subject, why, mend)
+        }
+    })
 }
 
-fn unresolved(subject: &str, why: &str) -> Finding {
-    let mend = "correct the name in participants.allow, or the name service of this machine";
-    Finding::warning("participant", subject, format!("its name cannot be resolved: {why}"), mend)
+/// A `[[service]]`: each of its addresses.
+pub(super) async fn service(service: &Service) -> Vec<Finding> {
+    join_all(service.addresses.iter().map(|address| address_of(service, address))).await
+}
+
+async fn address_of(service: &Service, address: &str) -> Finding {
+    let (check, subject) = ("service", format!("service {} at {address}", service.name));
+    let url = Url::parse(address).ok();
+    let place = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    // Of a configuration that was read it is an address.
+    let (host, port) = place.unwrap_or_default();
+    match reach(host, port).await {
+        Reached::Name(_) | Reached::Listening => Finding::ok(check, &subject, "somebody listens there"),
+        Reached::Unresolved(why) => {
+            let mend = "correct the name in [[service]], or the name service of this machine";
+            Finding::warning(check, &subject, why, mend)
+        }
+        Reached::Silent(why) => {
+            let mend = "start it, or see what stands between; meanwhile the service's other addresses are called. If it has \
+                        gone for good, take it out of [[service]], which needs no restart";
+            Finding::warning(check, &subject, why, mend)
+        }
+    }
+}
+
+/// What there is at an address.
+enum Reached {
+    /// A name that can be resolved; of no port in particular.
+    Name(IpAddr),
+    Listening,
+    /// Why its name cannot be resolved.
+    Unresolved(String),
+    /// Why nobody answers there.
+    Silent(String),
+}
+
+/// `port` 0: any, so that there is only the name to be looked up.
+async fn reach(host: &str, port: u16) -> Reached {
+    let unresolved = |why: &str| Reached::Unresolved(format!("its name cannot be resolved: {why}"));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses: Vec<SocketAddr> = match tokio::time::timeout(PATIENCE, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => return unresolved(&error.to_string()),
+        Err(_) => return unresolved("no answer"),
+    };
+    let Some(first) = addresses.first() else { return unresolved("it has no address") };
+    if port == 0 {
+        return Reached::Name(first.ip());
+    }
+    match tokio::time::timeout(PATIENCE, TcpStream::connect(addresses.as_slice())).await {
+        Ok(Ok(_)) => Reached::Listening,
+        Ok(Err(error)) => Reached::Silent(error.to_string()),
+        Err(_) => Reached::Silent(format!("no answer within {PATIENCE:?}")),
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +196,28 @@ mod tests {
         for pattern in ["attached://*", "attached://shop", "https://*.svc.local:7101"] {
             assert_eq!(level(pattern), None, "{pattern}");
         }
+    }
+
+    #[test]
+    fn each_address_of_a_service_is_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let addresses = [
+            format!("http://{there}/api"),
+            format!("http://{gone}/api"),
+            "http://nobody.invalid/api".to_owned(),
+        ];
+        let service = Service { name: "stock".to_owned(), addresses: addresses.to_vec() };
+        let [reached, silent, unknown] = run(super::service(&service)).try_into().unwrap();
+        assert_eq!(
+            (reached.level, reached.subject),
+            (Level::Ok, format!("service stock at {}", addresses[0]))
+        );
+        let mend = silent.mend.unwrap();
+        assert!(silent.level == Level::Warning && mend.contains("take it out of [[service]]"), "{mend}");
+        let found = unknown.found;
+        assert!(unknown.level == Level::Warning && found.contains("cannot be resolved"), "{found}");
     }
 
     #[test]

@@ -4,14 +4,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use concord_coordinator::store::UnixMillis;
+use concord_proto::status::reason;
 use concord_proto::v1;
 use prost_types::Timestamp;
 use tokio::time::MissedTickBehavior;
+use tonic::{Code, Status};
 
 use super::super::client::{Client, ClientArgs};
 use super::super::failure::Failure;
+use super::super::screen::Screen;
 use super::super::time;
-use super::super::view::{TransactionRecord, TransactionsListing};
+use super::super::view::{TransactionRecord, TransactionsListing, View as _};
 
 /// Most transactions that one answer holds.
 const PAGE_SIZE_MAX: u32 = 1000;
@@ -27,7 +30,8 @@ Examples:
   concord tx list --state committing --before 1m     what has been delivered for longer than a minute
   concord tx list --watch --state committing         again every second, until you stop it
 
-With --watch a terminal shows the newest list only; elsewhere one follows the other, with --json one on each line.")]
+With --watch a terminal shows the newest list only, as much of it as it has room for, until you type q or Ctrl-C; \
+elsewhere one follows the other, with --json one on each line. A coordinator that does not answer is asked again.")]
 pub(in crate::cli) struct ListArgs {
     /// Only in this state; may be repeated
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
@@ -123,21 +127,68 @@ fn timestamp(at: UnixMillis) -> Timestamp {
 
 pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
-    let Some(seconds) = args.watch else {
-        client.output.show(&fetch(&client, &args).await?)?;
-        return Ok(());
-    };
-    // Those that a slow answer leaves out are not made up for.
-    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let listing = fetch(&client, &args).await?;
-        client.output_now().show_again(&listing)?;
+    match args.watch {
+        None => {
+            let listing = fetch(&client, &args).await.map_err(|status| client.failure(&status))?;
+            client.output.show(&listing)?;
+            Ok(())
+        }
+        Some(seconds) => watch(&client, &args, Duration::from_secs(seconds)).await,
     }
 }
 
-async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, Failure> {
+/// Lists again and again, until whoever looks at it has seen enough. A coordinator that does not answer may be back later.
+async fn watch(client: &Client, args: &ListArgs, interval: Duration) -> Result<(), Failure> {
+    // Those that a slow answer leaves out are not made up for.
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut screen = if client.output.json { None } else { Screen::open() };
+    let mut is_away = false;
+    loop {
+        let next = async {
+            ticks.tick().await;
+            fetch(client, args).await
+        };
+        let listing = match &mut screen {
+            None => next.await,
+            Some(screen) => tokio::select! {
+                () = screen.enough() => return Ok(()),
+                listing = next => listing,
+            },
+        };
+        let output = client.output_now();
+        match (listing, &mut screen) {
+            (Ok(listing), Some(screen)) => screen.show(listing.text(&output.look))?,
+            (Ok(listing), None) => {
+                is_away = false;
+                output.show_next(&listing)?;
+            }
+            (Err(status), _) if !may_pass(&status) => return Err(client.failure(&status)),
+            (Err(status), Some(screen)) => {
+                let why = client.failure(&status);
+                screen.note(&format!("No answer, and asked again; this is how it was before ({why})"))?;
+            }
+            (Err(status), None) if !is_away => {
+                is_away = true;
+                // Said once for each time that it is away; this goes on.
+                let _ = client.failure(&status).report();
+            }
+            (Err(_), None) => {}
+        }
+    }
+}
+
+/// Whether the same question may be answered later: nobody did, or a coordinator on its way out or in.
+fn may_pass(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
+        // A connection that breaks in the middle of an answer is told so.
+        Code::Unknown | Code::Internal => reason(status).is_none(),
+        _ => false,
+    }
+}
+
+async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, Status> {
     let states: Vec<i32> = args.state.iter().map(|state| v1::TransactionState::from(*state).into()).collect();
     let mut listing = TransactionsListing { transactions: Vec::new(), next_page_token: None };
     let mut token = args.page_token.clone();
@@ -157,8 +208,7 @@ async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, 
             begun_before: args.before.map(timestamp),
             tenant: args.tenant.clone(),
         });
-        let page =
-            client.coordinator().list(request).await.map_err(|status| client.failure(&status))?.into_inner();
+        let page = client.coordinator().list(request).await?.into_inner();
         listing.transactions.extend(page.transactions.into_iter().map(TransactionRecord::from));
         // A token that comes back would make the listing endless.
         if page.next_page_token.is_empty() || page.next_page_token == token {

@@ -10,7 +10,7 @@ mod store;
 mod table;
 mod transaction;
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use prost_types::Timestamp;
 use serde::Serialize;
@@ -22,9 +22,6 @@ pub(super) use doctor::{DoctorReport, Finding};
 pub(super) use overview::{DrainReport, InDoubtListing, ResourceListing, StatusReport};
 pub(super) use store::{BackupReport, StoreReport, size};
 pub(super) use transaction::{TransactionRecord, TransactionsListing};
-
-/// To the terminal's first line, and away with all that is on it.
-const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// A record that people can read as well as programs.
 pub(super) trait View: Serialize {
@@ -58,12 +55,11 @@ impl Output {
         print(&text)
     }
 
-    /// Shows a record that stands in the place of the one before: where a terminal shows it, nothing else is seen.
-    pub(super) fn show_again(&self, view: &impl View) -> io::Result<()> {
-        match (self.json, io::stdout().is_terminal()) {
-            (true, _) => self.show_line(view, |_, _| String::new()),
-            (false, true) => print(&format!("{CLEAR}{}", view.text(&self.look))),
-            (false, false) => print(&format!("{}\n", view.text(&self.look))),
+    /// Shows one of several records that follow each other, with an empty line between texts.
+    pub(super) fn show_next(&self, view: &impl View) -> io::Result<()> {
+        match self.json {
+            true => self.show_line(view, |_, _| String::new()),
+            false => print(&format!("{}\n", view.text(&self.look))),
         }
     }
 

@@ -265,14 +265,26 @@ impl View for StatusReport {
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct DrainReport {
     live_transactions: u64,
+    undecided_transactions: u64,
+    decided_transactions: u64,
+    parked_transactions: u64,
     stopping: bool,
     is_shared: bool,
 }
 
 impl From<v1::DrainResponse> for DrainReport {
     fn from(step: v1::DrainResponse) -> Self {
-        let v1::DrainResponse { live_transactions, stopping, is_shared } = step;
-        DrainReport { live_transactions, stopping, is_shared }
+        let v1::DrainResponse { live_transactions, stopping, is_shared, .. } = step;
+        let v1::DrainResponse { undecided_transactions, decided_transactions, parked_transactions, .. } =
+            step;
+        DrainReport {
+            live_transactions,
+            undecided_transactions,
+            decided_transactions,
+            parked_transactions,
+            stopping,
+            is_shared,
+        }
     }
 }
 
@@ -280,15 +292,30 @@ impl DrainReport {
     /// On one line.
     pub(in crate::cli) fn step(&self, _: &Look) -> String {
         match (self.live_transactions, self.stopping, self.is_shared) {
-            (live, false, _) => format!("draining; live transactions: {live}"),
+            (live, false, _) => format!("draining; live transactions: {live}{}", self.parts(["", "", ""])),
             (0, true, _) => "the coordinator stops; no transaction is left".to_owned(),
             (live, true, true) => {
-                format!("the coordinator stops; transactions that go on at the other coordinators: {live}")
+                let undecided = ", rolled back unless an initiator drives them";
+                let parts = self.parts([undecided, ", delivered", ", waiting for an operator"]);
+                format!("the coordinator stops; transactions left to the other coordinators: {live}{parts}")
             }
             (live, true, false) => {
-                format!("the coordinator stops; transactions that go on when it is started again: {live}")
+                let parts = self.parts([", rolled back", ", delivered", ", waiting for an operator"]);
+                format!("the coordinator stops; transactions left to its next start: {live}{parts}")
             }
         }
+    }
+
+    /// What is live, apart, each with what becomes of it. Of an older coordinator that is not known.
+    fn parts(&self, fates: [&str; 3]) -> String {
+        let counts = [
+            (self.undecided_transactions, "undecided"),
+            (self.decided_transactions, "decided"),
+            (self.parked_transactions, "parked"),
+        ];
+        let parts = counts.iter().zip(fates).filter(|((count, _), _)| *count > 0);
+        let parts: Vec<_> = parts.map(|((count, kind), fate)| format!("{count} {kind}{fate}")).collect();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
     }
 }
 
@@ -308,6 +335,41 @@ mod tests {
 
     const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000 };
     const SEEN: Option<Timestamp> = Some(Timestamp { seconds: 1_700_000_000, nanos: 0 });
+
+    #[test]
+    fn a_drain_says_what_becomes_of_what_is_left() {
+        let step = |stopping, is_shared, [undecided, decided, parked]: [u64; 3]| {
+            let report = DrainReport::from(v1::DrainResponse {
+                live_transactions: undecided + decided + parked,
+                undecided_transactions: undecided,
+                decided_transactions: decided,
+                parked_transactions: parked,
+                stopping,
+                is_shared,
+            });
+            report.step(&PLAIN)
+        };
+        assert_eq!(
+            step(false, false, [1, 2, 3]),
+            "draining; live transactions: 6 (1 undecided; 2 decided; 3 parked)"
+        );
+        assert_eq!(step(true, true, [0, 0, 0]), "the coordinator stops; no transaction is left");
+        assert_eq!(
+            step(true, false, [1, 2, 3]),
+            "the coordinator stops; transactions left to its next start: 6 (1 undecided, rolled back; 2 decided, delivered; \
+             3 parked, waiting for an operator)"
+        );
+        assert_eq!(
+            step(true, true, [1, 0, 0]),
+            "the coordinator stops; transactions left to the other coordinators: 1 (1 undecided, rolled back unless an \
+             initiator drives them)"
+        );
+        let older = v1::DrainResponse { live_transactions: 4, stopping: true, ..Default::default() };
+        assert_eq!(
+            DrainReport::from(older).step(&PLAIN),
+            "the coordinator stops; transactions left to its next start: 4"
+        );
+    }
 
     #[test]
     fn resources() {

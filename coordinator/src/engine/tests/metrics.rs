@@ -8,7 +8,7 @@ use concord_xa::{InDoubt, RawXid, Xid};
 use super::outcomes::Prepared;
 use super::*;
 use crate::config::{Config, DatabaseUrl, Resource};
-use crate::engine::Order;
+use crate::engine::{Census, Order};
 use crate::resource::Resources;
 use crate::scrape;
 use crate::store::UnixMillis;
@@ -213,6 +213,33 @@ async fn ages_go_by_the_wall_clock() {
     .await
     .unwrap();
     assert!(value(&world, oldest) < 10.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_undecided_decided_and_parked_is_counted_apart() {
+    let world = World::new().await;
+    let counted = || {
+        let Census { undecided, decided, parked, .. } = world.engine.census();
+        [undecided, decided, parked]
+    };
+    world.joined(&[]).await;
+    world.actors.script(A, Script::HangOn(Verb::Prepare));
+    let preparing = world.joined(&[A, B]).await;
+    let commit = world.engine.commit(preparing, Wait::Decided, None);
+    assert!(tokio::time::timeout(Duration::from_secs(1), commit).await.is_err());
+    assert_eq!(counted(), [2, 0, 0]);
+    // To be delivered, and to be heard of: nothing is rolled back of these.
+    world.actors.script(A, Script::HangOn(Verb::Commit));
+    world.reaches(preparing, State::Committing).await;
+    world.actors.script(B, Script::HangOn(Verb::CommitOnePhase));
+    let alone = world.joined(&[B]).await;
+    let commit = world.engine.commit(alone, Wait::Decided, None);
+    assert!(tokio::time::timeout(Duration::from_secs(1), commit).await.is_err());
+    assert_eq!(counted(), [1, 2, 0]);
+    let order = Order { operator: "ann".into(), reason: String::new() };
+    world.engine.park(preparing, order).await.unwrap();
+    assert_eq!(counted(), [1, 1, 1]);
+    assert_eq!(world.engine.census().live(), 3);
 }
 
 #[tokio::test(start_paused = true)]

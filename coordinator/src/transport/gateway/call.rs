@@ -1,14 +1,15 @@
 //! From an HTTP request to a gRPC call, and back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{RawPathParams, Request};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{RequestExt as _, Router};
-use bytes::{Buf, BufMut as _, Bytes};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value};
@@ -24,6 +25,10 @@ use crate::security::Identity;
 
 /// Headers that go with the call as its metadata.
 const PASSED: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
+
+/// How long more is taken, for nothing, from somebody who has sent too much: else the connection or the stream is reset at once,
+/// and many a client does not look at the answer then.
+const LAST_PARTS: Duration = Duration::from_secs(10);
 
 /// One method of the gRPC API, which nobody keeps anybody away from here.
 pub(super) struct Rpc {
@@ -97,11 +102,18 @@ impl Rpc {
     /// The object in the body; an empty body is one without members.
     async fn body(&self, request: Request) -> Result<Map<String, Value>, Problem> {
         let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-        let body = to_bytes(request.into_body(), self.body_bytes_max).await.map_err(|error| {
-            let problem =
-                format!("the body cannot be read, or is over {} bytes: {error}", self.body_bytes_max);
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem)
-        })?;
+        let mut parts = request.into_body().into_data_stream();
+        let mut body = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            let part =
+                part.map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))?;
+            if body.len() + part.len() > self.body_bytes_max {
+                tokio::spawn(tokio::time::timeout(LAST_PARTS, parts.for_each(async |_| {})));
+                let problem = format!("the body is over {} bytes", self.body_bytes_max);
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem));
+            }
+            body.extend_from_slice(&part);
+        }
         if body.is_empty() {
             return Ok(Map::new());
         }

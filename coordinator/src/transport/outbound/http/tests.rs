@@ -11,9 +11,11 @@ use axum::http::{HeaderMap, StatusCode as Code};
 use axum::response::{IntoResponse as _, Redirect, Response as HttpResponse};
 use concord_protocol::{BranchId, ClusterId, Epoch, Gtid, Outcome, Reply, Verb, Vote};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::super::{GrpcParticipants, OutboundSettings};
-use crate::config::AllowList;
+use crate::config::{AllowList, Service};
 use crate::engine::{BranchCall, CallResult, Participants as _};
 use crate::metrics::Metrics;
 use crate::transport::BreakerSettings;
@@ -52,21 +54,54 @@ async fn answer(State(asked): State<Asked>, request: HttpRequest) -> HttpRespons
 }
 
 async fn service() -> (SocketAddr, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, asked) = (listener.local_addr().unwrap(), Asked::default());
-    let router = Router::new().fallback(answer).with_state(Arc::clone(&asked));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (address, asked)
+    let process = Process::at("127.0.0.1:0".parse().unwrap()).await;
+    // It is served for as long as the test lasts.
+    std::mem::forget(process.stop);
+    (process.address, process.asked)
+}
+
+/// A process of a service.
+struct Process {
+    address: SocketAddr,
+    asked: Asked,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl Process {
+    async fn at(address: SocketAddr) -> Process {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Asked::default());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&asked));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
+        let served = tokio::spawn(async move { server.await.unwrap() });
+        Process { address, asked, stop, served }
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    async fn stop(self) -> SocketAddr {
+        drop(self.stop);
+        self.served.await.unwrap();
+        self.address
+    }
 }
 
 fn participants() -> GrpcParticipants {
+    participants_with(OutboundSettings::default())
+}
+
+fn participants_with(settings: OutboundSettings) -> GrpcParticipants {
     let settings = OutboundSettings {
         allow: AllowList::parse(["http://127.0.0.1:*/*"]).unwrap(),
         call_timeout: Duration::from_millis(500),
         connect_timeout: Duration::from_millis(500),
         in_flight_max: 2,
         breaker: BreakerSettings { failures_before_open: 3, open_for: Duration::from_secs(60) },
-        ..OutboundSettings::default()
+        ..settings
     };
     GrpcParticipants::new(ClusterId(0xabc), settings, &Metrics::default())
 }
@@ -82,18 +117,28 @@ async fn call(
     action: &str,
     payload: &'static [u8],
 ) -> CallResult {
-    let call = BranchCall {
+    let participant = format!("http://{at}/api/shop");
+    all.call(branch_call(&participant, 2, verb, action, payload)).await
+}
+
+fn branch_call(
+    participant: &str,
+    branch: u32,
+    verb: Verb,
+    action: &str,
+    payload: &'static [u8],
+) -> BranchCall {
+    BranchCall {
         gtid: gtid(),
-        branch: BranchId(2),
+        branch: BranchId(branch),
         verb,
-        participant: format!("http://{at}/api/shop").into(),
+        participant: participant.into(),
         action: action.into(),
         payload: payload.into(),
         repeated: false,
         remaining_ms: 1_000,
         trace: None,
-    };
-    all.call(call).await
+    }
 }
 
 #[tokio::test]
@@ -182,4 +227,35 @@ async fn xa_takes_more_than_this() {
     let result = call(&all, address, Verb::Try, "..", b"").await;
     assert_eq!(result.reply, Reply::Vote(Vote::No));
     assert_eq!(asked.lock().unwrap().len(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn of_several_processes_one_stands_in_for_another_that_is_gone() {
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let [one, two] = [Process::at(anywhere).await, Process::at(anywhere).await];
+    let addresses = [&one, &two].map(|process| format!("http://{}/api/shop", process.address));
+    let shop = Service { name: "shop".to_owned(), addresses: addresses.to_vec() };
+    let all = participants_with(OutboundSettings { services: vec![shop], ..OutboundSettings::default() });
+    let confirm = async |branch| {
+        // One that was closed just now may have taken a call: that is not made elsewhere, but by its repetition.
+        for _ in 0..10 {
+            let call = branch_call("service://shop", branch, Verb::Confirm, "yes", b"");
+            if all.call(call).await.reply == Reply::Ended(Outcome::Committed) {
+                return;
+            }
+        }
+        panic!("branch {branch} is not confirmed");
+    };
+    for branch in 1..=40 {
+        confirm(branch).await;
+    }
+    assert!(one.times_asked() > 0 && two.times_asked() > 0, "each has its share");
+    let (before, gone) = (two.times_asked(), one.stop().await);
+    for branch in 1..=40 {
+        confirm(branch).await;
+    }
+    assert_eq!(two.times_asked(), before + 40);
+    let [known] = all.list().try_into().unwrap();
+    let passed_over: Vec<_> = known.addresses.iter().filter(|known| known.passed_over).collect();
+    assert!(passed_over.len() == 1 && passed_over[0].address.contains(&gone.to_string()), "{known:?}");
 }

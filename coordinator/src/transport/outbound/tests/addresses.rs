@@ -361,3 +361,20 @@ async fn behind_a_name_it_is_the_name_that_the_certificate_must_have() {
     let result = participants.call(branch_call(&address, 1, Verb::Commit, "")).await;
     assert_eq!(result.reply, Reply::Failed { maybe_arrived: false }, "{}", result.reason);
 }
+
+#[tokio::test]
+async fn a_client_of_the_configuration_before_is_not_used_whoever_puts_it_back() {
+    let participants = outbound(settings(&[]));
+    participants.http_client().unwrap();
+    let before = participants.http.lock().unwrap().clone();
+    let key = KeyPair::generate().unwrap();
+    let authority =
+        CertificateParams::new(vec!["authority.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let tls = OutboundTls { authorities: Some(authority.pem().into_bytes()), ..OutboundTls::default() };
+    participants.configure(OutboundSettings { tls: tls.clone(), ..settings(&[]) });
+    // By somebody who had begun to make it before the change.
+    *participants.http.lock().unwrap() = before;
+    participants.http_client().unwrap();
+    let now = participants.http.lock().unwrap().clone();
+    assert_eq!(now.map(|(made_of, _)| made_of), Some(tls));
+}
