@@ -420,4 +420,15 @@ async fn a_body_that_is_too_long_is_answered_by_either_version_of_http() {
         .await
         .unwrap();
     }
+    // One that only says so need not send it.
+    let head = format!(
+        "POST /v1/execute HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        concord.address.socket(),
+        1_000_000_000_000_000_000_u64,
+    );
+    let mut connection = tokio::net::TcpStream::connect(concord.address.socket()).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    assert_eq!(status, *b"HTTP/1.1 413");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{RawPathParams, Request};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -13,6 +13,7 @@ use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -29,6 +30,9 @@ const PASSED: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "trac
 /// How long more is taken, for nothing, from somebody who has sent too much: else the connection or the stream is reset at once,
 /// and many a client does not look at the answer then.
 const LAST_PARTS: Duration = Duration::from_secs(10);
+
+/// How long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// One method of the gRPC API, which nobody keeps anybody away from here.
 pub(super) struct Rpc {
@@ -102,17 +106,27 @@ impl Rpc {
     /// The object in the body; an empty body is one without members.
     async fn body(&self, request: Request) -> Result<Map<String, Value>, Problem> {
         let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+        let announced = request.body().size_hint().lower();
         let mut parts = request.into_body().into_data_stream();
-        let mut body = BytesMut::new();
-        while let Some(part) = parts.next().await {
+        let (mut body, until) = (BytesMut::new(), Instant::now() + BODY_TIME);
+        let is_over = |bytes| bytes > self.body_bytes_max as u64;
+        while !is_over(announced)
+            && let Some(part) = timeout_at(until, parts.next()).await.map_err(|_| {
+                let problem = format!("the body has not come within {BODY_TIME:?}");
+                Problem::new(StatusCode::REQUEST_TIMEOUT, problem)
+            })?
+        {
             let part =
                 part.map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))?;
-            if body.len() + part.len() > self.body_bytes_max {
-                tokio::spawn(tokio::time::timeout(LAST_PARTS, parts.for_each(async |_| {})));
-                let problem = format!("the body is over {} bytes", self.body_bytes_max);
-                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem));
-            }
             body.extend_from_slice(&part);
+            if is_over(body.len() as u64) {
+                break;
+            }
+        }
+        if is_over(announced.max(body.len() as u64)) {
+            tokio::spawn(tokio::time::timeout(LAST_PARTS, parts.for_each(async |_| {})));
+            let problem = format!("the body is over {} bytes", self.body_bytes_max);
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, problem));
         }
         if body.is_empty() {
             return Ok(Map::new());

@@ -240,6 +240,14 @@ async fn what_is_wrong_is_said() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
+    let gateway = Gateway::start().await;
+    let silent = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let (status, problem) = gateway.ask(post("/v1/execute", silent)).await;
+    assert_eq!(status, StatusCode::REQUEST_TIMEOUT, "{problem}");
+}
+
 #[tokio::test]
 async fn another_sites_page_gives_no_orders() {
     let gateway = Gateway::start().await;
