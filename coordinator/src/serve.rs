@@ -153,7 +153,7 @@ pub async fn run_in(
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
     let started_at = UnixMillis::now();
-    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls)));
+    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls), config.security.allow_insecure));
     let metrics = Page {
         content_type: scrape::CONTENT_TYPE,
         content: {

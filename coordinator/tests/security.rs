@@ -4,6 +4,7 @@
 
 mod security {
     pub(crate) mod authority;
+    mod messages;
     pub(crate) mod program;
     mod reload;
     mod tls;
