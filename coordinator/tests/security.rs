@@ -4,6 +4,8 @@
 
 mod security {
     pub(crate) mod authority;
+    mod connections;
+    mod files;
     mod messages;
     pub(crate) mod program;
     mod reload;
