@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use concord_proto::Credentials;
 use concord_proto::v1::AttachRequest;
+use concord_sandbox::PATIENCE;
 use concord_tests::until;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -45,7 +46,8 @@ async fn silent(concord: &Concord, authority: Option<&Authority>, first: &[u8]) 
 /// Waits until the coordinator closes a connection; whatever it says until then is passed over.
 async fn closed(mut stream: Box<dyn Stream>) {
     let mut said = Vec::new();
-    let _ = stream.read_to_end(&mut said).await;
+    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said));
+    let _ = end.await.expect("it is closed");
 }
 
 /// What stands behind a name in the page of metrics.
