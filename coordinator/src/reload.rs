@@ -2,22 +2,26 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _};
 
 use crate::config::{Change, Config};
 use crate::engine::Engine;
-use crate::security::{Callers, FileError, OutboundTls, tenants, tls};
-use crate::serve::settings;
-use crate::transport::{GrpcParticipants, Guard, OutboundSettings, Peers, ServerTls};
+use crate::metrics::Metrics;
+use crate::security::{FileError, Files};
+use crate::serve::{settings, tell};
+use crate::transport::{ConnectionLimits, GrpcParticipants, Guard, OutboundSettings, Peers, ShownTls};
 
 /// The parts of a coordinator that can be told something else.
 pub(crate) struct Running {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) metrics: Metrics,
     pub(crate) participants: Arc<GrpcParticipants>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) guard: Arc<Guard>,
-    pub(crate) tls: Option<ServerTls>,
+    pub(crate) limits: Arc<ConnectionLimits>,
+    pub(crate) tls: Option<ShownTls>,
 }
 
 impl Running {
@@ -54,18 +58,24 @@ impl Running {
     /// What can be used of it is used, each on its own: a token that was taken out of its file is worth nothing, whatever else
     /// is wrong. Answers what cannot be used.
     fn apply(&self, config: &Config) -> Vec<FileError> {
-        let callers = Callers::load(&config.security).map(|callers| self.guard.replace(callers));
-        let server_tls = tls::server_config(&config.server).map(|tls| {
+        let known = config.security.tenants.is_some().then(|| self.engine.tenants());
+        let files = Files::read(config, &known);
+        tell(&files.concerns(SystemTime::now()));
+        self.metrics.certificates.note(files.expiry());
+        let callers = files.callers.map(|callers| self.guard.replace(callers));
+        let server_tls = files.server_tls.map(|tls| {
             if let (Some(current), Some(tls)) = (&self.tls, tls) {
-                current.store(tls);
+                current.store(tls.config);
             }
         });
-        let (tenants, no_tenants) = split(tenants(&config.security));
-        self.engine.configure(settings(config, tenants.unwrap_or_else(|| self.engine.tenants())));
-        let (outbound_tls, no_outbound_tls) = split(OutboundTls::load(&config.calls));
+        let (tenants, no_tenants) = split(files.tenants);
+        let tenants = tenants.map_or_else(|| self.engine.tenants(), Option::unwrap_or_default);
+        self.engine.configure(settings(config, tenants));
+        let (outbound_tls, no_outbound_tls) = split(files.outbound_tls);
         let outbound_tls = outbound_tls.unwrap_or_else(|| self.participants.tls());
         self.participants.configure(OutboundSettings::new(config, outbound_tls.clone()));
         self.peers.show(outbound_tls);
+        self.limits.configure(&config.server);
         [callers.err(), server_tls.err(), no_tenants, no_outbound_tls].into_iter().flatten().collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use futures_util::Stream;
@@ -19,11 +19,13 @@ use crate::metrics::Metrics;
 use crate::reload::Running;
 use crate::resource::Resources;
 use crate::scrape;
-use crate::security::{Exposed, FileError, Files, check_exposure};
+use crate::security::{Concern, Exposed, FileError, Files, check_exposure};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
 use crate::trace::{ExportError, Tracer};
-use crate::transport::{self, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Peers, Services};
+use crate::transport::{
+    self, ConnectionLimits, GrpcParticipants, Guard, OutboundSettings, Page, PageSizes, Peers, Services,
+};
 
 /// Ended transactions deleted in one step, so that purging never holds up the log for long.
 const PURGE_STEP: usize = 500;
@@ -111,10 +113,15 @@ pub async fn run_in(
 ) -> Result<(), ServeError> {
     // What is wrong with the configuration is said before anything is touched.
     check_exposure(&config)?;
-    let Files { server_tls, outbound_tls, callers, tenants } = Files::read(&config)?;
-    let tls = server_tls.map(|tls| Arc::new(ArcSwap::new(tls)));
+    let files = Files::read(&config, &None);
+    let (concerns, expiry) = (files.concerns(SystemTime::now()), files.expiry());
+    let (outbound_tls, callers, tenants) = (files.outbound_tls?, files.callers?, files.tenants?);
+    let tls = files.server_tls?.map(|tls| Arc::new(ArcSwap::new(tls.config)));
+    tell(&concerns);
     let metrics = Metrics::default();
+    metrics.certificates.note(expiry);
     let guard = Guard::new(callers, &metrics);
+    let limits = ConnectionLimits::new(&config.server, &metrics);
     let (store, listener) = match config.store.url {
         // The store first: its lock is what keeps a second coordinator out.
         None => (open_embedded(&config, &metrics).await?, listen(&config).await?),
@@ -134,8 +141,15 @@ pub async fn run_in(
     let calls: Arc<dyn Participants> = Arc::<GrpcParticipants>::clone(&participants);
     let tracer = Tracer::start(&config.tracing)?;
     let spans = tracer.clone();
-    let engine =
-        Engine::start_in(store, calls, settings(&config, tenants), surroundings, metrics, tracer).await?;
+    let engine = Engine::start_in(
+        store,
+        calls,
+        settings(&config, tenants.unwrap_or_default()),
+        surroundings,
+        metrics,
+        tracer,
+    )
+    .await?;
     let engine = Arc::new(engine);
     let resources = Arc::new(Resources::new(&config, cluster));
     let place = match &config.store.url {
@@ -154,7 +168,7 @@ pub async fn run_in(
         tokio::spawn(purge_forever(Arc::clone(&engine), Duration::from_millis(config.store.retention_ms))),
     ];
     let started_at = UnixMillis::now();
-    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls)));
+    let peers = Arc::new(Peers::new(tls.is_some().then_some(outbound_tls), config.security.allow_insecure));
     let metrics = Page {
         content_type: scrape::CONTENT_TYPE,
         content: {
@@ -174,9 +188,18 @@ pub async fn run_in(
         metrics,
         guard: Arc::clone(&guard),
         tls: tls.clone(),
+        limits: Arc::clone(&limits),
         peers: Arc::clone(&peers),
     };
-    let running = Running { engine: Arc::clone(&engine), participants, peers, guard, tls };
+    let running = Running {
+        metrics: engine.metrics().clone(),
+        engine: Arc::clone(&engine),
+        participants,
+        peers,
+        guard,
+        limits,
+        tls,
+    };
     let following = tokio::spawn(running.follow(config, wanted));
     let result = serve_until(listener, services, shutdown).await;
     following.abort();
@@ -331,6 +354,11 @@ async fn purge_forever(engine: Arc<Engine>, retention: Duration) {
             }
         }
     }
+}
+
+/// Logs what will not work for long, or is no secret.
+pub(crate) fn tell(concerns: &[Concern]) {
+    concerns.iter().for_each(|concern| tracing::warn!(%concern, "a file needs somebody to look after it"));
 }
 
 pub(crate) fn settings(config: &Config, tenants: Arc<HashMap<String, TenantLimits>>) -> Settings {

@@ -4,6 +4,11 @@
 
 mod security {
     pub(crate) mod authority;
+    mod cluster;
+    mod connections;
+    mod files;
+    mod messages;
+    mod participant;
     pub(crate) mod program;
     mod reload;
     mod tls;

@@ -109,7 +109,7 @@ mod xa_branch;
 
 pub use attachment::attach;
 pub use builder::{Builder, StartError};
-pub use concord_proto::{Coordinators, Credentials, InvalidToken, TraceContext};
+pub use concord_proto::{Coordinators, Credentials, EndpointError, InvalidToken, TraceContext};
 pub use concord_protocol::{BranchId, ClusterId, Gtid};
 pub use concord_xa::{
     Database, FromRow, FromValue, Isolation, Leniency, Options, Params, Row, Value, XaError,

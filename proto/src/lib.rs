@@ -6,7 +6,9 @@ pub mod names;
 pub mod status;
 pub mod trace;
 
-pub use coordinators::{Coordinators, Credentials, InvalidToken, Place};
+pub use coordinators::{
+    Coordinators, Credentials, EndpointError, InvalidToken, LikelyCause, Place, root_cause,
+};
 pub use trace::TraceContext;
 
 /// The public interface, version 1.

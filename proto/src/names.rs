@@ -34,6 +34,15 @@ pub type LookUp = dyn Fn(&Name) -> LookingUp + Send + Sync;
 /// Until they are found.
 pub type LookingUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
+/// Whether the host in a URL is this machine, by its address or as `localhost`.
+pub fn is_this_machine(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
 impl Name {
     /// `None`: what is in the URL is an address.
     pub fn of(uri: &Uri) -> Option<Name> {

@@ -1,14 +1,15 @@
 //! The connection to a coordinator, and what every client command has in common.
 
+use std::error::Error as _;
 use std::io::{IsTerminal as _, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use concord_coordinator::config::Calls;
+use concord_coordinator::config::Config;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
-use concord_proto::{Credentials, v1};
+use concord_proto::{Credentials, EndpointError, LikelyCause, root_cause, v1};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -40,6 +41,9 @@ pub(super) struct ClientArgs {
     /// PEM file of its key
     #[arg(long, env = "CONCORD_KEY", value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// Show the token over http:// as well, to a host beyond this machine: where something below encrypts
+    #[arg(long, env = "CONCORD_ALLOW_INSECURE")]
+    allow_insecure: bool,
     /// Milliseconds to wait for an answer, at most a day
     #[arg(long, default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     timeout_ms: u64,
@@ -51,7 +55,8 @@ pub(super) struct ClientArgs {
 impl ClientArgs {
     /// For a question that the user did not ask himself. It is asked with what the environment says, or else as the coordinator
     /// makes its own calls.
-    pub(super) fn to(address: String, timeout: Duration, calls: &Calls) -> Self {
+    pub(super) fn to(address: String, timeout: Duration, config: &Config) -> Self {
+        let Config { calls, security, .. } = config;
         let path = |variable| std::env::var_os(variable).map(PathBuf::from);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         ClientArgs {
@@ -61,6 +66,7 @@ impl ClientArgs {
             ca: path("CONCORD_CA").or_else(|| calls.tls_ca.clone()),
             certificate: path("CONCORD_CERTIFICATE").or_else(|| calls.tls_certificate.clone()),
             key: path("CONCORD_KEY").or_else(|| calls.tls_key.clone()),
+            allow_insecure: security.allow_insecure,
             json: false,
         }
     }
@@ -72,6 +78,9 @@ impl ClientArgs {
 
     fn credentials(&self) -> Result<Credentials, Failure> {
         let mut credentials = Credentials::new();
+        if self.allow_insecure {
+            credentials = credentials.allow_insecure();
+        }
         if let Some(ca) = &self.ca {
             credentials = credentials.trusting(read(ca)?);
         }
@@ -126,6 +135,7 @@ type Way = InterceptedService<Channel, Credentials>;
 #[derive(Debug)]
 pub(super) struct Client {
     channel: Way,
+    credentials: Credentials,
     address: String,
     timeout: Duration,
     pub(super) output: Output,
@@ -136,17 +146,25 @@ impl Client {
     pub(super) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
         let address = with_scheme(&args.address)?;
         let credentials = args.credentials()?;
-        let wrong = |error| {
-            Failure::usage(format!("{address:?} is not an address such as http://127.0.0.1:7600: {error}"))
+        let wrong = |error| match error {
+            EndpointError::PlainToken { host } => {
+                let why = "whoever is on the way can read it";
+                Failure::usage(format!("the token is not sent to {host} over http://: {why}"))
+                    .with_hint("use an https:// address, or --allow-insecure where something below encrypts")
+            }
+            error => Failure::usage(format!(
+                "{address:?} is not an address such as http://127.0.0.1:7600, or the certificates are of no use: {error}"
+            )),
         };
         let endpoint = credentials.endpoint(&address, None).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|error| {
             let message = format!("cannot connect to {address}: {}", root_cause(&error));
-            Failure::new(message).with_hint(no_connection(&address))
+            let hint = likely(&credentials, &address, &error).unwrap_or_else(|| no_connection(&address));
+            Failure::new(message).with_hint(hint)
         })?;
-        let channel = InterceptedService::new(channel, credentials);
+        let channel = InterceptedService::new(channel, credentials.clone());
         let timeout = Duration::from_millis(args.timeout_ms);
-        Ok(Client { channel, address, timeout, output: output(args.json) })
+        Ok(Client { channel, credentials, address, timeout, output: output(args.json) })
     }
 
     pub(super) fn coordinator(&self) -> CoordinatorClient<Way> {
@@ -172,7 +190,15 @@ impl Client {
     }
 
     pub(super) fn failure(&self, status: &Status) -> Failure {
-        Failure::status(status, &self.address)
+        let Some(error) = status.source() else { return Failure::status(status, &self.address) };
+        // It does not come from a coordinator, but from the way to it.
+        match likely(&self.credentials, &self.address, error) {
+            Some(hint) => {
+                let message = format!("no answer from {}: {}", self.address, root_cause(error));
+                Failure::new(message).with_hint(hint)
+            }
+            None => Failure::status(status, &self.address),
+        }
     }
 
     /// The transaction of an answer, which always has one.
@@ -204,13 +230,28 @@ fn with_scheme(address: &str) -> Result<String, Failure> {
     }
 }
 
-/// What lies at the bottom of "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+/// What is likely wrong on the way to the coordinator, and what to say instead.
+fn likely(
+    credentials: &Credentials,
+    address: &str,
+    error: &(dyn std::error::Error + 'static),
+) -> Option<String> {
+    let (cause, is_certain) = credentials.likely_cause(address, error)?;
+    let remedy = match cause {
+        LikelyCause::WantsCertificate | LikelyCause::RefusesCertificate => {
+            ": --certificate and --key name one"
+        }
+        LikelyCause::UnknownAuthority => ": --ca names one that is",
+        _ => "",
+    };
+    Some(match is_certain {
+        true => format!("{cause}{remedy}"),
+        false => {
+            format!(
+                "maybe it is about to stop, or {cause}{remedy}; an order may have been carried out all the same"
+            )
+        }
+    })
 }
 
 /// How a command presents what it has found.

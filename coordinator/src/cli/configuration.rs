@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, example};
 use concord_coordinator::security::{check_exposure, check_files};
 
-use super::failure::Failure;
+use super::failure::{Failure, printable};
 use super::view::print;
 
 /// The file that is read when none is named, if it is there.
@@ -132,7 +132,14 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
 fn check(file: &Path) -> Result<(), Failure> {
     let config = Config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() })?.config;
     check_exposure(&config).map_err(|error| Failure::usage(error.to_string()))?;
-    check_files(&config).map_err(|error| Failure::usage(error.to_string()))?;
-    print(&format!("{}: no problems found\n", file.display()))?;
+    let concerns = check_files(&config).map_err(|error| Failure::usage(error.to_string()))?;
+    for concern in &concerns {
+        eprintln!("warning: {}\nhint: {}", printable(&concern.to_string()), concern.mend);
+    }
+    let found = match concerns.len() {
+        0 => "no problems found",
+        _ => "it can be used; see the warnings",
+    };
+    print(&format!("{}: {found}\n", file.display()))?;
     Ok(())
 }

@@ -56,13 +56,16 @@ fn misconfigured(problem: &str) -> Finding {
     Finding::failure("configuration", "configuration", problem, mend)
 }
 
-/// Whether callers are asked who they are, and whether the files for that can be used.
-fn security(config: &Config) -> Finding {
+/// Whether callers are asked who they are, and whether the files for that can be used, now and in two weeks.
+fn security(config: &Config) -> Vec<Finding> {
     let (check, subject) = ("security", "server, security, calls");
     let mend =
         "docs/security.md says how to set up TLS and tokens; `concord config check` looks at the files";
     let known = config.security.tokens.is_some() || config.security.jwks.is_some();
-    match (check_exposure(config), check_files(config)) {
+    let files = check_files(config);
+    let concerns = files.as_deref().unwrap_or_default().iter();
+    let concerns = concerns.map(|one| Finding::warning(check, one.key, one.to_string(), one.mend)).collect();
+    let whole = match (check_exposure(config), files) {
         (Err(exposed), _) => Finding::failure(check, subject, exposed.to_string(), mend),
         (_, Err(error)) => Finding::failure(check, subject, error.to_string(), mend),
         _ if known || config.server.tls_client_ca.is_some() => {
@@ -77,12 +80,13 @@ fn security(config: &Config) -> Finding {
             "whoever reaches it may do everything (security.allow_insecure)",
             mend,
         ),
-    }
+    };
+    [vec![whole], concerns].concat()
 }
 
 async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "configuration", "no problems found")];
-    findings.push(security(config));
+    findings.extend(security(config));
     match &config.store.url {
         None => findings.extend(disk::examine(&config.store.data_dir)),
         Some(url) => findings.extend(database::store(url).await),

@@ -129,7 +129,7 @@ pub(super) fn no_connection(address: &str) -> String {
 }
 
 /// Messages may come from elsewhere; they do not steer the terminal.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -7,7 +7,8 @@ use super::{Config, Resource, render};
 
 /// The keys that a running coordinator can be given other values for, beside the tables `[[service]]`. All else holds from its
 /// start to its end.
-pub(super) const LIVE: [&str; 10] = [
+pub(super) const LIVE: [&str; 11] = [
+    "server.max_connections",
     "limits.branches_max",
     "limits.live_transactions_max",
     "transaction.timeout_default_ms",

@@ -9,7 +9,7 @@ use super::nearest::nearest;
 const PREFIX: &str = "CONCORD_";
 
 /// Variables that are no keys of the configuration, with who reads them.
-const OTHERS: [(&str, &str); 9] = [
+const OTHERS: [(&str, &str); 10] = [
     ("CONCORD_CONFIG", "where the configuration file is"),
     ("CONCORD_ADDRESS", "where the client commands find the coordinator"),
     ("CONCORD_TOKEN", "the token that the client commands show"),
@@ -17,6 +17,7 @@ const OTHERS: [(&str, &str); 9] = [
     ("CONCORD_CA", "whom the client commands trust"),
     ("CONCORD_CERTIFICATE", "the certificate that the client commands show"),
     ("CONCORD_KEY", "its key"),
+    ("CONCORD_ALLOW_INSECURE", "whether they show the token without TLS, too"),
     ("CONCORD_OPERATOR", "who gives an order, for the history"),
     ("CONCORD_LOG", "short for CONCORD_LOG_FILTER"),
 ];

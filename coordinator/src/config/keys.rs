@@ -163,6 +163,18 @@ pub(super) static KEYS: &[Key] = &[
         server.tls_client_ca,
         "PEM file of authorities: only callers with a certificate of theirs are let in (mTLS)."
     ),
+    integer!(
+        server.max_connections,
+        1..=1_000_000,
+        "Connections at a time, from callers of every kind; one more is closed at once. From 1 to 1000000. Three quarters\n\
+         of the files that the process may have open (ulimit -n) are the most, whatever stands here."
+    ),
+    integer!(
+        server.first_call_timeout_ms,
+        100..=HOUR,
+        "Milliseconds from when a connection comes in until the first call on it has arrived; one that is silent for longer\n\
+         is closed. From 100 to 3600000. After a call it may stay open for as long as its caller is there."
+    ),
     file!(
         security.tokens,
         "TOML file of bearer tokens, with the roles of who has them (docs/security.md). `concord token new` makes an\n\
@@ -170,7 +182,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     file!(
         security.tenants,
-        "TOML file of what tenants may have, for tokens that belong to one (docs/security.md)."
+        "TOML file of the tenants and of what each may have (docs/security.md). With it, a token of another tenant is none."
     ),
     file!(
         security.jwks,
@@ -185,6 +197,15 @@ pub(super) static KEYS: &[Key] = &[
         security.jwt_roles_claim,
         "The claim that lists the roles; dots lead into objects, as in realm_access.roles."
     ),
+    Key {
+        section: "security",
+        name: "jwt_require_tenant",
+        doc: "Whether a JSON web token must have the claim concord_tenant. Without it, one that has none sees all tenants.",
+        field: Field::Boolean {
+            get: |config| config.security.jwt_require_tenant,
+            set: |config, value| config.security.jwt_require_tenant = value,
+        },
+    },
     Key {
         section: "security",
         name: "allow_insecure",

@@ -96,6 +96,10 @@ pub struct Server {
     pub tls_key: Option<PathBuf>,
     /// PEM file of the authorities of callers' certificates. `None`: callers need none.
     pub tls_client_ca: Option<PathBuf>,
+    /// Connections at a time; one more is closed at once. From 1 to 1 million.
+    pub max_connections: usize,
+    /// Milliseconds that a new connection may be open without a call. From 100 to 3,600,000.
+    pub first_call_timeout_ms: u64,
 }
 
 impl Default for Server {
@@ -105,6 +109,8 @@ impl Default for Server {
             tls_certificate: None,
             tls_key: None,
             tls_client_ca: None,
+            max_connections: 10_000,
+            first_call_timeout_ms: 30_000,
         }
     }
 }
@@ -124,6 +130,8 @@ pub struct Security {
     pub jwt_audience: String,
     /// The claim with the roles; dots lead into objects.
     pub jwt_roles_claim: String,
+    /// Whether JSON web tokens without a tenant are turned away.
+    pub jwt_require_tenant: bool,
     /// Whether it may listen beyond this machine without TLS and without knowing its callers.
     pub allow_insecure: bool,
 }
@@ -137,6 +145,7 @@ impl Default for Security {
             jwt_issuer: String::new(),
             jwt_audience: String::new(),
             jwt_roles_claim: "roles".to_owned(),
+            jwt_require_tenant: false,
             allow_insecure: false,
         }
     }

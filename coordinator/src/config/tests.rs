@@ -69,7 +69,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     );
     refused_once(
         "[server]\nfoo = 5",
-        r#"concord.toml:2: unknown key "foo" in [server]; known are listen, tls_certificate, tls_key, tls_client_ca"#,
+        r#"concord.toml:2: unknown key "foo" in [server]; known are listen, tls_certificate, tls_key, tls_client_ca, max_connections, first_call_timeout_ms"#,
     );
     refused_once(
         "listen = 'x'",
@@ -435,8 +435,9 @@ fn show_says_where_each_value_came_from_and_hides_passwords() {
     let loaded = Config::load(&sources).unwrap();
     let shown = loaded.to_toml().replace(&format!("{}/", dir.path().display()), "");
     assert!(
-        shown
-            .starts_with("[server]\nlisten = \"[::1]:0\"    # --listen\ntls_certificate = \"\"  # default\n"),
+        shown.starts_with(
+            "[server]\nlisten = \"[::1]:0\"             # --listen\ntls_certificate = \"\"           # default\n"
+        ),
         "{shown}"
     );
     assert!(shown.contains("\ntimeout_ms = 5          # concord.toml:2\n"), "{shown}");

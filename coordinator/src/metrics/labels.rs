@@ -130,6 +130,17 @@ pub(crate) enum Turned {
     Role,
 }
 
+/// Why a connection was closed before there was a call on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There were as many as there may be.
+    TooMany,
+    /// TLS was not agreed upon.
+    Handshake,
+    /// No call came in time.
+    Silent,
+}
+
 label!(Kind, "protocol": Xa = "xa", Tcc = "tcc");
 label!(Protocol, "protocol": Xa = "xa", Tcc = "tcc", Mixed = "mixed", NoBranches = "none");
 label!(Mode, "mode": Open = "open", Executed = "executed");
@@ -163,6 +174,7 @@ label!(
 label!(BreakerState, "state": Closed = "closed", Open = "open", HalfOpen = "half_open");
 label!(CallPhase, "phase": One = "one", Two = "two");
 label!(Turned, "reason": NoToken = "no_token", BadToken = "bad_token", Role = "role");
+label!(Refused, "reason": TooMany = "too_many", Handshake = "handshake", Silent = "silent");
 label!(
     State, "state":
     Active = "active",
@@ -285,6 +297,7 @@ mod tests {
         check::<BreakerState>();
         check::<CallPhase>();
         check::<Turned>();
+        check::<Refused>();
         check::<State>();
         check::<Verb>();
         check::<(Protocol, Mode)>();

@@ -6,15 +6,19 @@
 
 mod labels;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_protocol::{Kind, Outcome, Verb};
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use labels::{
-    BreakerState, By, CallFailure, CallPhase, Denial, Label, Mode, Protocol, Reason, Turned,
+    BreakerState, By, CallFailure, CallPhase, Denial, Label, Mode, Protocol, Reason, Refused, Turned,
 };
 
 /// Upper bounds, in seconds: from a tenth of a millisecond, which a fast disk takes for a sync, to what somebody waits
@@ -35,6 +39,7 @@ pub struct Metrics {
     pub(crate) log: Arc<LogMetrics>,
     pub(crate) calls: Arc<CallMetrics>,
     pub(crate) door: Arc<DoorMetrics>,
+    pub(crate) certificates: CertificateMetrics,
 }
 
 /// Of transactions.
@@ -111,11 +116,49 @@ impl Default for CallMetrics {
 #[derive(Debug)]
 pub(crate) struct DoorMetrics {
     pub(crate) turned_away: By<Turned, Counter>,
+    /// Those that are open.
+    pub(crate) connections: Gauge,
+    /// How many there may be.
+    pub(crate) connections_max: Gauge,
+    pub(crate) connections_refused: By<Refused, Counter>,
 }
 
 impl Default for DoorMetrics {
     fn default() -> Self {
-        DoorMetrics { turned_away: By::new(Counter::default) }
+        DoorMetrics {
+            turned_away: By::new(Counter::default),
+            connections: Gauge::default(),
+            connections_max: Gauge::default(),
+            connections_refused: By::new(Counter::default),
+        }
+    }
+}
+
+/// When certificates expire, in seconds since 1970, by the keys of the files that they are in. A copy is the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CertificateMetrics(Arc<Mutex<BTreeMap<&'static str, i64>>>);
+
+impl CertificateMetrics {
+    /// What was read; of other files stays what it is.
+    pub(crate) fn note(&self, expiry: impl IntoIterator<Item = (&'static str, i64)>) {
+        self.expiry().extend(expiry);
+    }
+
+    fn expiry(&self) -> MutexGuard<'_, BTreeMap<&'static str, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EncodeMetric for CertificateMetrics {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (file, expires) in &*self.expiry() {
+            ConstGauge::new(*expires).encode(encoder.encode_family(&[("file", *file)])?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 
@@ -126,6 +169,9 @@ impl Metrics {
         self.log.register(registry);
         self.calls.register(registry);
         self.door.register(registry);
+        let help = "When the first certificate in the file expires, since 1970";
+        let expiry = self.certificates.clone();
+        registry.register_with_unit("certificate_expires_timestamp", help, Unit::Seconds, expiry);
     }
 
     /// Of a histogram without labels.
@@ -199,5 +245,11 @@ impl DoorMetrics {
     fn register(&self, registry: &mut Registry) {
         let help = "Calls to the coordinator that were turned away, because of who made them";
         registry.register("callers_turned_away", help, self.turned_away.clone());
+        let help = "Connections that callers have open to the coordinator";
+        registry.register("connections", help, self.connections.clone());
+        let help = "Connections that callers may have open";
+        registry.register("connections_max", help, self.connections_max.clone());
+        let help = "Connections that were closed before there was a call on them";
+        registry.register("connections_refused", help, self.connections_refused.clone());
     }
 }

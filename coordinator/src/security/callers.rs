@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::jwt::Jwt;
 use super::roles::is_about_all;
 use super::tokens::{self, Hash, hash};
-use super::{FileError, Role, Roles, check_tenant};
+use super::{FileError, Role, Roles, Tenants, check_tenant};
 use crate::config::{AllowList, Security};
 
 /// Longest token that is looked at, in bytes.
@@ -35,10 +35,13 @@ impl Identity {
         self.roles.any_of(&[Role::Initiator])
     }
 
-    /// Whether it can be one tenant's.
-    pub(super) fn check_tenant(&self) -> Result<(), String> {
+    /// Whether it can be one tenant's, of those that there are.
+    pub(super) fn check_tenant(&self, tenants: &Tenants) -> Result<(), String> {
         let Some(tenant) = &self.tenant else { return Ok(()) };
         check_tenant(tenant)?;
+        if tenants.as_ref().is_some_and(|tenants| !tenants.contains_key(tenant)) {
+            return Err(format!("the tenant {tenant:?} is not in the file of tenants (security.tenants)"));
+        }
         match self.roles.any_of(&[Role::Participant]) && self.participants.is_none() {
             true => Err("a tenant's participant needs `participants`: who attaches is sent all calls to that address, \
                          whichever tenant's"
@@ -99,9 +102,9 @@ impl Callers {
     ///
     /// # Errors
     /// One of the files cannot be used.
-    pub(crate) fn load(security: &Security) -> Result<Option<Self>, FileError> {
-        let tokens = security.tokens.as_deref().map(tokens::load).transpose()?;
-        let jwt = security.jwks.as_deref().map(|jwks| Jwt::load(jwks, security)).transpose()?;
+    pub(super) fn load(security: &Security, tenants: &Tenants) -> Result<Option<Self>, FileError> {
+        let tokens = security.tokens.as_deref().map(|path| tokens::load(path, tenants)).transpose()?;
+        let jwt = security.jwks.as_deref().map(|jwks| Jwt::load(jwks, security, tenants)).transpose()?;
         Ok(match (tokens, jwt) {
             (None, None) => None,
             (tokens, jwt) => Some(Callers { tokens: tokens.unwrap_or_default(), jwt }),
@@ -145,7 +148,7 @@ mod tests {
         let eve = new_token("eve", &[Role::Viewer], None, None).unwrap();
         std::fs::write(&file, ann.entry).unwrap();
         let security = Security { tokens: Some(file), ..Security::default() };
-        let callers = Callers::load(&security).unwrap().unwrap();
+        let callers = Callers::load(&security, &None).unwrap().unwrap();
         let identify = |header: &str| callers.identify(Some(header.as_bytes()));
         for scheme in ["Bearer", "bearer", "BEARER"] {
             assert_eq!(identify(&format!("{scheme} {}", ann.token)).unwrap().name, "ann");
@@ -184,6 +187,6 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_where_nothing_is_configured() {
-        assert!(Callers::load(&Security::default()).unwrap().is_none());
+        assert!(Callers::load(&Security::default(), &None).unwrap().is_none());
     }
 }

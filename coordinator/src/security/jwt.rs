@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, get_current_timestamp};
@@ -12,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::tokens::{Hash, check_name};
-use super::{FileError, Identity, Role, Roles};
+use super::{FileError, Identity, Role, Roles, Tenants};
 use crate::config::{AllowList, Security};
 
 /// The key that names the file.
@@ -21,11 +23,16 @@ const KEY: &str = "security.jwks";
 const KNOWN_MAX: usize = 4096;
 /// By how much the issuer's clock may differ from ours.
 const LEEWAY_SECONDS: u64 = 5;
+/// The shortest RSA key that is taken, in bits (NIST SP 800-131A).
+const RSA_BITS_MIN: usize = 2048;
 
 pub(super) struct Jwt {
     keys: Vec<Key>,
     /// Where in the claims the roles are.
     roles_claim: Vec<String>,
+    tenant_required: bool,
+    /// Those that a token may be of.
+    tenants: Tenants,
     /// Identities by the hash of their tokens, with when each expires, in seconds since 1970.
     known: Mutex<HashMap<Hash, (Arc<Identity>, u64)>>,
 }
@@ -49,22 +56,32 @@ struct Claims {
 }
 
 impl Jwt {
-    pub(super) fn load(path: &Path, security: &Security) -> Result<Self, FileError> {
+    /// A file with an empty list of keys is one by which no token is genuine.
+    pub(super) fn load(path: &Path, security: &Security, tenants: &Tenants) -> Result<Self, FileError> {
         let wrong = |why: String| FileError::new(KEY, path, why);
         let text =
             std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let set: JwkSet =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("is no JWKS file: {error}")))?;
+        let no_jwks = |error: serde_json::Error| wrong(format!("is no JWKS file: {error}"));
+        let document: Value = serde_json::from_str(&text).map_err(no_jwks)?;
+        check_public(&document).map_err(wrong)?;
+        let set = JwkSet::deserialize(document).map_err(no_jwks)?;
         // There may be others beside them.
         let for_signatures =
             set.keys.iter().filter(|jwk| jwk.common.public_key_use != Some(PublicKeyUse::Encryption));
         let keys = for_signatures.map(|jwk| key(jwk, security)).collect::<Result<Vec<_>, _>>();
         let keys = keys.map_err(wrong)?;
-        if keys.is_empty() {
-            return Err(wrong("has no key for signatures".to_owned()));
+        if keys.is_empty() && !set.keys.is_empty() {
+            return Err(wrong(
+                "has no key for signatures; to take no token, let it be {\"keys\":[]}".to_owned(),
+            ));
         }
-        let roles_claim = security.jwt_roles_claim.split('.').map(str::to_owned).collect();
-        Ok(Jwt { keys, roles_claim, known: Mutex::default() })
+        Ok(Jwt {
+            keys,
+            roles_claim: security.jwt_roles_claim.split('.').map(str::to_owned).collect(),
+            tenant_required: security.jwt_require_tenant,
+            tenants: tenants.clone(),
+            known: Mutex::default(),
+        })
     }
 
     /// Whose token it is. `hash` is the token's.
@@ -119,8 +136,12 @@ impl Jwt {
         let participants: Option<Vec<String>> = claim(&others, "concord_participants")?;
         let participants = participants.map(|patterns| AllowList::parse(&patterns)).transpose();
         let participants = participants.map_err(|error| format!("concord_participants: {error}"))?;
-        let identity = Identity { name: sub, roles, participants, tenant: claim(&others, "concord_tenant")? };
-        identity.check_tenant().map_err(|error| format!("concord_tenant: {error}"))?;
+        let tenant: Option<String> = claim(&others, "concord_tenant")?;
+        if tenant.is_none() && self.tenant_required {
+            return Err("it has no claim concord_tenant (security.jwt_require_tenant)".to_owned());
+        }
+        let identity = Identity { name: sub, roles, participants, tenant };
+        identity.check_tenant(&self.tenants).map_err(|error| format!("concord_tenant: {error}"))?;
         Ok(identity)
     }
 
@@ -138,6 +159,33 @@ fn claim<T: DeserializeOwned>(claims: &HashMap<String, Value>, name: &str) -> Re
     }
 }
 
+/// Whether no key of the document is a private one: by it, whoever reads the file could make tokens.
+fn check_public(document: &Value) -> Result<(), String> {
+    let keys = document.get("keys").and_then(Value::as_array).into_iter().flatten();
+    match keys.filter(|key| key.get("d").is_some()).find_map(|key| key.as_object()) {
+        None => Ok(()),
+        Some(key) => {
+            let id = key.get("kid").and_then(Value::as_str).unwrap_or("without an id");
+            Err(format!(
+                "the key {id} is a private one (it has a member \"d\"): whoever reads the file can make tokens. Put in its \
+                 public part only, and no longer use the key if others may have read it"
+            ))
+        }
+    }
+}
+
+/// Whether an RSA key is long enough that nobody finds its private part.
+fn check_length(modulus: &str) -> Result<(), String> {
+    let bytes = URL_SAFE_NO_PAD.decode(modulus).map_err(|error| error.to_string())?;
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    let first = bytes.get(zeros).map_or(0, |byte| byte.leading_zeros() as usize);
+    let bits = (bytes.len() - zeros) * 8 - first;
+    match bits < RSA_BITS_MIN {
+        true => Err(format!("has {bits} bits; RSA keys of less than {RSA_BITS_MIN} can be broken")),
+        false => Ok(()),
+    }
+}
+
 /// A key, with what is taken as signed by it.
 fn key(jwk: &Jwk, security: &Security) -> Result<Key, String> {
     let id = jwk.common.key_id.clone();
@@ -145,6 +193,9 @@ fn key(jwk: &Jwk, security: &Security) -> Result<Key, String> {
     // Who can check such a signature can make one: a file of them is a file of secrets.
     if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
         return Err(format!("the key {name} is a shared secret; only public keys are taken"));
+    }
+    if let AlgorithmParameters::RSA(parameters) = &jwk.algorithm {
+        check_length(&parameters.n).map_err(|why| format!("the key {name}: {why}"))?;
     }
     let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("the key {name}: {error}"))?;
     let mut validation = Validation::new_for_family(key.family());

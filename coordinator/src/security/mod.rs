@@ -3,25 +3,28 @@
 //! Nothing here knows of gRPC or HTTP: `transport` asks, with a path and what stands in the header `authorization`.
 
 mod callers;
+mod certificates;
 mod jwt;
 mod roles;
 mod tenants;
-pub(crate) mod tls;
+mod tls;
 mod tokens;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 pub(crate) use callers::{Callers, Identity, Refusal};
+pub use certificates::Concern;
+use certificates::Dated;
 pub(crate) use roles::{Access, access};
 pub use roles::{Role, Roles};
-use rustls::ServerConfig;
-pub(crate) use tls::OutboundTls;
+pub(crate) use tls::{OutboundTls, ServerTls};
 pub use tokens::{NewToken, TokenError, new_token};
 
-use crate::config::{Config, Security, name_problem};
+use crate::config::{Config, name_problem};
 use crate::engine::TenantLimits;
 
 /// A file of the configuration that cannot be used.
@@ -83,46 +86,72 @@ fn check_tenant(name: &str) -> Result<(), String> {
     name_problem(name).map_or(Ok(()), |problem| Err(format!("the tenant {name:?}: {problem}")))
 }
 
-/// What stands in the files that a configuration names for these purposes.
+/// What those tenants may have that have limits, by name. `None`: there is no file of them, and any name is one.
+pub(crate) type Tenants = Option<Arc<HashMap<String, TenantLimits>>>;
+
+/// What stands in the files that a configuration names for these purposes, each on its own: with what cannot be used, a
+/// coordinator does not start, and one that runs goes on with what it has read before.
 pub(crate) struct Files {
     /// `None`: no TLS.
-    pub(crate) server_tls: Option<Arc<ServerConfig>>,
-    pub(crate) outbound_tls: OutboundTls,
+    pub(crate) server_tls: Result<Option<ServerTls>, FileError>,
+    pub(crate) outbound_tls: Result<OutboundTls, FileError>,
+    pub(crate) tenants: Result<Tenants, FileError>,
     /// `None`: callers are not asked who they are.
-    pub(crate) callers: Option<Callers>,
-    /// What those tenants may have that have limits.
-    pub(crate) tenants: Arc<HashMap<String, TenantLimits>>,
+    pub(crate) callers: Result<Option<Callers>, FileError>,
+    /// Keys that are no secrets.
+    exposed: Vec<Concern>,
 }
 
 impl Files {
-    /// Reads all of them.
-    ///
-    /// # Errors
-    /// The first that cannot be used.
-    pub(crate) fn read(config: &Config) -> Result<Self, FileError> {
-        Ok(Files {
-            server_tls: tls::server_config(&config.server)?,
-            outbound_tls: OutboundTls::load(&config.calls)?,
-            callers: Callers::load(&config.security)?,
-            tenants: tenants(&config.security)?,
-        })
+    /// Reads all of them. `known`: the tenants that there are if their file cannot be used.
+    pub(crate) fn read(config: &Config, known: &Tenants) -> Self {
+        let Config { server, security, calls, .. } = config;
+        let tenants = security.tenants.as_deref().map(tenants::load).transpose();
+        let callers = Callers::load(security, tenants.as_ref().unwrap_or(known));
+        let keys = [("server.tls_key", &server.tls_key), ("calls.tls_key", &calls.tls_key)];
+        let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        Files {
+            server_tls: tls::server(server),
+            outbound_tls: OutboundTls::load(calls),
+            tenants,
+            callers,
+            exposed: keys.filter_map(|(key, path)| certificates::exposed(key, path)).collect(),
+        }
+    }
+
+    /// What works, and will not for long; and what others can read that is a secret.
+    pub(crate) fn concerns(&self, now: SystemTime) -> Vec<Concern> {
+        let expiring = self.certificates().filter_map(|certificate| certificate.concern(now));
+        expiring.chain(self.exposed.iter().cloned()).collect()
+    }
+
+    /// Until when the certificates of each file can be used, in seconds since 1970: until the first of them expires.
+    pub(crate) fn expiry(&self) -> HashMap<&'static str, i64> {
+        let mut expiry = HashMap::new();
+        for certificate in self.certificates() {
+            let first = expiry.entry(certificate.key).or_insert(certificate.expires);
+            *first = certificate.expires.min(*first);
+        }
+        expiry
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &Dated> {
+        let server = self.server_tls.iter().flatten().flat_map(|tls| &tls.certificates);
+        server.chain(self.outbound_tls.iter().flat_map(|tls| &tls.certificates))
     }
 }
 
-/// What those tenants may have that have limits, by name.
-///
-/// # Errors
-/// The file that says so cannot be used.
-pub(crate) fn tenants(security: &Security) -> Result<Arc<HashMap<String, TenantLimits>>, FileError> {
-    Ok(security.tenants.as_deref().map(tenants::load).transpose()?.unwrap_or_default())
-}
-
-/// Whether the files of certificates, keys and tokens that `config` names can be used.
+/// Whether the files of certificates, keys and tokens that `config` names can be used; and what there is to be said of
+/// them if they can.
 ///
 /// # Errors
 /// The first that cannot.
-pub fn check_files(config: &Config) -> Result<(), FileError> {
-    Files::read(config).map(drop)
+pub fn check_files(config: &Config) -> Result<Vec<Concern>, FileError> {
+    let files = Files::read(config, &None);
+    let concerns = files.concerns(SystemTime::now());
+    let Files { server_tls, outbound_tls, tenants, callers, exposed: _ } = files;
+    (server_tls?, outbound_tls?, tenants?, callers?);
+    Ok(concerns)
 }
 
 #[cfg(test)]

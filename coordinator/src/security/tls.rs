@@ -10,20 +10,30 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::FileError;
+use super::certificates::Dated;
 use crate::config::{Calls, Server};
 
 type Pem = Vec<u8>;
+
+/// What the server shows and asks for.
+pub(crate) struct ServerTls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// What is in its files.
+    pub(crate) certificates: Vec<Dated>,
+}
 
 /// What the server shows and asks for. `None`: it speaks no TLS.
 ///
 /// # Errors
 /// One of the files cannot be used.
-pub(crate) fn server_config(server: &Server) -> Result<Option<Arc<ServerConfig>>, FileError> {
+pub(super) fn server(server: &Server) -> Result<Option<ServerTls>, FileError> {
     const CERTIFICATE: &str = "server.tls_certificate";
+    const CLIENT_CA: &str = "server.tls_client_ca";
     let Server { tls_certificate: Some(certificate), tls_key: Some(key), tls_client_ca, .. } = server else {
         return Ok(None);
     };
     let (chain, key) = (certificates(CERTIFICATE, certificate)?, private_key("server.tls_key", key)?);
+    let mut dated = Dated::of(CERTIFICATE, certificate, &chain);
     let wrong = |error: rustls::Error| FileError::new(CERTIFICATE, certificate, error);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -31,16 +41,17 @@ pub(crate) fn server_config(server: &Server) -> Result<Option<Arc<ServerConfig>>
     let config = match tls_client_ca {
         None => config.with_no_client_auth(),
         Some(path) => {
-            let wrong = |why: String| FileError::new("server.tls_client_ca", path, why);
-            let roots = Arc::new(authorities("server.tls_client_ca", path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            let wrong = |why: String| FileError::new(CLIENT_CA, path, why);
+            let (roots, found) = authorities(CLIENT_CA, path)?;
+            dated.extend(found);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             config.with_client_cert_verifier(verifier.map_err(|error| wrong(error.to_string()))?)
         }
     };
     let mut config = config.with_single_cert(chain, key).map_err(wrong)?;
     // gRPC is HTTP/2; JSON, the console and probes are either.
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
-    Ok(Some(Arc::new(config)))
+    Ok(Some(ServerTls { config: Arc::new(config), certificates: dated }))
 }
 
 /// What this coordinator shows to those that it calls, and whom it trusts: always the public authorities.
@@ -50,6 +61,8 @@ pub(crate) struct OutboundTls {
     pub(crate) authorities: Option<Pem>,
     /// The certificate to show, and its key.
     pub(crate) certificate: Option<(Pem, Pem)>,
+    /// What is in these files.
+    pub(crate) certificates: Vec<Dated>,
 }
 
 impl fmt::Debug for OutboundTls {
@@ -66,7 +79,8 @@ impl OutboundTls {
     /// One of them cannot be used.
     pub(crate) fn load(calls: &Calls) -> Result<Self, FileError> {
         const CERTIFICATE: &str = "calls.tls_certificate";
-        let authorities = calls.tls_ca.as_deref().map(|path| read("calls.tls_ca", path)).transpose()?;
+        const CA: &str = "calls.tls_ca";
+        let authorities = calls.tls_ca.as_deref().map(|path| read(CA, path)).transpose()?;
         let certificate = match (&calls.tls_certificate, &calls.tls_key) {
             (Some(certificate), Some(key)) => {
                 Some((read(CERTIFICATE, certificate)?, read("calls.tls_key", key)?))
@@ -74,10 +88,14 @@ impl OutboundTls {
             _ => None,
         };
         // Whatever is wrong with them is said now, and not at the first call.
-        if let Some(path) = &calls.tls_ca {
-            self::authorities("calls.tls_ca", path)?;
+        let mut dated = match &calls.tls_ca {
+            Some(path) => self::authorities(CA, path)?.1,
+            None => Vec::new(),
+        };
+        if let Some(path) = calls.tls_certificate.as_deref().filter(|_| certificate.is_some()) {
+            dated.extend(Dated::of(CERTIFICATE, path, &certificates(CERTIFICATE, path)?));
         }
-        let tls = OutboundTls { authorities, certificate };
+        let tls = OutboundTls { authorities, certificate, certificates: dated };
         let named = [&calls.tls_certificate, &calls.tls_ca].into_iter().flatten().next();
         match (tls.client_config(), named) {
             (Err(why), Some(path)) => Err(FileError::new(CERTIFICATE, path, why)),
@@ -128,10 +146,12 @@ fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
         .map_err(|error| FileError::new(key, path, format!("has no private key in it (PEM): {error}")))
 }
 
-fn authorities(key: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
+fn authorities(key: &'static str, path: &Path) -> Result<(RootCertStore, Vec<Dated>), FileError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
+    let certificates = certificates(key, path)?;
+    let dated = Dated::of(key, path, &certificates);
+    for certificate in certificates {
         roots.add(certificate).map_err(|error| FileError::new(key, path, error))?;
     }
-    Ok(roots)
+    Ok((roots, dated))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Identity, Role};
+use super::{FileError, Identity, Role, Tenants};
 use crate::config::AllowList;
 
 /// The key that names the file.
@@ -46,19 +46,19 @@ struct Entry {
     tenant: Option<String>,
 }
 
-/// Reads a file of tokens.
-pub(super) fn load(path: &Path) -> Result<HashMap<Hash, Arc<Identity>>, FileError> {
+/// Reads a file of tokens, which are of `tenants` if they are of any.
+pub(super) fn load(path: &Path, tenants: &Tenants) -> Result<HashMap<Hash, Arc<Identity>>, FileError> {
     let wrong = |why: String| FileError::new(KEY, path, why);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    parse(&text).map_err(wrong)
+    parse(&text, tenants).map_err(wrong)
 }
 
-fn parse(text: &str) -> Result<HashMap<Hash, Arc<Identity>>, String> {
+fn parse(text: &str, tenants: &Tenants) -> Result<HashMap<Hash, Arc<Identity>>, String> {
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     let mut tokens = HashMap::new();
     for entry in file.token {
         let name = entry.name.clone();
-        let (hash, identity) = read(entry).map_err(|why| format!("the token {name:?}: {why}"))?;
+        let (hash, identity) = read(entry, tenants).map_err(|why| format!("the token {name:?}: {why}"))?;
         if let Some(other) = tokens.insert(hash, Arc::new(identity)) {
             return Err(format!("{name:?} and {:?} have the same token", other.name));
         }
@@ -75,7 +75,7 @@ pub(super) fn explain(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-fn read(entry: Entry) -> Result<(Hash, Identity), String> {
+fn read(entry: Entry, tenants: &Tenants) -> Result<(Hash, Identity), String> {
     let Entry { name, sha256, roles, participants, tenant } = entry;
     check_name(&name)?;
     let mut hash = Hash::default();
@@ -89,7 +89,7 @@ fn read(entry: Entry) -> Result<(Hash, Identity), String> {
     let participants = participants.map(|patterns| AllowList::parse(&patterns));
     let participants = participants.transpose().map_err(|error| format!("participants: {error}"))?;
     let identity = Identity { name, roles, participants, tenant };
-    identity.check_tenant()?;
+    identity.check_tenant(tenants)?;
     Ok((hash, identity))
 }
 
@@ -144,20 +144,21 @@ pub fn new_token(
     let entry = Entry { name: name.to_owned(), sha256, roles, participants, tenant };
     let entry =
         toml::to_string(&File { token: vec![entry] }).map_err(|error| TokenError(error.to_string()))?;
-    parse(&entry).map_err(TokenError)?;
+    parse(&entry, &None).map_err(TokenError)?;
     Ok(NewToken { token, entry })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::TenantLimits;
 
     #[test]
     fn a_new_token_is_known_by_its_entry() {
         let orders = new_token("orders", &[Role::Initiator], None, Some("shop".into())).unwrap();
         let stock =
             new_token("stock", &[Role::Participant], Some(vec!["attached://stock".into()]), None).unwrap();
-        let known = parse(&format!("{}\n{}", orders.entry, stock.entry)).unwrap();
+        let known = parse(&format!("{}\n{}", orders.entry, stock.entry), &None).unwrap();
         assert!(!format!("{}{}", orders.entry, stock.entry).contains(&orders.token));
         let orders = &known[&hash(orders.token.as_bytes())];
         assert_eq!((orders.name.as_str(), orders.roles.to_string()), ("orders", "initiator".to_owned()));
@@ -179,14 +180,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_of_a_tenant_that_there_is() {
+        let entry = new_token("orders", &[Role::Initiator], None, Some("shop".into())).unwrap().entry;
+        let tenants =
+            |name: &str| Some(Arc::new(HashMap::from([(name.to_owned(), TenantLimits::default())])));
+        assert_eq!(parse(&entry, &tenants("shop")).unwrap().len(), 1);
+        let why = parse(&entry, &tenants("bank")).unwrap_err();
+        assert_eq!(
+            why,
+            "the token \"orders\": the tenant \"shop\" is not in the file of tenants (security.tenants)"
+        );
+    }
+
+    #[test]
     fn a_file_that_is_not_understood_is_refused_and_not_repeated() {
         let hash = "ab".repeat(32);
         let entry = |name: &str, sha256: &str, roles: &str| {
             format!("[[token]]\nname = {name:?}\nsha256 = {sha256:?}\nroles = {roles}\n")
         };
         let fine = entry("a", &hash, "[\"viewer\"]");
-        assert_eq!(parse(&fine).unwrap().len(), 1);
-        assert_eq!(parse("").unwrap().len(), 0);
+        assert_eq!(parse(&fine, &None).unwrap().len(), 1);
+        assert_eq!(parse("", &None).unwrap().len(), 0);
         for (text, told) in [
             (entry("", &hash, "[\"viewer\"]"), "a name has from 1 to 128 bytes"),
             (entry("a", "s3cret", "[\"viewer\"]"), "64 hexadecimal digits"),
@@ -203,9 +217,11 @@ mod tests {
             ),
             ("[[token]\ns3cret".to_owned(), "line 1: "),
         ] {
-            let why = parse(&text).unwrap_err();
+            let why = parse(&text, &None).unwrap_err();
             assert!(why.contains(told) && !why.contains("s3cret"), "{why}");
         }
-        assert!(load(Path::new("/nowhere/tokens")).unwrap_err().to_string().contains("security.tokens"));
+        assert!(
+            load(Path::new("/nowhere/tokens"), &None).unwrap_err().to_string().contains("security.tokens")
+        );
     }
 }

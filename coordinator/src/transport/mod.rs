@@ -30,12 +30,13 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
+use tower::util::MapRequestLayer;
 
 pub use breaker::BreakerSettings;
 pub(crate) use convert::transaction;
 pub use coordinator::PageSizes;
 pub(crate) use guard::Guard;
-pub(crate) use listener::ServerTls;
+pub(crate) use listener::{ConnectionLimits, ShownTls};
 pub(crate) use outbound::http::post_json;
 pub use outbound::{GrpcParticipants, OutboundSettings};
 pub(crate) use peers::Peers;
@@ -91,7 +92,8 @@ pub(crate) struct Services {
     pub(crate) metrics: Page,
     pub(crate) guard: Arc<Guard>,
     /// `None`: no TLS.
-    pub(crate) tls: Option<ServerTls>,
+    pub(crate) tls: Option<ShownTls>,
+    pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) peers: Arc<Peers>,
 }
 
@@ -119,7 +121,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Services { engine, participants, resources, ending, pages, payload_bytes_max, started_at, .. } =
         services;
-    let Services { metrics, guard, tls, peers, .. } = services;
+    let Services { metrics, guard, tls, limits, peers, .. } = services;
     let coordinator = CoordinatorService { engine: Arc::clone(&engine), peers: Arc::clone(&peers), pages };
     let probes = probes::router(Arc::clone(&engine), metrics, &guard);
     let operator = OperatorService {
@@ -164,11 +166,13 @@ pub(crate) async fn serve(
         .max_concurrent_streams(CALLS_OF_A_CONNECTION_MAX)
         // JSON; gRPC is HTTP/2 in any case.
         .accept_http1(true)
+        .layer(MapRequestLayer::new(listener::note_call))
         .add_routes(all.into());
     match tls {
-        None => server.serve_with_incoming_shutdown(listener::plain(listener), shutdown).await?,
+        None => server.serve_with_incoming_shutdown(listener::plain(listener, limits), shutdown).await?,
         Some(tls) => {
-            server.serve_with_incoming_shutdown(listener::encrypted(listener, tls), shutdown).await?;
+            let connections = listener::encrypted(listener, tls, limits);
+            server.serve_with_incoming_shutdown(connections, shutdown).await?;
         }
     }
     Ok(())

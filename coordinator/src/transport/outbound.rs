@@ -14,7 +14,7 @@ use concord_proto::names::{self, LookUp, Name, Place};
 use concord_proto::v1::answer::Response;
 use concord_proto::v1::call::Request;
 use concord_proto::v1::participant_client::ParticipantClient;
-use concord_proto::{Credentials, TraceContext, v1};
+use concord_proto::{Credentials, EndpointError, TraceContext, v1};
 use concord_protocol::{ClusterId, Reply};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -83,7 +83,7 @@ impl OutboundSettings {
     }
 
     /// By gRPC to `url`, whose host stands behind `name`.
-    fn connect(&self, url: &str, name: Option<&Name>) -> Result<(Uri, Connection), tonic::transport::Error> {
+    fn connect(&self, url: &str, name: Option<&Name>) -> Result<(Uri, Connection), EndpointError> {
         let mut endpoint = endpoint(url, name.map(Name::host), &self.tls)?
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
@@ -374,11 +374,7 @@ impl GrpcParticipants {
 }
 
 /// The way to `url`, by TLS if it begins with `https`. `host`: whose certificate is expected, if that is not the host in the URL.
-pub(super) fn endpoint(
-    url: &str,
-    host: Option<&str>,
-    tls: &OutboundTls,
-) -> Result<Endpoint, tonic::transport::Error> {
+pub(super) fn endpoint(url: &str, host: Option<&str>, tls: &OutboundTls) -> Result<Endpoint, EndpointError> {
     let mut credentials = Credentials::new();
     if let Some(pem) = &tls.authorities {
         credentials = credentials.trusting(pem);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use concord_proto::TraceContext;
+use concord_proto::names::is_this_machine;
 use concord_protocol::Gtid;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tracing::field::display;
@@ -30,13 +31,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 pub(crate) struct Peers {
     /// All of them listen as this one does: `None` without TLS.
     tls: Option<ArcSwap<OutboundTls>>,
+    /// Whether tokens are passed on without TLS beyond this machine.
+    allow_insecure: bool,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl Peers {
-    /// `tls`: what is shown to them, if they speak TLS.
-    pub(crate) fn new(tls: Option<OutboundTls>) -> Self {
-        Peers { tls: tls.map(ArcSwap::from_pointee), channels: Mutex::default() }
+    /// `tls`: what is shown to them, if they speak TLS. `allow_insecure`: whether they get callers' tokens without.
+    pub(crate) fn new(tls: Option<OutboundTls>, allow_insecure: bool) -> Self {
+        Peers { tls: tls.map(ArcSwap::from_pointee), allow_insecure, channels: Mutex::default() }
     }
 
     /// Shows them this from now on.
@@ -64,6 +67,7 @@ impl Peers {
         if request.metadata().contains_key(PASSED_ON) {
             return Ok(None);
         }
+        self.check_token(&address, request.metadata())?;
         let channel = self.channel(&address)?;
         match call(channel, passed_on(request)).await {
             Ok(answer) => Ok(Some(answer)),
@@ -73,6 +77,19 @@ impl Peers {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the caller's token may go to the coordinator at this address.
+    fn check_token(&self, address: &str, metadata: &MetadataMap) -> Result<(), Status> {
+        let is_safe = self.tls.is_some() || self.allow_insecure || !metadata.contains_key("authorization");
+        let is_here = || format!("http://{address}").parse().is_ok_and(|url| is_this_machine(&url));
+        match is_safe || is_here() {
+            true => Ok(()),
+            false => Err(Status::failed_precondition(format!(
+                "the call is for the coordinator at {address}, and is not passed on: its token would go there without TLS. Set \
+                 server.tls_certificate on all of them, or security.allow_insecure where something below encrypts"
+            ))),
         }
     }
 
@@ -110,4 +127,22 @@ fn passed_on<T: Clone>(request: &Request<T>) -> Request<T> {
 /// It does not come from a coordinator, but from the way to it.
 fn is_out_of_reach(error: &Status) -> bool {
     error.source().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_passed_on_without_tls_on_this_machine_only() {
+        let mut token = MetadataMap::new();
+        token.insert("authorization", MetadataValue::from_static("Bearer x"));
+        let plain = Peers::new(None, false);
+        let refused = plain.check_token("10.0.0.7:7600", &token).unwrap_err();
+        assert!(refused.message().contains("security.allow_insecure"), "{refused}");
+        plain.check_token("127.0.0.1:7601", &token).unwrap();
+        plain.check_token("10.0.0.7:7600", &MetadataMap::new()).unwrap();
+        Peers::new(None, true).check_token("10.0.0.7:7600", &token).unwrap();
+        Peers::new(Some(OutboundTls::default()), false).check_token("10.0.0.7:7600", &token).unwrap();
+    }
 }

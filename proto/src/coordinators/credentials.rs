@@ -1,5 +1,6 @@
 //! What a caller shows to coordinators, and whom it trusts.
 
+use std::error::Error as _;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +10,10 @@ use tonic::codegen::http::HeaderValue;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Error, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Error, Identity, Uri};
 use tonic::{Request, Status};
+
+use crate::names::is_this_machine;
 
 /// How long a token from a file holds before the file is looked at again.
 const TOKEN_FILE_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,6 +26,7 @@ pub struct Credentials {
     authorities: Option<Certificate>,
     certificate: Option<Identity>,
     token: Option<Token>,
+    allow_insecure: bool,
 }
 
 #[derive(Clone)]
@@ -47,6 +51,43 @@ impl fmt::Display for InvalidToken {
 }
 
 impl std::error::Error for InvalidToken {}
+
+/// Why there is no way to a coordinator.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// The address is not a URL, or the certificates cannot be used.
+    Transport(Error),
+    /// There is a token, and no TLS on the way to this host.
+    PlainToken {
+        /// Of the URL.
+        host: String,
+    },
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointError::Transport(error) => match error.source() {
+                Some(cause) => write!(f, "{error}: {cause}"),
+                None => error.fmt(f),
+            },
+            EndpointError::PlainToken { host } => write!(
+                f,
+                "a token is not sent to {host} over http://, where whoever is on the way can read it: use https://, or \
+                 Credentials::allow_insecure where something below encrypts"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+impl From<Error> for EndpointError {
+    fn from(error: Error) -> Self {
+        EndpointError::Transport(error)
+    }
+}
 
 impl fmt::Debug for Credentials {
     /// Without what is secret.
@@ -88,12 +129,33 @@ impl Credentials {
         self
     }
 
+    /// Shows the token over `http://` as well, to hosts beyond this machine: for a network that encrypts by itself (a service
+    /// mesh, say), or on which nobody else can listen.
+    pub fn allow_insecure(mut self) -> Self {
+        self.allow_insecure = true;
+        self
+    }
+
+    /// Whether the token, if there is one, may be shown at this URL.
+    ///
+    /// # Errors
+    /// [`EndpointError::PlainToken`].
+    pub(super) fn check(&self, url: &Uri) -> Result<(), EndpointError> {
+        let is_safe = self.token.is_none() || self.allow_insecure || url.scheme_str() == Some("https");
+        match is_safe || is_this_machine(url) {
+            true => Ok(()),
+            false => Err(EndpointError::PlainToken { host: url.host().unwrap_or_default().to_owned() }),
+        }
+    }
+
     /// The way to `url`. `host`: whose certificate is expected, if that is not the host in the URL.
     ///
     /// # Errors
-    /// It is not a URL, or the certificates cannot be used.
-    pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, Error> {
+    /// It is not a URL; the certificates cannot be used; or there is a token, and the URL begins with `http://` and is not of
+    /// this machine ([`Credentials::allow_insecure`]).
+    pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, EndpointError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
+        self.check(endpoint.uri())?;
         if endpoint.uri().scheme_str() != Some("https") {
             return Ok(endpoint);
         }
@@ -107,7 +169,12 @@ impl Credentials {
         if let Some(host) = host {
             tls = tls.domain_name(host);
         }
-        endpoint.tls_config(tls)
+        Ok(endpoint.tls_config(tls)?)
+    }
+
+    /// Whether there is a certificate to show.
+    pub(super) fn shows_certificate(&self) -> bool {
+        self.certificate.is_some()
     }
 
     /// The value of the header `authorization`, if there is a token.
@@ -191,6 +258,33 @@ mod tests {
         assert!(!printed.contains("s3cret"), "{printed}");
         for wrong in ["", "two words", "line\nbreak", "n\u{f6}n"] {
             assert_eq!(Credentials::new().token(wrong).unwrap_err(), InvalidToken);
+        }
+    }
+
+    #[test]
+    fn a_token_goes_beyond_this_machine_by_tls_only() {
+        let token = Credentials::new().token("s3cret").unwrap();
+        let here =
+            ["http://127.0.0.1:7600", "http://127.9.9.9:1", "http://[::1]:7600", "http://LOCALHOST:7600"];
+        let beyond = [
+            "http://10.0.0.7:7600",
+            "http://[2001:db8::7]:7600",
+            "http://concord.local",
+            "http://localhost.example",
+        ];
+        let safe = ["https://10.0.0.7:7600", "HTTPS://concord.local"];
+        for url in here.into_iter().chain(safe) {
+            assert!(token.endpoint(url, None).is_ok(), "{url}");
+        }
+        let in_a_file = Credentials::new().token_file("/run/secrets/concord");
+        for url in beyond {
+            for credentials in [&token, &in_a_file] {
+                let why = credentials.endpoint(url, None).unwrap_err();
+                assert!(matches!(why, EndpointError::PlainToken { .. }), "{url}");
+                assert!(why.to_string().contains("use https://, or Credentials::allow_insecure"), "{why}");
+                assert!(credentials.clone().allow_insecure().endpoint(url, None).is_ok(), "{url}");
+            }
+            assert!(Credentials::new().endpoint(url, None).is_ok(), "nothing is shown");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way to several coordinators that share a store. Any of them answers any call.
 
 mod credentials;
+mod likely;
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -16,7 +17,8 @@ use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Code, Status};
 
-pub use self::credentials::{Credentials, InvalidToken};
+pub use self::credentials::{Credentials, EndpointError, InvalidToken};
+pub use self::likely::{LikelyCause, root_cause};
 pub use crate::names::Place;
 use crate::names::{self, Name};
 
@@ -49,18 +51,19 @@ impl Coordinators {
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn connect_lazy(urls: &str) -> Result<Self, Error> {
+    pub fn connect_lazy(urls: &str) -> Result<Self, EndpointError> {
         Coordinators::connect_lazy_with(urls, Credentials::new())
     }
 
     /// As [`Coordinators::connect_lazy`], for coordinators that want to know who calls: `https://a:7600,https://b:7600`.
     ///
     /// # Errors
-    /// One is not a URL, or the certificates cannot be used.
+    /// One is not a URL; the certificates cannot be used; or a token would go over `http://` beyond this machine
+    /// ([`Credentials::allow_insecure`]).
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn connect_lazy_with(urls: &str, credentials: Credentials) -> Result<Self, Error> {
+    pub fn connect_lazy_with(urls: &str, credentials: Credentials) -> Result<Self, EndpointError> {
         let mut first = Vec::new();
         for url in urls.split(',').map(str::trim) {
             let endpoint = endpoint(url, None, &credentials)?;
@@ -100,6 +103,16 @@ impl Coordinators {
         Arc::clone(&self.places.borrow())
     }
 
+    /// What is shown to the coordinator at `place`, which may be one of those that `following` was given.
+    fn authorization(&self, place: &Place) -> Result<Option<http::HeaderValue>, Status> {
+        let Some(value) = self.credentials.authorization()? else { return Ok(None) };
+        // Of a channel from elsewhere nobody knows the URL.
+        if let Ok(url) = place.url.parse() {
+            self.credentials.check(&url).map_err(|why| Status::failed_precondition(why.to_string()))?;
+        }
+        Ok(Some(value))
+    }
+
     /// Resolves when there may be others than at the last call; never, when that cannot be.
     pub async fn changed(&mut self) {
         if self.places.changed().await.is_err() {
@@ -115,7 +128,7 @@ impl From<Channel> for Coordinators {
     }
 }
 
-fn endpoint(url: &str, host: Option<&str>, credentials: &Credentials) -> Result<Endpoint, Error> {
+fn endpoint(url: &str, host: Option<&str>, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
     Ok(credentials
         .endpoint(url, host)?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -134,17 +147,18 @@ impl Service<http::Request<Body>> for Coordinators {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match self.credentials.authorization() {
+        let (turn, current) = (self.current.load(Ordering::Relaxed), Arc::clone(&self.current));
+        let places = self.places();
+        let Some(place) = turn.checked_rem(places.len()).and_then(|number| places.get(number)) else {
+            return Box::pin(async { Err(Status::unavailable("there is no coordinator")) });
+        };
+        match self.authorization(place) {
             Ok(None) => {}
             Ok(Some(value)) => drop(request.headers_mut().insert(http::header::AUTHORIZATION, value)),
             Err(status) => return Box::pin(std::future::ready(Err(status))),
         }
-        let (turn, current) = (self.current.load(Ordering::Relaxed), Arc::clone(&self.current));
-        let places = self.places();
-        let place = turn.checked_rem(places.len()).and_then(|number| places.get(number));
-        let Some(mut channel) = place.map(|place| place.channel.clone()) else {
-            return Box::pin(async { Err(Status::unavailable("there is no coordinator")) });
-        };
+        let mut channel = place.channel.clone();
+        let (url, credentials) = (place.url.clone(), self.credentials.clone());
         Box::pin(async move {
             let called = async {
                 poll_fn(|context| channel.poll_ready(context)).await?;
@@ -164,19 +178,30 @@ impl Service<http::Request<Body>> for Coordinators {
                     Ordering::Relaxed,
                 );
             }
-            answer.map_err(broken)
+            answer.map_err(|error| broken(error, &url, &credentials))
         })
     }
 }
 
 /// A call that broke on its way is one that nobody answered, whatever gRPC calls it: a coordinator that stops closes its
 /// connections in good order, for one, which it has as an internal error.
-fn broken(error: Error) -> Status {
+fn broken(error: Error, url: &str, credentials: &Credentials) -> Status {
     let error = Arc::new(error);
     let mut status = Status::from_error(Box::new(Arc::clone(&error)));
-    if matches!(status.code(), Code::Internal | Code::Unknown) {
-        status = Status::unavailable(status.message());
-        status.set_source(error);
-    }
+    let code = match status.code() {
+        Code::Internal | Code::Unknown | Code::Cancelled => Code::Unavailable,
+        code => code,
+    };
+    let told = match status.message() {
+        "transport error" => root_cause(&error),
+        told => told.to_owned(),
+    };
+    let told = match credentials.likely_cause(url, &error) {
+        Some((cause, true)) => format!("{told}: {cause}{}", cause.remedy()),
+        Some((cause, false)) => format!("{told}; if it is always so, maybe {cause}{}", cause.remedy()),
+        None => told,
+    };
+    status = Status::new(code, told);
+    status.set_source(error);
     status
 }

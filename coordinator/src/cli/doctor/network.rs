@@ -66,8 +66,7 @@ async fn status(address: SocketAddr, config: &Config) -> Result<Finding, Failure
     };
     let scheme = if config.server.tls_certificate.is_some() { "https" } else { "http" };
     let subject = "server.listen";
-    let client =
-        Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE, &config.calls)).await?;
+    let client = Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE, config)).await?;
     let status = client.status().await?;
     let found = format!(
         "a coordinator answers at {address}: version {}, epoch {}, {} live transactions, {} parked{}",

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::super::tokens::hash;
 use super::*;
+use crate::engine::TenantLimits;
 
 /// An issuer of tokens, with a key.
 struct Issuer {
@@ -63,7 +64,7 @@ fn a_token_is_genuine_by_its_key_and_for_us_and_in_time() {
     let (ours, next, other) = (Issuer::new("ours"), Issuer::new("next"), Issuer::new("ours"));
     let encryption = json!({ "kty": "RSA", "use": "enc", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB" });
     let (path, security) = security(&directory, &[encryption, next.jwk.clone(), ours.jwk.clone()]);
-    let jwt = Jwt::load(&path, &security).unwrap();
+    let jwt = Jwt::load(&path, &security, &None).unwrap();
     for issuer in [&ours, &next] {
         let ann = identify(&jwt, &issuer.token(&claims())).unwrap();
         assert_eq!((ann.name.as_str(), ann.roles.to_string()), ("ann", "operator, viewer".to_owned()));
@@ -103,7 +104,7 @@ fn what_is_known_to_be_genuine_still_expires() {
     let directory = tempfile::tempdir().unwrap();
     let ours = Issuer::new("ours");
     let (path, security) = security(&directory, std::slice::from_ref(&ours.jwk));
-    let jwt = Jwt::load(&path, &security).unwrap();
+    let jwt = Jwt::load(&path, &security, &None).unwrap();
     let token = ours.token(&claims());
     let ann = identify(&jwt, &token).unwrap();
     assert!(Arc::ptr_eq(&ann, &identify(&jwt, &token).unwrap()), "its signature is checked once");
@@ -133,7 +134,7 @@ fn roles_and_participants_are_claims() {
     let ours = Issuer::new("ours");
     let (path, mut security) = security(&directory, std::slice::from_ref(&ours.jwk));
     security.jwt_roles_claim = "scope".into();
-    let jwt = Jwt::load(&path, &security).unwrap();
+    let jwt = Jwt::load(&path, &security, &None).unwrap();
     let mut claims = claims();
     assert!(identify(&jwt, &ours.token(&claims)).unwrap().roles.is_empty());
     claims["scope"] = json!("openid participant");
@@ -161,17 +162,58 @@ fn roles_and_participants_are_claims() {
 fn a_file_of_keys_that_is_of_no_use_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let secret = json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "shared" });
+    let encryption = json!({ "kty": "RSA", "use": "enc", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB" });
+    let mut private = Issuer::new("private").jwk;
+    private["d"] = json!("AQAB");
+    let rsa = |bits: usize| {
+        let mut modulus = vec![0; 3];
+        modulus.push(1 << ((bits - 1) % 8));
+        modulus.resize(3 + bits.div_ceil(8), 1);
+        json!({ "kty": "RSA", "kid": "short", "alg": "RS256", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" })
+    };
     for (keys, told) in [
-        (vec![], "has no key for signatures"),
+        (vec![encryption.clone()], "has no key for signatures"),
         (vec![secret], "the key shared is a shared secret; only public keys are taken"),
+        (vec![Issuer::new("public").jwk, private], "the key private is a private one"),
+        (vec![rsa(1024)], "the key short: has 1024 bits"),
+        (vec![rsa(2047)], "the key short: has 2047 bits"),
     ] {
         let (path, security) = security(&directory, &keys);
-        let why = Jwt::load(&path, &security).err().unwrap().to_string();
+        let why = Jwt::load(&path, &security, &None).err().unwrap().to_string();
         assert!(why.contains(told) && why.starts_with("security.jwks = "), "{why}");
     }
-    let (path, security) = security(&directory, &[]);
+    let (path, security) = security(&directory, &[rsa(2048)]);
+    Jwt::load(&path, &security, &None).unwrap();
     std::fs::write(&path, "[").unwrap();
-    assert!(Jwt::load(&path, &security).err().unwrap().to_string().contains("is no JWKS file"));
+    assert!(Jwt::load(&path, &security, &None).err().unwrap().to_string().contains("is no JWKS file"));
     let gone = directory.path().join("gone");
-    assert!(Jwt::load(&gone, &security).err().unwrap().to_string().contains("cannot be read"));
+    assert!(Jwt::load(&gone, &security, &None).err().unwrap().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn by_an_empty_list_of_keys_no_token_is_genuine() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, security) = security(&directory, &[]);
+    let nobody = Jwt::load(&path, &security, &None).unwrap();
+    assert!(identify(&nobody, &Issuer::new("ours").token(&claims())).is_err());
+}
+
+#[test]
+fn a_token_is_of_a_tenant_that_there_is_and_of_one_if_it_must() {
+    let directory = tempfile::tempdir().unwrap();
+    let ours = Issuer::new("ours");
+    let (path, mut security) = security(&directory, std::slice::from_ref(&ours.jwk));
+    let shop = Some(Arc::new(HashMap::from([("shop".to_owned(), TenantLimits::default())])));
+    let jwt = Jwt::load(&path, &security, &shop).unwrap();
+    let mut claims = claims();
+    assert_eq!(identify(&jwt, &ours.token(&claims)).unwrap().tenant(), None);
+    security.jwt_require_tenant = true;
+    let jwt = Jwt::load(&path, &security, &shop).unwrap();
+    let why = identify(&jwt, &ours.token(&claims)).unwrap_err();
+    assert_eq!(why, "it has no claim concord_tenant (security.jwt_require_tenant)");
+    claims["concord_tenant"] = json!("shop");
+    assert_eq!(identify(&jwt, &ours.token(&claims)).unwrap().tenant(), Some("shop"));
+    claims["concord_tenant"] = json!("bank");
+    let why = identify(&jwt, &ours.token(&claims)).unwrap_err();
+    assert_eq!(why, "concord_tenant: the tenant \"bank\" is not in the file of tenants (security.tenants)");
 }

@@ -1,0 +1,113 @@
+//! What is said to callers who come by the wrong way.
+
+use std::sync::Arc;
+
+use concord_proto::v1::GetRequest;
+use concord_proto::v1::coordinator_client::CoordinatorClient;
+use concord_proto::{Coordinators, Credentials, EndpointError, Place};
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+use super::authority::Authority;
+use super::program::Concord;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_by_the_wrong_way_is_told_the_right_one() {
+    let (mut plain, mut tls, mut mutual) = (Concord::new(), Concord::new(), Concord::new());
+    let (authority, clients) = (Authority::new(), Authority::new());
+    plain.configure("");
+    plain.start(&Credentials::new()).await;
+    let [pem, key] = authority.certify().write(tls.directory.path(), "server");
+    let server = format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n");
+    tls.configure(&server);
+    tls.start(&authority.trusted()).await;
+    let ca = mutual.path("clients.pem");
+    std::fs::write(&ca, &clients.pem).unwrap();
+    mutual.configure(&format!("{server}tls_client_ca = {ca:?}\n"));
+    let shown = |by: &Authority| {
+        let certificate = by.certify();
+        authority.trusted().certificate(certificate.pem, certificate.key)
+    };
+    mutual.start(&shown(&clients)).await;
+
+    let ca = tls.path("ca.pem");
+    std::fs::write(&ca, &authority.pem).unwrap();
+    authority.certify().write(tls.directory.path(), "stranger");
+    let trusting = ["--ca", ca.to_str().unwrap()];
+    let stranger = [&trusting[..], &["--certificate", "stranger.pem", "--key", "stranger.key"]].concat();
+    let certificate = "only who shows a certificate is let in there (server.tls_client_ca)";
+    for (url, credentials, arguments, told) in [
+        (plain.url(), authority.trusted(), &trusting[..], "no TLS is spoken there"),
+        (
+            tls.url(),
+            Credentials::new(),
+            &[][..],
+            "TLS is spoken there: the address should begin with https://",
+        ),
+        (mutual.url(), authority.trusted(), &trusting[..], certificate),
+        (
+            mutual.url(),
+            shown(&authority),
+            &stranger[..],
+            "the certificate that is shown is none of those that are let in",
+        ),
+        (
+            tls.url(),
+            Credentials::new(),
+            &[][..],
+            "its certificate was issued by an authority that is not trusted",
+        ),
+    ] {
+        let url = match told {
+            "no TLS is spoken there" => url.replace("http:", "https:"),
+            told if told.starts_with("TLS is spoken") => url.replace("https:", "http:"),
+            _ => url,
+        };
+        // How the connection breaks is a race; what is told of it is not.
+        for _ in 0..5 {
+            let coordinators = Coordinators::connect_lazy_with(&url, credentials.clone()).unwrap();
+            let answer = CoordinatorClient::new(coordinators).get(GetRequest { gtid: "x".into() }).await;
+            let status = answer.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            assert!(status.message().contains(told) && !status.message().contains("transport"), "{status:?}");
+            let command = tls.command(&[&["status", "--address", &url][..], arguments].concat()).await;
+            let said = String::from_utf8(command.stderr).unwrap();
+            assert!(
+                !command.status.success() && said.contains(told) && !said.contains("transport"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_not_sent_where_anybody_can_read_it() {
+    let concord = Concord::new();
+    std::fs::write(concord.path("token"), "concord_7").unwrap();
+    // Kept for documentation (RFC 5737): no machine has it.
+    let there =
+        ["status", "--address", "http://192.0.2.1:7600", "--token-file", "token", "--timeout-ms", "1"];
+    let command = concord.command(&there).await;
+    let said = String::from_utf8(command.stderr).unwrap();
+    assert_eq!(command.status.code(), Some(2));
+    assert!(said.contains("the token is not sent to 192.0.2.1 over http://"), "{said}");
+    assert!(said.contains("use an https:// address, or --allow-insecure"), "{said}");
+    let token = Credentials::new().token("concord_7").unwrap();
+    let url = "http://127.0.0.1:7600,http://192.0.2.1:7600";
+    let refused = Coordinators::connect_lazy_with(url, token.clone()).unwrap_err();
+    assert!(matches!(refused, EndpointError::PlainToken { .. }), "{refused}");
+    Coordinators::connect_lazy_with(url, token.clone().allow_insecure()).unwrap();
+    // Nor to places that somebody else has found.
+    let place = |url: &str| Place {
+        url: url.to_owned(),
+        channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+    };
+    let answer = async |url: &str, credentials: Credentials| {
+        let (_found, places) = tokio::sync::watch::channel(Arc::from([place(url)]));
+        let coordinators = Coordinators::following(places).with_token_of(credentials);
+        CoordinatorClient::new(coordinators).get(GetRequest { gtid: "x".into() }).await.unwrap_err().code()
+    };
+    assert_eq!(answer("http://192.0.2.1:7600", token.clone()).await, Code::FailedPrecondition);
+    assert_eq!(answer("http://192.0.2.1:7600", token.clone().allow_insecure()).await, Code::Unavailable);
+    assert_eq!(answer("http://127.0.0.1:7600", token).await, Code::Unavailable);
+}
