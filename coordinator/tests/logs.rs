@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use concord_proto::TraceContext;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
-use concord_proto::v1::{BeginRequest, BranchKind, BranchRequest, CommitRequest, ExecuteRequest, Wait};
+use concord_proto::v1::{
+    BeginRequest, BranchKind, BranchRequest, CommitRequest, ExecuteRequest, InquireRequest, Outcome, Wait,
+};
 use concord_sandbox::{Flavor, Server, ServerOptions};
 use serde_json::Value;
 use sqlx::Connection as _;
@@ -223,6 +225,27 @@ fn lines_about_a_transaction_carry_its_ids() {
         assert_eq!(line["fields"]["gtid"], gtid.as_str(), "{line}");
         assert_eq!(line["fields"]["trace_id"], trace_id.as_str(), "{line}");
     }
+}
+
+#[test]
+fn questions_about_what_is_not_known_do_not_fill_the_log() {
+    let mut serving = Serving::start("shutdown.grace_ms = 0", "json", "info");
+    let url = serving.url();
+    // Of a later life of the coordinator than this one: whoever asks can make up as many as they like.
+    let gtids: Vec<_> =
+        (0..100).map(|number| format!("0192f6a0-8c00-8fff-8000-0000000000{number:02}")).collect();
+    let answer = runtime().block_on(async {
+        let mut client = CoordinatorClient::connect(url).await.unwrap();
+        client
+            .inquire(InquireRequest { gtids: gtids.clone(), ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner()
+    });
+    assert!(answer.outcomes.iter().all(|outcome| *outcome == i32::from(Outcome::Undecided)), "{answer:?}");
+    serving.stop();
+    let log = serving.log();
+    assert!(!gtids.iter().any(|gtid| log.contains(gtid)), "{log}");
 }
 
 #[test]

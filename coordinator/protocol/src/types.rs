@@ -409,9 +409,7 @@ pub enum Refusal {
     #[error("no branch has joined the transaction")]
     NoBranches,
     /// There is no such branch.
-    #[error(
-        "the transaction has no such branch: `concord tx get`, or Get, shows those that have joined, numbered from 1"
-    )]
+    #[error("the transaction has no such branch; Get shows those that have joined it, numbered from 1")]
     UnknownBranch,
     /// The branch has voted otherwise, or the coordinator asks it by itself.
     #[error("the vote contradicts the branch's state")]

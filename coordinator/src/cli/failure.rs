@@ -77,6 +77,9 @@ impl Failure {
         };
         let failure = Failure::new(message);
         match (status.code(), reason.as_deref()) {
+            (Code::NotFound, Some("UNKNOWN_BRANCH")) => failure
+                .with_exit_code(EXIT_NOT_FOUND)
+                .with_hint("`concord tx get` shows its branches, which are numbered from 1"),
             (Code::NotFound, _) => failure
                 .with_exit_code(EXIT_NOT_FOUND)
                 .with_hint("`concord tx list --all` shows what is on record; ended transactions are kept for a time only"),
@@ -167,6 +170,8 @@ mod tests {
             said(&with_reason(Code::NotFound, "UNKNOWN_GTID", "there is no record of it"));
         assert_eq!((message.as_str(), code), ("there is no record of it (UNKNOWN_GTID)", EXIT_NOT_FOUND));
         assert!(hint.unwrap().contains("tx list"));
+        let (_, hint, code) = said(&with_reason(Code::NotFound, "UNKNOWN_BRANCH", "there is no such branch"));
+        assert!(hint.unwrap().contains("tx get") && code == EXIT_NOT_FOUND, "the transaction is there");
         assert_eq!(
             said(&Status::internal("")),
             ("the coordinator answered Internal".into(), None, EXIT_FAILED)
