@@ -6,6 +6,7 @@ use rustix::process::getpgrp;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::client::is_dumb;
@@ -24,8 +25,10 @@ const ROWS_DEFAULT: u16 = 24;
 pub(super) struct Screen {
     /// As the terminal was; `None`: its keys are not ours.
     before: Option<Termios>,
-    /// Whether somebody has seen enough.
-    enough: watch::Receiver<bool>,
+    /// `q` was typed.
+    quit: watch::Receiver<bool>,
+    /// Ctrl-C was. `None`: that ends the process by itself.
+    interrupt: Option<Signal>,
     /// What it shows.
     text: String,
 }
@@ -36,13 +39,14 @@ impl Screen {
         if !stdout().is_terminal() || is_dumb() {
             return None;
         }
-        let (end, enough) = watch::channel(false);
+        let interrupt = signal(SignalKind::interrupt()).ok();
+        let (typed, quit) = watch::channel(false);
         let before = take_keys().ok().flatten();
         if before.is_some() {
             // Not one of tokio's, whose end would be waited for.
-            std::thread::spawn(move || wait_for_q(&end));
+            std::thread::spawn(move || wait_for_q(&typed));
         }
-        Some(Screen { before, enough, text: String::new() })
+        Some(Screen { before, quit, interrupt, text: String::new() })
     }
 
     /// Shows this from now on.
@@ -63,17 +67,17 @@ impl Screen {
     }
 
     /// Resolves when somebody types `q` or Ctrl-C.
-    pub(super) async fn enough(&self) {
-        let mut enough = self.enough.clone();
-        let by_key = async {
-            if enough.wait_for(|enough| *enough).await.is_err() {
-                std::future::pending::<()>().await;
+    pub(super) async fn enough(&mut self) {
+        let interrupted = async {
+            match &mut self.interrupt {
+                Some(interrupt) => interrupt.recv().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = by_key => {}
-            // Should it not be to be had, it ends the process.
-            Ok(()) = tokio::signal::ctrl_c() => {}
+            // Where no keys are ours, none will come.
+            Ok(_) = self.quit.wait_for(|typed| *typed) => {}
+            _ = interrupted => {}
         }
     }
 }
@@ -102,10 +106,10 @@ fn take_keys() -> rustix::io::Result<Option<Termios>> {
     Ok(Some(before))
 }
 
-fn wait_for_q(end: &watch::Sender<bool>) {
+fn wait_for_q(quit: &watch::Sender<bool>) {
     let typed = stdin().lock().bytes().map_while(Result::ok).find(|key| matches!(key, b'q' | b'Q'));
     if typed.is_some() {
-        end.send_replace(true);
+        quit.send_replace(true);
     }
 }
 

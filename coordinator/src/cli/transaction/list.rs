@@ -149,7 +149,7 @@ async fn watch(client: &Client, args: &ListArgs, interval: Duration) -> Result<(
             ticks.tick().await;
             fetch(client, args).await
         };
-        let listing = match &screen {
+        let listing = match &mut screen {
             None => next.await,
             Some(screen) => tokio::select! {
                 () = screen.enough() => return Ok(()),
