@@ -392,6 +392,8 @@ fn shown(url: &str) -> PathBuf {
         Ok(mut url) => {
             // It has a host, or it is no address of a database: then what is shown does not matter.
             let _ = url.set_password(None);
+            // Where there may be another one, and nothing that tells one place from another.
+            url.set_query(None);
             PathBuf::from(url.to_string())
         }
         Err(_) => PathBuf::from("(no URL)"),

@@ -1,6 +1,7 @@
 //! The suite's subjects, and what only this store can be asked: take-over, fencing, broken connections.
 
 use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
@@ -416,6 +417,13 @@ fn a_commit_is_made_once_however_often_it_is_tried<K: Kind>() {
         store.append(vec![begun(3, "", "")], Durability::Forced).await.unwrap();
         assert!(store.get(gtid(3)).await.unwrap().is_some());
     });
+}
+
+#[test]
+fn where_the_store_is_is_shown_without_a_password() {
+    for url in ["mysql://ann:s3cret@db/concord", "mysql://ann@db/concord?password=s3cret"] {
+        assert_eq!(shown(url), Path::new("mysql://ann@db/concord"));
+    }
 }
 
 #[test]
