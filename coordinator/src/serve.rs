@@ -235,8 +235,12 @@ async fn serve_until(
     match (undecided + decided + parked, engine.is_shared()) {
         (0, _) => {}
         (_, false) => {
-            let why = "leaving transactions to the next start, which rolls back what is undecided";
-            tracing::warn!(undecided, decided, parked, "{why}");
+            tracing::warn!(
+                undecided,
+                decided,
+                parked,
+                "leaving transactions to the next start, which rolls back what is undecided"
+            );
         }
         (_, true) => {
             tracing::info!(undecided, decided, parked, "leaving transactions to the other coordinators");

@@ -78,7 +78,8 @@ const SERVICE_EXAMPLE: &str = r#"
 # [[service]]
 # # Unique; from 1 to 64 characters of a-z, 0-9 and -.
 # name = "stock"
-# # Where it is: from 1 to 1000 addresses, all with a path or none. A branch keeps to one of them as long as that answers.
+# # Where it is: from 1 to 1000 addresses, either all of them with a path (called by POST) or none. A branch keeps to
+# # one of them as long as that answers.
 # addresses = ["http://10.0.0.1:7101", "http://10.0.0.2:7101"]
 "#;
 
