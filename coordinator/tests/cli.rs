@@ -168,14 +168,7 @@ impl Serving {
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begun.elapsed() < PATIENCE, "the coordinator does not stop");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        exit_code(&mut self.process)
     }
 
     #[track_caller]
@@ -228,6 +221,18 @@ impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Waits for the end of a process.
+fn exit_code(process: &mut Child) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -356,6 +361,14 @@ impl OnTerminal {
     }
 }
 
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // With the terminal goes what runs on it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[test]
 fn on_a_terminal_a_watched_list_stays_until_a_key_ends_it() {
     let mut serving = Serving::start();
@@ -369,7 +382,7 @@ fn on_a_terminal_a_watched_list_stays_until_a_key_ends_it() {
         // Others mean nothing.
         watch.types(b"x");
         watch.types(key);
-        assert_eq!(watch.process.wait().unwrap().code(), Some(0), "{key:?}");
+        assert_eq!(exit_code(&mut watch.process), Some(0), "{key:?}");
     }
 }
 
