@@ -98,9 +98,12 @@ async fn tell(
     // The way that participants are called: it trusts the same authorities.
     let client = participants.http_client()?;
     let parked = new.iter().filter(|one| one.parked).count();
+    let need = match new.len() {
+        1 => "1 transaction needs".to_owned(),
+        count => format!("{count} transactions need"),
+    };
     let text = format!(
-        "Concord: {} transactions need somebody: {parked} wait for an operator, {} take too long (concord tx list --parked)",
-        new.len(),
+        "Concord: {need} somebody; waiting for an operator: {parked}, taking too long: {} (concord tx list --parked)",
         new.len() - parked,
     );
     let message = Message {

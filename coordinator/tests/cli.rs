@@ -84,7 +84,13 @@ fn help_and_usage() {
     for page in ["concord.1", "concord-doctor.1", "concord-store-backup.1", "concord-tx-list.1"] {
         let text = std::fs::read_to_string(dir.path().join("pages/man1").join(page)).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{page}");
+        assert!(text.contains(".SH EXAMPLES\n.nf\n  concord ") && !text.contains("EXTRA"), "{page}: {text}");
     }
+    let (help, _) = expect(0, dir.path(), &["store", "check", "--help"]);
+    assert!(
+        help.contains("--data-dir") && !help.contains("--listen") && !help.contains("--log-format"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -115,10 +121,57 @@ error: wrong.toml:4: calls.timeout_ms = 0: must be an integer from 1 to 600000
     for args in [&["config", "check", "wrong.toml"][..], &["serve", "--config", "wrong.toml"]] {
         assert_eq!(expect(2, dir.path(), args).1, expected);
     }
+    // A check sees what serve would see.
+    let output =
+        concord(dir.path(), &["config", "check"]).env("CONCORD_PARTICIPANTS_ALLOW", "a").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("CONCORD_PARTICIPANTS_ALLOW: participants.allow")
+    );
     let output = concord(dir.path(), &["serve"]).env("CONCORD_SERVER_LISTN", "x").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean CONCORD_SERVER_LISTEN?"));
     assert_eq!(expect(2, dir.path(), &["serve", "--config", "none.toml"]).0, "");
+}
+
+#[test]
+fn a_check_takes_what_a_service_has_besides_its_file() {
+    let dir = TempDir::new().unwrap();
+    let file = "[server]\ntls_certificate = \"tls.crt\"\n[[resource]]\nname = \"bank-a\"\n";
+    std::fs::write(dir.path().join("c.toml"), file).unwrap();
+    let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("tls.crt"), authority.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("tls.key"), authority.signing_key.serialize_pem()).unwrap();
+    let (_, err) = expect(2, dir.path(), &["config", "check", "c.toml"]);
+    assert!(err.contains("server.tls_certificate needs server.tls_key"), "{err}");
+    assert!(
+        err.contains("CONCORD_RESOURCE_BANK_A_URL; a file of variables is named by --environment-file"),
+        "{err}"
+    );
+
+    let secrets =
+        "# for systemd\nCONCORD_RESOURCE_BANK_A_URL='mysql://bank:s3cret@127.0.0.1:1/bank'\nOTHER=1\n";
+    std::fs::write(dir.path().join("secrets.env"), secrets).unwrap();
+    let service = ["--environment-file", "secrets.env", "--set", "server.tls_key=tls.key"];
+    let (out, _) = expect(0, dir.path(), &[&["config", "check", "c.toml"], &service[..]].concat());
+    assert_eq!(out, "c.toml: no problems found\n");
+    let (out, _) = expect(0, dir.path(), &[&["config", "show", "--config", "c.toml"], &service[..]].concat());
+    assert!(out.contains("mysql://bank:***@127.0.0.1:1/bank\"  # CONCORD_RESOURCE_BANK_A_URL"), "{out}");
+    // Its database is not there; but now it is known which one.
+    let doctor = ["doctor", "--config", "c.toml", "--listen", "127.0.0.1:0"];
+    let (out, _) = expect(1, dir.path(), &[&doctor[..], &service[..]].concat());
+    assert!(out.contains("OK    configuration: no problems found"), "{out}");
+    assert!(out.contains("FAIL  resource bank-a: "), "{out}");
+
+    // The file that is named counts, whatever the shell has for other commands.
+    let mut check = concord(dir.path(), &[&["config", "check", "c.toml"], &service[..]].concat());
+    assert!(check.env("CONCORD_CONFIG", "none.toml").output().unwrap().status.success());
+
+    std::fs::write(dir.path().join("secrets.env"), "CONCORD_STORE_URL=x\ns3cret\n").unwrap();
+    let (_, err) = expect(2, dir.path(), &[&["config", "check", "c.toml"], &service[..]].concat());
+    assert_eq!(err, "error: secrets.env:2: must be NAME=value, or begin with #\n");
+    let (_, err) = expect(2, dir.path(), &["config", "show", "--environment-file", "none.env"]);
+    assert!(err.starts_with("error: none.env: cannot be read: "), "{err}");
 }
 
 /// A coordinator as a process of its own; killed when dropped.
@@ -419,6 +472,34 @@ fn what_is_not_there() {
     let resolve = ["tx", "resolve", UNKNOWN_GTID, "--outcome", "rolled-back", "--reason", "x", "--yes"];
     assert!(serving.expect(4, &resolve).1.contains("UNKNOWN_GTID"));
     assert!(serving.expect(1, &["tx", "list", "--page-token", "garbage"]).1.starts_with("error: "));
+    let (out, err) = serving.expect(4, &["tx", "get", UNKNOWN_GTID, "--json"]);
+    assert!(out.is_empty() && err.lines().count() == 1, "{err}");
+    let error = &serde_json::from_str::<Value>(&err).unwrap()["error"];
+    assert_eq!((&error["reason"], &error["code"]), (&"UNKNOWN_GTID".into(), &"NOT_FOUND".into()));
+}
+
+#[test]
+fn nothing_is_resolved_where_nothing_is_decided() {
+    let serving = Serving::start();
+    let gtid = &serving.begin("one", 1)[0];
+    let resolve = ["tx", "resolve", gtid, "--outcome", "committed", "--reason", "x", "--yes"];
+    assert!(serving.expect(1, &resolve).1.contains("NOT_DECIDED"));
+}
+
+#[test]
+fn a_coordinator_that_hangs_is_told_from_none() {
+    let serving = Serving::start();
+    let gtid = &serving.begin("one", 1)[0];
+    serving.signal("-STOP");
+    let (_, err) = serving.expect(1, &["status", "--timeout-ms", "200"]);
+    assert!(err.starts_with(&format!("error: {} has not answered in 200ms\n", serving.address)), "{err}");
+    assert!(err.contains("hung or overloaded") && !err.contains("order"), "{err}");
+    let (_, err) = serving.expect(1, &["tx", "retry", gtid, "--timeout-ms", "200"]);
+    assert!(err.contains("\nhint: the order may have been carried out"), "{err}");
+    let address = serving.address.trim_start_matches("http://");
+    let (out, _) = expect(1, serving.dir.path(), &["doctor", "--listen", address]);
+    assert!(out.contains("FAIL  server.listen: something listens at"), "{out}");
+    serving.signal("-CONT");
 }
 
 #[test]

@@ -7,18 +7,21 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use concord_coordinator::config::Config;
+use concord_proto::status::reason;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::v1::operator_client::OperatorClient;
 use concord_proto::{Credentials, EndpointError, LikelyCause, root_cause, v1};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::failure::{Failure, no_connection};
 use super::view::{Look, Output, StatusReport};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What tonic says when the deadline of a request has passed.
+const TIMEOUT_EXPIRED: &str = "Timeout expired";
 /// Largest answer read, in bytes: a page of 1,000 transactions may have many branches.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -157,13 +160,16 @@ impl Client {
             )),
         };
         let endpoint = credentials.endpoint(&address, None).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
-        let channel = endpoint.connect().await.map_err(|error| {
+        let timeout = Duration::from_millis(args.timeout_ms);
+        // The handshake of TLS has no limit of its own.
+        let connected = tokio::time::timeout(timeout, endpoint.connect()).await;
+        let connected = connected.map_err(|_| Failure::unanswered(&address, timeout))?;
+        let channel = connected.map_err(|error| {
             let message = format!("cannot connect to {address}: {}", root_cause(&error));
             let hint = likely(&credentials, &address, &error).unwrap_or_else(|| no_connection(&address));
             Failure::new(message).with_hint(hint)
         })?;
         let channel = InterceptedService::new(channel, credentials.clone());
-        let timeout = Duration::from_millis(args.timeout_ms);
         Ok(Client { channel, credentials, address, timeout, output: output(args.json) })
     }
 
@@ -189,7 +195,17 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    /// Of a question.
     pub(super) fn failure(&self, status: &Status) -> Failure {
+        // The client's own deadline, or the coordinator's of the same length.
+        let in_vain = match status.code() {
+            Code::DeadlineExceeded => reason(status).is_none(),
+            Code::Cancelled => status.message() == TIMEOUT_EXPIRED,
+            _ => false,
+        };
+        if in_vain {
+            return Failure::unanswered(&self.address, self.timeout);
+        }
         let Some(error) = status.source() else { return Failure::status(status, &self.address) };
         // It does not come from a coordinator, but from the way to it.
         match likely(&self.credentials, &self.address, error) {
@@ -198,6 +214,17 @@ impl Client {
                 Failure::new(message).with_hint(hint)
             }
             None => Failure::status(status, &self.address),
+        }
+    }
+
+    /// Of an order, which may have been carried out though nobody has said so.
+    pub(super) fn order_failure(&self, status: &Status) -> Failure {
+        match self.failure(status) {
+            failure if failure.is_unanswered() || status.code() == Code::Cancelled => failure.with_hint(
+                "the order may have been carried out, or be so yet: look with `concord tx get` before you repeat it, or \
+                 allow more --timeout-ms",
+            ),
+            failure => failure,
         }
     }
 
@@ -265,7 +292,14 @@ fn look() -> Look {
     Look {
         colour: stdout().is_terminal() && colour_wanted(),
         now_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+        width: stdout().is_terminal().then(width).flatten(),
     }
+}
+
+/// Characters of the terminal's line, where it says how many it has.
+fn width() -> Option<usize> {
+    let columns = rustix::termios::tcgetwinsize(stdout()).ok()?.ws_col;
+    (columns > 0).then_some(columns.into())
 }
 
 /// What the environment says of colours (no-color.org).

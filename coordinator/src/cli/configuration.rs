@@ -1,11 +1,12 @@
 //! The configuration on the command line: the flags that set it, and `concord config`.
 
+use std::collections::BTreeMap;
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
-use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, example};
+use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, environment_file, example};
 use concord_coordinator::security::{check_exposure, check_files};
 
 use super::failure::{Failure, printable};
@@ -13,6 +14,8 @@ use super::view::print;
 
 /// The file that is read when none is named, if it is there.
 const FILE_DEFAULT: &str = "concord.toml";
+/// What each variable of ours begins with.
+const PREFIX: &str = "CONCORD_";
 
 /// Flags that set the configuration; they stand above the environment, which stands above the file.
 #[derive(Debug, Clone, Args)]
@@ -21,6 +24,10 @@ pub(super) struct ConfigArgs {
     /// Configuration file [default: ./concord.toml, if there is one]
     #[arg(long, env = "CONCORD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// File of variables (CONCORD_…) that stand above those of the environment, as systemd's EnvironmentFile= has them; may be
+    /// repeated
+    #[arg(long, value_name = "FILE")]
+    environment_file: Vec<PathBuf>,
     /// Address and port to listen on, e.g. 127.0.0.1:7600 (server.listen)
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -54,12 +61,35 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 impl ConfigArgs {
     /// Reads all layers.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        let sources = Sources { file: self.file(), environment: environment()?, flags: self.flags() };
+        self.load_from(self.file())
+    }
+
+    fn load_from(&self, file: Option<PathBuf>) -> Result<Loaded, Failure> {
+        let mut variables = environment()?;
+        for (name, value) in self.environment_files()? {
+            variables.insert(name, value);
+        }
+        let sources = Sources { file, environment: variables.into_iter().collect(), flags: self.flags() };
         Ok(Config::load(&sources)?)
     }
 
+    /// Our part of what the files of variables say.
+    fn environment_files(&self) -> Result<Vec<(String, String)>, Failure> {
+        let mut variables = Vec::new();
+        for file in &self.environment_file {
+            variables.extend(environment_file(file)?);
+        }
+        variables.retain(|(name, _)| name.starts_with(PREFIX));
+        Ok(variables)
+    }
+
+    /// What is read again when it has changed, whatever it says: the configuration file and the files of variables.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.file().into_iter().chain(self.environment_file.iter().cloned())
+    }
+
     /// The configuration file, if there is one.
-    pub(super) fn file(&self) -> Option<PathBuf> {
+    fn file(&self) -> Option<PathBuf> {
         let present = || Some(PathBuf::from(FILE_DEFAULT)).filter(|file| file.exists());
         self.config.clone().or_else(present)
     }
@@ -91,9 +121,9 @@ impl ConfigArgs {
 }
 
 /// Our part of the process's environment.
-fn environment() -> Result<Vec<(String, String)>, Failure> {
+fn environment() -> Result<BTreeMap<String, String>, Failure> {
     let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        let name = name.into_string().ok().filter(|name| name.starts_with("CONCORD_"))?;
+        let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
         match value.into_string() {
             Ok(value) => Some(Ok((name, value))),
             Err(_) => Some(Err(Failure::usage(format!("{name}: the value is not UTF-8")))),
@@ -109,11 +139,20 @@ pub(super) enum ConfigCommand {
         after_help = "Passwords are shown as ***.\n\nExample:\n  concord config show --config concord.toml --listen '[::1]:7600'"
     )]
     Show(ConfigArgs),
-    /// Check a file, and the certificates and tokens that it names; neither the environment nor flags have a part in it
+    /// Check the configuration that `concord serve` would have, and the certificates and tokens that it names
+    #[command(after_help = "\
+It sees what `concord serve` with the same arguments and in the same environment sees. What a service has in a file of \
+variables, or as a credential, has to be named.
+
+Examples:
+  concord config check /etc/concord/concord.toml --environment-file /etc/concord/secrets.env
+  concord config check concord.toml --set server.tls_key=/etc/concord/tls.key")]
     Check {
-        /// The file
-        #[arg(value_name = "FILE", default_value = FILE_DEFAULT)]
-        file: PathBuf,
+        /// The file [default: --config, or ./concord.toml]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArgs,
     },
     /// Print every key with its meaning, its limits and its default
     #[command(after_help = "Example:\n  concord config example > concord.toml")]
@@ -123,14 +162,16 @@ pub(super) enum ConfigCommand {
 pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Show(args) => print(&args.load()?.to_toml())?,
-        ConfigCommand::Check { file } => check(&file)?,
+        ConfigCommand::Check { file, config } => check(file, &config)?,
         ConfigCommand::Example => print(&example())?,
     }
     Ok(())
 }
 
-fn check(file: &Path) -> Result<(), Failure> {
-    let config = Config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() })?.config;
+fn check(file: Option<PathBuf>, args: &ConfigArgs) -> Result<(), Failure> {
+    // A check of nothing would find nothing.
+    let file = file.or_else(|| args.file()).unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
+    let config = args.load_from(Some(file.clone()))?.config;
     check_exposure(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let concerns = check_files(&config).map_err(|error| Failure::usage(error.to_string()))?;
     for concern in &concerns {

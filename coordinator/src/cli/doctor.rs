@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use super::client::output;
 use super::configuration::ConfigArgs;
 use super::failure::Failure;
-use super::view::{DoctorReport, Finding};
+use super::view::{DoctorReport, Finding, counted};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -23,7 +23,7 @@ on; and the addresses of participants.allow and of each [[service]]. It takes wh
 changes nothing but for a small file that it writes, syncs and removes in the data directory.
 
 Examples:
-  concord doctor --config /etc/concord.toml
+  concord doctor --config /etc/concord/concord.toml --environment-file /etc/concord/secrets.env
   concord doctor --json | jq '.findings[] | select(.level != \"ok\")'
 
 Exit codes: 0 nothing failed (there may be warnings), 1 something did.")]
@@ -45,8 +45,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     output(args.json).show(&report)?;
     match report.failures() {
         0 => Ok(()),
-        1 => Err(Failure::new("1 check failed")),
-        failures => Err(Failure::new(format!("{failures} checks failed"))),
+        failures => Err(Failure::new(format!("{} failed", counted(failures as u64, "check")))),
     }
 }
 

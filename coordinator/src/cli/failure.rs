@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use concord_coordinator::config::ConfigError;
 use concord_coordinator::store::StoreError;
@@ -20,6 +21,10 @@ pub(super) enum Failure {
         hint: Option<String>,
         /// See the help text of `concord`.
         exit_code: u8,
+        /// What the coordinator answered, where one did; `DeadlineExceeded` stands for no answer, too.
+        code: Option<Code>,
+        /// Its stable reason.
+        reason: Option<String>,
     },
     /// Whoever read our output has had enough; nothing went wrong.
     ClosedPipe,
@@ -43,27 +48,45 @@ const EXIT_NOT_FOUND: u8 = 4;
 
 impl Failure {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Failure::Said { message: message.into(), hint: None, exit_code: EXIT_FAILED }
+        let message = message.into();
+        Failure::Said { message, hint: None, exit_code: EXIT_FAILED, code: None, reason: None }
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Failure::Said { message: message.into(), hint: None, exit_code: EXIT_USAGE }
+        Failure::new(message).with_exit_code(EXIT_USAGE)
     }
 
-    pub(super) fn with_hint(self, text: impl Into<String>) -> Self {
-        match self {
-            Failure::Said { message, exit_code, .. } => {
-                Failure::Said { message, hint: Some(text.into()), exit_code }
-            }
-            Failure::ClosedPipe => self,
-        }
+    /// Somebody listens, and says nothing.
+    pub(super) fn unanswered(address: &str, patience: Duration) -> Self {
+        Failure::new(format!("{address} has not answered in {patience:?}"))
+            .with_answer(Code::DeadlineExceeded, None)
+            .with_hint("it may be hung or overloaded: see its log, and what its process does. --timeout-ms allows more")
     }
 
-    pub(super) fn with_exit_code(self, code: u8) -> Self {
-        match self {
-            Failure::Said { message, hint, .. } => Failure::Said { message, hint, exit_code: code },
-            Failure::ClosedPipe => self,
+    /// Whether somebody listens, and says nothing.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Failure::Said { code: Some(Code::DeadlineExceeded), reason: None, .. })
+    }
+
+    pub(super) fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Failure::Said { hint, .. } = &mut self {
+            *hint = Some(text.into());
         }
+        self
+    }
+
+    pub(super) fn with_exit_code(mut self, code: u8) -> Self {
+        if let Failure::Said { exit_code, .. } = &mut self {
+            *exit_code = code;
+        }
+        self
+    }
+
+    fn with_answer(mut self, answered: Code, why: Option<String>) -> Self {
+        if let Failure::Said { code, reason, .. } = &mut self {
+            (*code, *reason) = (Some(answered), why);
+        }
+        self
     }
 
     /// What the coordinator answered when it did not do what it was asked.
@@ -75,7 +98,7 @@ impl Failure {
             (message, Some(reason)) => format!("{message} ({reason})"),
             (message, None) => message.to_owned(),
         };
-        let failure = Failure::new(message);
+        let failure = Failure::new(message).with_answer(status.code(), reason.clone());
         match (status.code(), reason.as_deref()) {
             (Code::NotFound, Some("UNKNOWN_BRANCH")) => failure
                 .with_exit_code(EXIT_NOT_FOUND)
@@ -84,9 +107,6 @@ impl Failure {
                 .with_exit_code(EXIT_NOT_FOUND)
                 .with_hint("`concord tx list --all` shows what is on record; ended transactions are kept for a time only"),
             (Code::Unavailable, None) => failure.with_hint(no_connection(address)),
-            (Code::DeadlineExceeded | Code::Cancelled, None) => {
-                failure.with_hint("the order may have been carried out; look with `concord tx get`, or allow more --timeout-ms")
-            }
             (Code::Unimplemented, None) => {
                 failure.with_hint(format!("is the server at {address} a Concord coordinator of this version?"))
             }
@@ -106,10 +126,14 @@ impl Failure {
         }
     }
 
-    /// Says it on standard error.
-    pub(super) fn report(&self) -> ExitCode {
+    /// Says it on standard error: as text, or as one line of JSON.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
         match self {
-            Failure::Said { message, hint, exit_code } => {
+            Failure::Said { exit_code, .. } if json => {
+                eprintln!("{}", self.to_json());
+                ExitCode::from(*exit_code)
+            }
+            Failure::Said { message, hint, exit_code, .. } => {
                 for line in message.lines() {
                     eprintln!("error: {}", printable(line));
                 }
@@ -121,6 +145,27 @@ impl Failure {
             Failure::ClosedPipe => ExitCode::SUCCESS,
         }
     }
+
+    /// What is not known is null. Scripts read it.
+    fn to_json(&self) -> serde_json::Value {
+        let Failure::Said { message, hint, code, reason, .. } = self else { return serde_json::Value::Null };
+        let error = serde_json::json!({
+            "message": message, "hint": hint, "reason": reason, "code": code.map(code_name),
+        });
+        serde_json::json!({ "error": error })
+    }
+}
+
+/// gRPC's own name of a code, as the API has it in JSON: `NOT_FOUND`.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
 }
 
 /// The hint when nobody answers.
@@ -166,7 +211,7 @@ mod tests {
 
     fn said(status: &Status) -> (String, Option<String>, u8) {
         match Failure::status(status, "http://127.0.0.1:7600") {
-            Failure::Said { message, hint, exit_code } => (message, hint, exit_code),
+            Failure::Said { message, hint, exit_code, .. } => (message, hint, exit_code),
             Failure::ClosedPipe => panic!("a status is no closed pipe"),
         }
     }
@@ -184,6 +229,19 @@ mod tests {
             ("the coordinator answered Internal".into(), None, EXIT_FAILED)
         );
         assert_eq!(said(&Status::internal("broken")).0, "broken");
+    }
+
+    #[test]
+    fn programs_read_it_as_json() {
+        let refused = with_reason(Code::FailedPrecondition, "ALREADY_COMMITTED", "too late");
+        let expected = serde_json::json!({ "error": {
+            "message": "too late (ALREADY_COMMITTED)", "hint": "a decision to commit is never taken back",
+            "reason": "ALREADY_COMMITTED", "code": "FAILED_PRECONDITION",
+        } });
+        assert_eq!(Failure::status(&refused, "http://a:1").to_json(), expected);
+        let own =
+            serde_json::json!({ "error": { "message": "no", "hint": null, "reason": null, "code": null } });
+        assert_eq!(Failure::usage("no").to_json(), own);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod configuration;
 mod doctor;
 mod drain;
 mod failure;
+mod manual;
 mod progress;
 mod resource;
 mod screen;
@@ -20,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use client::ClientArgs;
@@ -40,6 +41,9 @@ Examples:
   concord serve               a coordinator with no configuration, on port 7600
   concord tx list --parked    what waits for an operator
   concord tx get GTID         one transaction, with its history
+
+With --json an error of a command is one line of JSON on standard error: {\"error\": {\"message\", \"hint\", \"reason\", \
+\"code\"}}, where reason and code are what the coordinator answered, or null. Bad usage is always told as text.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 the store failed, 4 not found.")]
 struct Cli {
@@ -91,7 +95,9 @@ enum Command {
 
 /// Runs the command that the process's arguments name.
 pub(crate) fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = Cli::command().get_matches();
+    let json = wants_json(&matches);
+    let result = match Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command {
         Command::Serve(args) => serve::run(&args),
         Command::Tx(command) => blocking(transaction::run(command)),
         Command::Resource(command) => blocking(resource::run(command)),
@@ -106,8 +112,18 @@ pub(crate) fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(json),
     }
+}
+
+/// Whether the command's result, and so its failure, is for programs.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let mut innermost = matches;
+    while let Some((_, below)) = innermost.subcommand() {
+        innermost = below;
+    }
+    // Not every command has that argument.
+    innermost.try_get_one("json").ok().flatten().copied().unwrap_or(false)
 }
 
 /// Runs a client command to its end.
@@ -127,13 +143,12 @@ fn man(directory: Option<&Path>) -> Result<(), Failure> {
     match directory {
         Some(directory) => {
             std::fs::create_dir_all(directory)?;
-            clap_mangen::generate_to(Cli::command(), directory)?;
+            let mut command = Cli::command().disable_help_subcommand(true);
+            // So that each command knows its whole name.
+            command.build();
+            manual::pages(command, directory)?;
         }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            io::Write::write_all(&mut io::stdout(), &page)?;
-        }
+        None => io::Write::write_all(&mut io::stdout(), &manual::page(Cli::command())?)?,
     }
     Ok(())
 }

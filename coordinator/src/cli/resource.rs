@@ -5,7 +5,7 @@ use concord_proto::v1;
 
 use super::client::{Client, ClientArgs};
 use super::failure::Failure;
-use super::view::{InDoubtListing, ResourceListing};
+use super::view::{InDoubtListing, ResourceListing, counted};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ResourceCommand {
@@ -52,7 +52,10 @@ pub(super) async fn run(command: ResourceCommand) -> Result<(), Failure> {
             client.output.show(&InDoubtListing::from(answer))?;
             if unreachable > 0 {
                 // A script must not take an incomplete list for a clean one.
-                return Err(Failure::new(format!("{unreachable} resources could not be asked")));
+                return Err(Failure::new(format!(
+                    "{} could not be asked",
+                    counted(unreachable as u64, "resource")
+                )));
             }
         }
     }

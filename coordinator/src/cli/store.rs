@@ -6,7 +6,7 @@
 use std::io::{BufWriter, IsTerminal as _, Write, stdout};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use concord_coordinator::config::DatabaseUrl;
 use concord_coordinator::inspection::{self, Inspection};
 use concord_coordinator::store::{Archive, Place, Span, StoreError, UnixMillis};
@@ -19,7 +19,7 @@ use super::failure::{EXIT_STORE, Failure};
 use super::progress;
 use super::time;
 use super::transaction::State;
-use super::view::{BackupReport, StoreReport, TransactionRecord};
+use super::view::{BackupReport, StoreReport, TransactionRecord, counted};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -37,6 +37,7 @@ Examples:
   concord store check 'mysql://concord:secret@db.local/concord'
 
 Exit codes: 0 sound, 3 damaged, 1 it could not be checked.")]
+    #[command(mut_args(only_of_the_store))]
     Check(CheckArgs),
     /// Copy an embedded store to one file, while its coordinator runs or not
     #[command(after_help = "\
@@ -49,6 +50,7 @@ A store in a database is backed up with the database's own tools, and the same i
 
 Example:
   concord store backup /backup/concord-$(date +%F).backup --data-dir /var/lib/concord")]
+    #[command(mut_args(only_of_the_store))]
     Backup(BackupArgs),
     /// Print every transaction, with its history, as lines of JSON, oldest first
     #[command(after_help = "\
@@ -59,7 +61,14 @@ Examples:
   concord store export > transactions.jsonl
   concord store export --since 2h --state rolled-back
   concord store export --since 2026-11-01T00:00:00Z concord.backup")]
+    #[command(mut_args(only_of_the_store))]
     Export(ExportArgs),
+}
+
+/// Flags that have nothing to do with a store are understood, as all that sets the configuration, and not listed.
+fn only_of_the_store(argument: Arg) -> Arg {
+    let is_other = ["listen", "allow", "log_format", "log_filter"].contains(&argument.get_id().as_str());
+    argument.hide(is_other)
 }
 
 /// Which store.
@@ -98,7 +107,8 @@ pub(super) struct ExportArgs {
     /// Only those begun since then, e.g. 90m, 2h, 7d ago, or 2026-11-01T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     since: Option<UnixMillis>,
-    /// Only in this state; may be repeated
+    /// Only in this state, or in one of several with commas between; may be repeated. Also: trying, confirming, confirmed,
+    /// cancelling, cancelled, as they are called with TCC
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
     state: Vec<State>,
     #[command(flatten)]
@@ -155,7 +165,10 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     let hint =
         "stop the coordinator first, or check a backup: `concord store backup` makes one while it runs";
     let mut archive = opened.map_err(|error| match error {
-        StoreError::InUse { .. } => Failure::from(error).with_hint(hint),
+        StoreError::InUse { path, pid } => {
+            let by = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            Failure::new(format!("{} is in use by a coordinator{by}", path.display())).with_hint(hint)
+        }
         error => Failure::from(error),
     })?;
     let found = inspect(&mut archive)?;
@@ -211,7 +224,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
             Ok(_) => Ok(()),
             Err(error) => {
                 unreadable += 1;
-                bar.suspend(|| Failure::from(error).report());
+                bar.suspend(|| Failure::from(error).report(false));
                 Ok(())
             }
         }
@@ -220,8 +233,10 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     match unreadable {
         0 => Ok(()),
-        _ => Err(Failure::new(format!("{unreadable} transactions cannot be read and are missing above"))
-            .with_exit_code(EXIT_STORE)),
+        _ => {
+            let said = format!("cannot be read, and missing above: {}", counted(unreadable, "transaction"));
+            Err(Failure::new(said).with_exit_code(EXIT_STORE))
+        }
     }
 }
 

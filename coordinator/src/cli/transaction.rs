@@ -142,7 +142,8 @@ async fn rollback(args: RollbackArgs) -> Result<(), Failure> {
     let (gtid, operator) = (args.order.gtid(), args.order.operator()?);
     let request =
         client.request(v1::RollbackRequest { gtid, wait: wait.into(), reason: args.reason, operator });
-    let answer = client.coordinator().rollback(request).await.map_err(|status| client.failure(&status))?;
+    let answer =
+        client.coordinator().rollback(request).await.map_err(|status| client.order_failure(&status))?;
     show(&client, answer.into_inner().transaction)
 }
 
@@ -150,7 +151,7 @@ async fn retry(args: OrderArgs) -> Result<(), Failure> {
     let message = v1::RetryRequest { gtid: args.gtid(), operator: args.operator()? };
     let client = Client::connect(&args.one.client).await?;
     let request = client.request(message);
-    let answer = client.operator().retry(request).await.map_err(|status| client.failure(&status))?;
+    let answer = client.operator().retry(request).await.map_err(|status| client.order_failure(&status))?;
     show(&client, answer.into_inner().transaction)
 }
 
@@ -159,7 +160,7 @@ async fn park(args: ParkArgs) -> Result<(), Failure> {
     let message = v1::ParkRequest { gtid: order.gtid(), operator: order.operator()?, reason: args.reason };
     let client = Client::connect(&order.one.client).await?;
     let request = client.request(message);
-    let answer = client.operator().park(request).await.map_err(|status| client.failure(&status))?;
+    let answer = client.operator().park(request).await.map_err(|status| client.order_failure(&status))?;
     show(&client, answer.into_inner().transaction)
 }
 

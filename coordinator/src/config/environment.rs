@@ -64,6 +64,11 @@ fn resource_variable(name: &str) -> Option<(String, bool)> {
     Some((resource.to_ascii_lowercase().replace('_', "-"), url))
 }
 
+/// The variable of a resource's URL.
+pub(super) fn url_variable(resource: &str) -> String {
+    format!("CONCORD_RESOURCE_{}_URL", resource.to_ascii_uppercase().replace('-', "_"))
+}
+
 fn is_known_otherwise(name: &str) -> bool {
     OTHERS.iter().any(|(other, _)| *other == name)
         || OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

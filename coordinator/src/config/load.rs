@@ -390,7 +390,14 @@ impl ResourceDraft {
             draft.problem(origin.clone(), format!("resource.name = {}: {why}", quoted(&self.name)));
         }
         if !self.has_url {
-            let what = format!("resource.url is missing for the resource {}", quoted(&self.name));
+            let mut what = format!("resource.url is missing for the resource {}", quoted(&self.name));
+            if !self.name.is_empty() {
+                let variable = environment::url_variable(&self.name);
+                what.push_str(&format!(
+                    ": it is neither in the file nor in the environment, where it would be {variable}; a file of variables \
+                     is named by --environment-file"
+                ));
+            }
             draft.problem(origin, what);
         }
         Some(Resource { name: self.name, url: self.url?, participants: self.participants })

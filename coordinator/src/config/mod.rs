@@ -17,6 +17,7 @@
 mod allow_list;
 mod changes;
 mod environment;
+mod environment_file;
 mod error;
 mod file;
 mod keys;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 
 pub use allow_list::{AllowList, PatternError};
 pub use changes::Change;
+pub use environment_file::environment_file;
 pub use error::ConfigError;
 pub use keys::secret_keys;
 pub use load::{Flag, FlagValue, Loaded, Sources};

@@ -352,7 +352,10 @@ fn variables() {
     assert!(problems(&[("CONCORD_NONSENSE_OF_SOME_KIND", "")])[0].contains("concord config example"));
     assert_eq!(
         problems(&[("CONCORD_RESOURCE_BANK_PARTICIPANTS", "")]),
-        ["CONCORD_RESOURCE_BANK_PARTICIPANTS: resource.url is missing for the resource \"bank\""]
+        [
+            "CONCORD_RESOURCE_BANK_PARTICIPANTS: resource.url is missing for the resource \"bank\": it is neither in the file nor in \
+          the environment, where it would be CONCORD_RESOURCE_BANK_URL; a file of variables is named by --environment-file"
+        ]
     );
 
     let passed_over = [

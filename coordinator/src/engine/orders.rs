@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome, Timer};
+use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome, Refusal, State, Timer};
 
 use super::snapshot::BranchSpec;
 use super::{Engine, EngineError, Kind, Snapshot};
@@ -64,7 +64,15 @@ impl Engine {
             None => {
                 let snapshot = self.live_or_why_not(gtid).await?.snapshot();
                 let unfinished = snapshot.branches.iter().filter(|one| one.parked || !one.state.has_ended());
-                unfinished.map(|one| one.id).collect()
+                let unfinished: Vec<_> = unfinished.map(|one| one.id).collect();
+                if unfinished.is_empty() {
+                    let refusal = match snapshot.state {
+                        State::Active | State::Preparing => Refusal::NotDecided,
+                        _ => Refusal::BranchEnded,
+                    };
+                    return Err(EngineError::Refused { gtid, refusal });
+                }
+                unfinished
             }
         };
         let events: Vec<Event> =

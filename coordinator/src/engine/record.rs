@@ -300,13 +300,20 @@ pub(crate) fn history(stored: &Stored) -> Vec<HistoryEvent> {
     stored.records.iter().filter_map(event).collect()
 }
 
+fn branches(count: usize) -> String {
+    match count {
+        1 => "1 branch".to_owned(),
+        _ => format!("{count} branches"),
+    }
+}
+
 fn describe(kind: &RecordKind) -> (&'static str, String) {
     let ended = |committed| if committed { "committed" } else { "rolled back" };
     let by = |operator: &str| if operator.is_empty() { String::new() } else { format!(" by {operator}") };
     let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
     match kind {
         RecordKind::Begun(begun) if begun.branches.is_empty() => ("begun", "begun by its initiator".into()),
-        RecordKind::Begun(begun) => ("begun", format!("begun with {} branches", begun.branches.len())),
+        RecordKind::Begun(begun) => ("begun", format!("begun with {}", branches(begun.branches.len()))),
         RecordKind::Registered(registered) => match &registered.branch {
             Some(spec) => {
                 ("registered", format!("branch {} joined from {}", spec.branch_id, spec.participant))
@@ -317,7 +324,7 @@ fn describe(kind: &RecordKind) -> (&'static str, String) {
             ("delegated", format!("branch {}, the only one, commits in one phase", delegated.branch_id))
         }
         RecordKind::Decided(decided) if decided.commit => {
-            ("decided", format!("decided: commit, {} branches to tell", decided.branches.len()))
+            ("decided", format!("decided: commit, {} to tell", branches(decided.branches.len())))
         }
         RecordKind::Decided(decided) => {
             ("decided", format!("decided: roll back{}", because(&decided.reason)))

@@ -109,6 +109,18 @@ impl Archive {
         }
     }
 
+    /// Refuses an embedded store, open alone, on which no coordinator would start because something is missing: what was
+    /// acknowledged, or what is live. [`Archive::damage`] says the same of it, and more, and takes longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`]: what a coordinator would say.
+    pub fn check_whole(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Kind::Embedded(archive) => archive.check_whole(),
+            Kind::Shared(_) => Ok(()),
+        }
+    }
+
     /// What it says of itself.
     ///
     /// # Errors

@@ -106,6 +106,52 @@ fn a_coordinator_that_answers_is_asked_how_it_is() {
     assert!(out.contains("a coordinator has its store open"), "{out}");
 }
 
+/// What `serve` says of a store that it refuses; the doctor and `store check` have to say the same.
+#[track_caller]
+fn expect_refused(dir: &Path, words: &str) {
+    let (_, refused) = expect(3, dir, &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(refused.contains(words), "{refused}");
+    let findings = doctor(1, dir, &[]);
+    expect_one(&findings, "store", "data directory", "failure", words);
+    let found = of(&findings, "store", "data directory")[0].1;
+    assert!(refused.contains(found), "{found}\nand serve: {refused}");
+    let (out, err) = expect(3, dir, &["store", "check"]);
+    assert!(out.contains(found) || err.contains(found), "{out}{err}");
+}
+
+#[test]
+fn a_store_that_serve_refuses_is_a_finding() {
+    let mut serving = Serving::start_in(work_dir(), "127.0.0.1:0", &[]);
+    let stop = |serving: &mut Serving| {
+        serving.expect(0, &["drain", "--grace-ms", "0"]);
+        assert_eq!(serving.exit_code(), Some(0));
+    };
+    stop(&mut serving);
+    let file = |serving: &Serving, name: &str| serving.dir.path().join("concord-data").join(name);
+    let older = std::fs::read(file(&serving, "concord.db")).unwrap();
+    let dir = std::mem::replace(&mut serving.dir, work_dir());
+    let mut serving = Serving::start_in(dir, "127.0.0.1:0", &[]);
+    let gtid = serving.begin("one", 1).remove(0);
+    serving.expect(0, &["tx", "rollback", &gtid, "--reason", "enough"]);
+    stop(&mut serving);
+    expect_one(&doctor(0, serving.dir.path(), &[]), "store", "data directory", "ok", "0 live and 1 ended");
+
+    std::fs::write(file(&serving, "concord.db"), older).unwrap();
+    expect_refused(serving.dir.path(), "commits were acknowledged, and only");
+    std::fs::remove_file(file(&serving, "concord.db")).unwrap();
+    expect_refused(serving.dir.path(), "commits were acknowledged, and only 0 are there");
+
+    // Its tables are in its log yet, which is not copied along.
+    let mut serving = Serving::start_in(work_dir(), "127.0.0.1:0", &[]);
+    serving.process.kill().unwrap();
+    serving.process.wait().unwrap();
+    assert!(file(&serving, "concord.db").metadata().unwrap().len() >= 4096);
+    for name in ["concord.db-wal", "concord.db-shm"] {
+        std::fs::remove_file(file(&serving, name)).unwrap();
+    }
+    expect_refused(serving.dir.path(), "commits were acknowledged, and only 0 are there");
+}
+
 fn each_setting_is_found(server: &Server, name: &str) {
     let dir = work_dir();
     configure(dir.path(), &database(server, name));

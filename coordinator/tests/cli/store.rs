@@ -29,7 +29,7 @@ fn a_store_is_checked_while_its_coordinator_is_stopped() {
     end(&serving, "ended", 3);
     let dir = serving.dir.path().to_path_buf();
     let (out, err) = expect(1, &dir, &["store", "check"]);
-    assert!(out.is_empty() && err.contains("in use by another coordinator"), "{err}");
+    assert!(out.is_empty() && err.contains("in use by a coordinator (process "), "{err}");
     assert!(err.contains("\nhint: stop the coordinator first"), "{err}");
     stop(&mut serving);
 
@@ -60,6 +60,13 @@ fn what_is_no_store_is_refused() {
     for (code, place) in [(1, "none"), (3, "."), (2, "oracle://u:p@h/d"), (2, "mysql://u@h")] {
         let (out, err) = expect(code, dir.path(), &["store", "check", place]);
         assert!(out.is_empty() && err.starts_with("error: "), "{place}: {err}");
+    }
+    for command in [&["store", "check"][..], &["store", "export"], &["store", "backup", "b"]] {
+        let (_, err) = expect(3, dir.path(), &[command, &["--data-dir", "./there"]].concat());
+        assert!(
+            err.contains("./there/concord.db: it does not exist. The data directory"),
+            "{command:?}: {err}"
+        );
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is made");
 }

@@ -99,7 +99,8 @@ async fn in_doubt(subject: &str, database: &Database) -> Finding {
         (ours, others) => {
             let found = format!("branches in doubt: {ours} made by Concord, {others} by others");
             let mend = "while transactions are under way that is as it should be; if they stay, `concord resource in-doubt` says \
-                        what each waits for";
+                        what each waits for. It asks the coordinator, which has to run: only that knows their decisions, and \
+                        ends them";
             Finding::warning("in doubt", subject, found, mend)
         }
     }

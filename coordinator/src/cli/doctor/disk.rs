@@ -88,11 +88,13 @@ fn owner(path: &Path) -> Finding {
 
 /// The store in it, if there is one that nobody has open.
 fn store(path: &Path) -> Finding {
-    if !path.join("concord.db").exists() {
+    // What is acknowledged must be somewhere.
+    if !["concord.db", "concord.acknowledged"].iter().any(|name| path.join(name).exists()) {
         return Finding::ok("store", SUBJECT, "no store in it yet");
     }
     let opened = Archive::open_alone(&Place::Directory(path.to_path_buf()));
-    match opened.and_then(|mut archive| archive.facts()) {
+    let facts = opened.and_then(|mut archive| archive.check_whole().and_then(|()| archive.facts()));
+    match facts {
         Ok(facts) => {
             let found = format!(
                 "a store in epoch {}, with {} live and {} ended transactions, {}",
@@ -101,11 +103,23 @@ fn store(path: &Path) -> Finding {
                 facts.ended,
                 size(facts.bytes)
             );
-            Finding::ok("store", SUBJECT, found)
+            match facts.live {
+                0 => Finding::ok("store", SUBJECT, found),
+                _ => Finding::warning(
+                    "store",
+                    SUBJECT,
+                    format!("{found}; no coordinator has it open"),
+                    "start the coordinator: until then nothing of what is live ends, and branches in doubt keep their locks. \
+                     `concord store check` looks at all of it",
+                ),
+            }
         }
         Err(StoreError::InUse { pid, .. }) => {
             let by = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             Finding::ok("store", SUBJECT, format!("a coordinator has its store open{by}"))
+        }
+        Err(StoreError::OlderSchema { found: 0, .. }) => {
+            Finding::ok("store", SUBJECT, "an empty store, which has never been used")
         }
         Err(error @ StoreError::OlderSchema { .. }) => Finding::warning(
             "store",
@@ -293,6 +307,11 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
+    use concord_coordinator::store::{Durability, Entry, SqliteStore, Store as _, UnixMillis};
+    use concord_proto::store::record::Kind;
+    use concord_proto::store::{Begun, Record};
+    use concord_protocol::{Epoch, Gtid};
+
     use super::*;
     use crate::cli::view::Level;
 
@@ -354,6 +373,22 @@ mod tests {
             use Level::{Ok, Warning};
             [Warning, Ok, Ok, Ok, Warning]
         });
+    }
+
+    #[test]
+    fn what_is_live_without_a_coordinator_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path()).unwrap();
+        assert!(of(&examine(directory.path()), "store").found.contains("a coordinator has its store open"));
+        let record = Record { kind: Some(Kind::Begun(Begun::default())) };
+        let entry = Entry { gtid: Gtid::compose(1, Epoch(1), 1), at: UnixMillis(1), record };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.append(vec![entry], Durability::Forced)).unwrap();
+        runtime.block_on(store.close()).unwrap();
+        let findings = examine(directory.path());
+        let found = of(&findings, "store");
+        assert!(found.level == Level::Warning && found.found.contains("with 1 live"), "{found:?}");
+        assert!(found.mend.as_ref().unwrap().starts_with("start the coordinator"), "{found:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use url::Url;
 use super::Finding;
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::failure::Failure;
+use crate::cli::view::counted;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,6 +34,12 @@ pub(super) async fn listen(config: &Config) -> Finding {
                     subject,
                     format!("a coordinator answers at {address}, and wants to know who asks"),
                 )
+            }
+            Err(failure) if failure.is_unanswered() => {
+                let found = format!("something listens at {address}, and has not answered in {PATIENCE:?}");
+                let mend = "if it is a coordinator, it hangs or is overloaded: see its log, and what its process does; a restart \
+                            is safe. If it is another program, end it, or listen elsewhere: server.listen";
+                Finding::failure("listen", subject, found, mend)
             }
             Err(failure) if config.server.tls_certificate.is_some() => {
                 let found = format!("{address} is taken; by whom cannot be told: {failure}");
@@ -69,10 +76,10 @@ async fn status(address: SocketAddr, config: &Config) -> Result<Finding, Failure
     let client = Client::connect(&ClientArgs::to(format!("{scheme}://{reached}"), PATIENCE, config)).await?;
     let status = client.status().await?;
     let found = format!(
-        "a coordinator answers at {address}: version {}, epoch {}, {} live transactions, {} parked{}",
+        "a coordinator answers at {address}: version {}, epoch {}, {}, {} parked{}",
         status.version,
         status.epoch,
-        status.live_transactions,
+        counted(status.live_transactions, "live transaction"),
         status.parked_transactions,
         if status.draining { ", draining" } else { "" }
     );
@@ -229,8 +236,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let taken = at(address);
-        assert!(taken.level == Level::Failure && taken.found.contains("is taken"), "{taken:?}");
-        drop(listener);
+        // It takes connections and says nothing, as a coordinator that hangs.
+        assert!(taken.level == Level::Failure && taken.found.contains("has not answered in 2s"), "{taken:?}");
+        let hangs_up = std::thread::spawn(move || drop(listener.accept()));
+        let taken = at(address);
+        assert!(taken.level == Level::Failure && taken.found.contains("no coordinator"), "{taken:?}");
+        hangs_up.join().unwrap();
         assert_eq!(at(address).level, Level::Ok);
         // Kept for documentation (RFC 5737): no machine has it.
         assert_eq!(at("192.0.2.1:7600".parse().unwrap()).level, Level::Failure);

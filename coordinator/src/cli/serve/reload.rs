@@ -46,7 +46,7 @@ type Look = (SystemTime, u64, u64);
 impl Files {
     fn of(args: &ConfigArgs, configs: [&Config; 2]) -> Self {
         let named = configs.into_iter().flat_map(Config::files).map(Path::to_owned);
-        let all = args.file().into_iter().chain(named);
+        let all = args.files().chain(named);
         Files(all.map(|path| (path.clone(), look(&path))).collect())
     }
 

@@ -27,13 +27,14 @@ Examples:
   concord tx list --parked --json                    what waits for an operator
   concord tx list --name transfer --all              all of one name
   concord tx list --text sku-7 --since 2h            what has to do with something
-  concord tx list --state committing --before 1m     what has been delivered for longer than a minute
+  concord tx list --state committing --before 1m     what was begun over a minute ago and has not been delivered
   concord tx list --watch --state committing         again every second, until you stop it
 
 With --watch a terminal shows the newest list only, as much of it as it has room for, until you type q or Ctrl-C; \
 elsewhere one follows the other, with --json one on each line. A coordinator that does not answer is asked again.")]
 pub(in crate::cli) struct ListArgs {
-    /// Only in this state; may be repeated
+    /// Only in this state, or in one of several with commas between; may be repeated. Also: trying, confirming, confirmed,
+    /// cancelling, cancelled, as they are called with TCC
     #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
     state: Vec<State>,
     /// Only with a parked branch
@@ -171,7 +172,7 @@ async fn watch(client: &Client, args: &ListArgs, interval: Duration) -> Result<(
             (Err(status), None) if !is_away => {
                 is_away = true;
                 // Said once for each time that it is away; this goes on.
-                let _ = client.failure(&status).report();
+                let _ = client.failure(&status).report(output.json);
             }
             (Err(_), None) => {}
         }

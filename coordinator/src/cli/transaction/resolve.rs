@@ -8,7 +8,7 @@ use concord_proto::v1;
 
 use super::super::client::Client;
 use super::super::failure::Failure;
-use super::super::view::TransactionRecord;
+use super::super::view::{BranchRecord, TransactionRecord, harmless};
 use super::{OrderArgs, fetch, show};
 
 /// Arguments of `concord tx resolve`.
@@ -77,15 +77,19 @@ pub(super) async fn run(args: ResolveArgs) -> Result<(), Failure> {
         operator,
         reason: args.reason,
     });
-    let answer = client.operator().resolve(request).await.map_err(|status| client.failure(&status))?;
+    let answer = client.operator().resolve(request).await.map_err(|status| client.order_failure(&status))?;
     show(&client, answer.into_inner().transaction)
 }
 
 /// What the operator is about to declare, and what it means.
 fn question(transaction: &TransactionRecord, outcome: Outcome, branch: Option<u32>) -> String {
+    let named = |one: &BranchRecord| format!("{} (at {})", one.branch_id, harmless(&one.participant));
     let branches: Vec<_> = match branch {
-        Some(branch) => vec![branch.to_string()],
-        None => transaction.unfinished().map(|branch| branch.branch_id.to_string()).collect(),
+        Some(number) => match transaction.branches.iter().find(|one| one.branch_id == number) {
+            Some(one) => vec![named(one)],
+            None => vec![number.to_string()],
+        },
+        None => transaction.unfinished().map(named).collect(),
     };
     let mut text = match branches.as_slice() {
         [] => "No branch is unfinished".to_owned(),
@@ -93,17 +97,21 @@ fn question(transaction: &TransactionRecord, outcome: Outcome, branch: Option<u3
         many => format!("You declare the branches {}", many.join(", ")),
     };
     let _ = write!(text, " of {} {}.", transaction.gtid, outcome.words());
-    let against = match transaction.state.as_str() {
-        "committing" | "committed" => outcome == Outcome::RolledBack,
-        "rolling_back" | "rolled_back" => outcome == Outcome::Committed,
+    let decision = match transaction.state.as_str() {
+        "committing" | "committed" => Outcome::Committed,
+        "rolling_back" | "rolled_back" => Outcome::RolledBack,
         _ => {
             text.push_str("\nThe transaction has not been decided yet.");
-            false
+            return text;
         }
     };
-    if against {
-        text.push_str(
-            "\nThis is AGAINST THE DECISION: the branches will differ, and Concord will not put it right.",
+    if decision == outcome {
+        let _ = write!(text, "\nThat is what was decided: {}.", decision.words());
+    } else {
+        let _ = write!(
+            text,
+            "\nThis is AGAINST THE DECISION, which was {}: the branches will differ, and Concord will not put it right.",
+            decision.words()
         );
     }
     text
@@ -128,6 +136,7 @@ mod tests {
         let branch = |branch_id, state: v1::BranchState| v1::Branch {
             branch_id,
             state: state.into(),
+            participant: format!("http://b{branch_id}"),
             ..Default::default()
         };
         TransactionRecord::from(v1::Transaction {
@@ -147,11 +156,13 @@ mod tests {
         let committing = transaction(v1::TransactionState::Committing);
         assert_eq!(
             question(&committing, Outcome::Committed, None),
-            "You declare the branches 2, 3 of G committed."
+            "You declare the branches 2 (at http://b2), 3 (at http://b3) of G committed.\nThat is what was decided: committed."
         );
         let against = question(&committing, Outcome::RolledBack, Some(2));
         assert!(
-            against.starts_with("You declare branch 2 of G rolled back.\nThis is AGAINST THE DECISION"),
+            against.starts_with(
+                "You declare branch 2 (at http://b2) of G rolled back.\nThis is AGAINST THE DECISION, which was committed: "
+            ),
             "{against}"
         );
         let active = question(&transaction(v1::TransactionState::Active), Outcome::Committed, None);

@@ -119,7 +119,7 @@ FAIL  bank: gone
 
 checks: 3, failed: 1, warnings: 1
 ";
-        assert_eq!(report.text(&Look { colour: false, now_ms: 0 }), expected);
+        assert_eq!(report.text(&Look { colour: false, now_ms: 0, width: None }), expected);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["failures"], &json["findings"][0]["mend"]), (&1.into(), &serde_json::Value::Null));
         assert_eq!(json["findings"][1]["level"], "warning");

@@ -21,7 +21,8 @@ pub(super) use doctor::Level;
 pub(super) use doctor::{DoctorReport, Finding};
 pub(super) use overview::{DrainReport, InDoubtListing, ResourceListing, StatusReport};
 pub(super) use store::{BackupReport, StoreReport, size};
-pub(super) use transaction::{TransactionRecord, TransactionsListing};
+pub(super) use table::harmless;
+pub(super) use transaction::{BranchRecord, TransactionRecord, TransactionsListing};
 
 /// A record that people can read as well as programs.
 pub(super) trait View: Serialize {
@@ -36,6 +37,8 @@ pub(super) struct Look {
     pub(super) colour: bool,
     /// From when ages are counted; milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
+    /// Characters of a line, where a terminal shows it: lines are cut to fit. Elsewhere nothing is cut.
+    pub(super) width: Option<usize>,
 }
 
 /// Where a command's result goes, and in which form.
@@ -81,6 +84,14 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// `1 resource`, `2 resources`.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    }
 }
 
 /// A text that may be missing, where the message has an empty one.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::ages::span;
 use super::table::{Cell, Tone, facts, table};
-use super::{Look, View, non_empty, rfc3339, unix_ms};
+use super::{Look, View, counted, non_empty, rfc3339, unix_ms};
 
 /// The configured resources.
 #[derive(Debug, Serialize)]
@@ -56,7 +56,7 @@ impl From<v1::ListResourcesResponse> for ResourceListing {
 impl ResourceRecord {
     fn row(&self, look: &Look) -> Vec<Cell> {
         let status = match &self.error {
-            Some(error) => Cell::short(error).tone(Tone::Alarm),
+            Some(error) => Cell::free(error).tone(Tone::Alarm),
             None if self.reachable => Cell::new("reachable").tone(Tone::Good),
             None => Cell::new("not reached yet").tone(Tone::Quiet),
         };
@@ -69,7 +69,7 @@ impl ResourceRecord {
             self.in_doubt_foreign.to_string().into(),
             self.committed_by_sweeper.to_string().into(),
             self.rolled_back_by_sweeper.to_string().into(),
-            since(self.swept_ms, look),
+            self.swept_ms.map_or_else(|| Cell::new("never"), |ms| ago(ms, look)),
         ]
     }
 }
@@ -157,7 +157,8 @@ impl InDoubtRecord {
             self.gtid.as_ref().map_or_else(Cell::none, Cell::new),
             self.branch_id.map_or_else(Cell::none, |id| id.to_string().into()),
             verdict,
-            since(self.first_seen_ms, look),
+            // No sweep has found it before.
+            self.first_seen_ms.map_or_else(|| Cell::new("just now"), |ms| ago(ms, look)),
             Cell::new(&self.xid),
         ]
     }
@@ -165,11 +166,14 @@ impl InDoubtRecord {
 
 impl View for InDoubtListing {
     fn text(&self, look: &Look) -> String {
-        let mut out = if self.branches.is_empty() {
-            "no branches in doubt\n".to_owned()
-        } else {
-            let heading = ["RESOURCE", "GTID", "BRANCH", "VERDICT", "SEEN", "XID"];
-            table(look, &heading, self.branches.iter().map(|branch| branch.row(look)))
+        let mut out = match (self.branches.is_empty(), self.unreachable.is_empty()) {
+            (true, true) => "no branches in doubt\n".to_owned(),
+            // What could not be asked may have some.
+            (true, false) => String::new(),
+            (false, _) => {
+                let heading = ["RESOURCE", "GTID", "BRANCH", "VERDICT", "FIRST SEEN", "XID"];
+                table(look, &heading, self.branches.iter().map(|branch| branch.row(look)))
+            }
         };
         for UnreachableRecord { resource, error } in &self.unreachable {
             let warning = Cell::new(format!("{resource} could not be asked: {error}")).tone(Tone::Alarm);
@@ -254,7 +258,17 @@ impl View for StatusReport {
                 ("rolled back", Some(self.rolled_back.to_string().into())),
                 ("heuristic branches", alarm(self.heuristic_branches)),
                 ("refused branches", alarm(self.refused_branches)),
-                ("log", Some(format!("{} records in {} syncs", self.log_records, self.log_syncs).into())),
+                (
+                    "log",
+                    Some(
+                        format!(
+                            "{} in {}",
+                            counted(self.log_records, "record"),
+                            counted(self.log_syncs, "sync")
+                        )
+                        .into(),
+                    ),
+                ),
                 ("calls", Some(format!("{}, of which {} failed", self.calls, self.calls_failed).into())),
             ],
         )
@@ -325,15 +339,15 @@ impl View for DrainReport {
     }
 }
 
-fn since(ms: Option<i64>, look: &Look) -> Cell {
-    ms.map_or_else(|| Cell::new("never"), |ms| format!("{} ago", span(look.now_ms.saturating_sub(ms))).into())
+fn ago(ms: i64, look: &Look) -> Cell {
+    format!("{} ago", span(look.now_ms.saturating_sub(ms))).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000 };
+    const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000, width: None };
     const SEEN: Option<Timestamp> = Some(Timestamp { seconds: 1_700_000_000, nanos: 0 });
 
     #[test]
@@ -415,9 +429,9 @@ b                            -                 connection refused  0         0  
             v1::ListInDoubtResponse { branches: vec![ours, foreign], unreachable: vec![unreachable] };
         let listing = InDoubtListing::from(response);
         let expected = "\
-RESOURCE  GTID                                  BRANCH  VERDICT              SEEN       XID
-bank-a    018bcfe5-6800-8000-8000-040000000001  2       commit               10.0s ago  0x01,0x02,1
-          -                                     -       foreign, left alone  never      0x0a,0x0b,7
+RESOURCE  GTID                                  BRANCH  VERDICT              FIRST SEEN  XID
+bank-a    018bcfe5-6800-8000-8000-040000000001  2       commit               10.0s ago   0x01,0x02,1
+          -                                     -       foreign, left alone  just now    0x0a,0x0b,7
 b could not be asked: no route
 ";
         assert_eq!(listing.text(&PLAIN), expected);
@@ -425,6 +439,11 @@ b could not be asked: no route
         assert_eq!(json["branches"][0]["branch_id"], 2);
         assert_eq!(json["branches"][1]["branch_id"], serde_json::Value::Null);
         assert_eq!(json["unreachable"][0]["resource"], "b");
+
+        let nothing = InDoubtListing { branches: vec![], ..listing };
+        assert_eq!(nothing.text(&PLAIN), "b could not be asked: no route\n");
+        let nothing = InDoubtListing { unreachable: vec![], ..nothing };
+        assert_eq!(nothing.text(&PLAIN), "no branches in doubt\n");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::{Cell, Tone, facts, harmless};
 use super::transaction::TransactionRecord;
-use super::{Look, View};
+use super::{Look, View, counted};
 
 /// `concord store check`
 #[derive(Debug, Serialize)]
@@ -60,8 +60,7 @@ impl View for StoreReport {
         };
         let verdict = match self.problem_count {
             0 => Cell::new("sound").tone(Tone::Good),
-            1 => Cell::new("damaged: 1 problem").tone(Tone::Alarm),
-            count => Cell::new(format!("damaged: {count} problems")).tone(Tone::Alarm),
+            count => Cell::new(format!("damaged: {}", counted(count, "problem"))).tone(Tone::Alarm),
         };
         let oldest = self.oldest_live.as_ref().map(|oldest| oldest.in_words(look));
         let mut out = facts(
@@ -140,7 +139,7 @@ pub(in crate::cli) fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { colour: false, now_ms: 0 };
+    const PLAIN: Look = Look { colour: false, now_ms: 0, width: None };
 
     #[test]
     fn sizes() {

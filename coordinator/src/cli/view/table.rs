@@ -7,8 +7,8 @@ use tabwriter::TabWriter;
 
 use super::Look;
 
-/// Characters of a free text that a table shows.
-const TEXT_CHARS_MAX: usize = 60;
+/// Characters of a free text that a table shows at least, however narrow the terminal is.
+const TEXT_CHARS_MIN: usize = 20;
 
 /// What a colour says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,21 +30,29 @@ pub(super) enum Tone {
 pub(super) struct Cell {
     text: String,
     tone: Option<Tone>,
+    /// Whether it may be cut.
+    is_free: bool,
 }
 
 impl Cell {
     /// A text of any origin; control characters in it do nothing to the terminal.
     pub(super) fn new(text: impl AsRef<str>) -> Self {
-        Cell { text: harmless(text.as_ref()), tone: None }
+        Cell { text: harmless(text.as_ref()), tone: None, is_free: false }
     }
 
-    /// A free text, cut to fit a table.
-    pub(super) fn short(text: &str) -> Self {
-        if text.chars().count() <= TEXT_CHARS_MAX {
-            return Cell::new(text);
+    /// A free text of any length, which is cut where a terminal shows it and is too narrow.
+    pub(super) fn free(text: &str) -> Self {
+        Cell { is_free: true, ..Cell::new(text) }
+    }
+
+    fn chars(&self) -> usize {
+        self.text.chars().count()
+    }
+
+    fn cut(&mut self, chars_max: usize) {
+        if self.is_free && self.chars() > chars_max {
+            self.text = self.text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect();
         }
-        let start: String = text.chars().take(TEXT_CHARS_MAX - 1).collect();
-        Cell::new(format!("{start}…"))
     }
 
     /// Nothing to say.
@@ -95,6 +103,10 @@ pub(super) fn facts(look: &Look, facts: impl IntoIterator<Item = (&'static str, 
 }
 
 fn align(look: &Look, rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
+    let mut rows: Vec<Vec<Cell>> = rows.into_iter().collect();
+    if let Some(width) = look.width {
+        fit(width, &mut rows);
+    }
     let mut writer = TabWriter::new(Vec::new()).ansi(true);
     for row in rows {
         let line: Vec<_> = row.iter().map(|cell| cell.paint(look)).collect();
@@ -105,8 +117,26 @@ fn align(look: &Look, rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Cuts free texts, the last column of them first, until the lines have the width.
+fn fit(width: usize, rows: &mut [Vec<Cell>]) {
+    const GAP: usize = 2;
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column| rows.iter().filter_map(|row| row.get(column)).map(Cell::chars).max().unwrap_or(0);
+    let mut total = (0..columns).map(|column| widest(column) + GAP).sum::<usize>().saturating_sub(GAP);
+    for column in (0..columns).rev() {
+        let cells = || rows.iter().filter_map(|row| row.get(column));
+        if total <= width || !cells().any(|cell| cell.is_free) {
+            continue;
+        }
+        let widest = cells().map(Cell::chars).max().unwrap_or(0);
+        let room = widest.saturating_sub(total - width).max(TEXT_CHARS_MIN);
+        total -= widest.saturating_sub(room);
+        rows.iter_mut().filter_map(|row| row.get_mut(column)).for_each(|cell| cell.cut(room));
+    }
+}
+
 /// Names and reasons come from other programs: without what would steer the terminal, on one line.
-pub(super) fn harmless(text: &str) -> String {
+pub(in crate::cli) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_bidirectional_control(c) { ' ' } else { c }).collect()
 }
 
@@ -119,8 +149,8 @@ fn is_bidirectional_control(c: char) -> bool {
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { colour: false, now_ms: 0 };
-    const COLOUR: Look = Look { colour: true, now_ms: 0 };
+    const PLAIN: Look = Look { colour: false, now_ms: 0, width: None };
+    const COLOUR: Look = Look { colour: true, now_ms: 0, width: None };
 
     fn rows() -> Vec<Vec<Cell>> {
         vec![
@@ -151,7 +181,19 @@ mod tests {
     #[test]
     fn text_of_others_does_not_steer_the_terminal() {
         assert_eq!(Cell::new("a\u{1b}[2Jb\tc\nd\u{202e}e").paint(&COLOUR), "a [2Jb c d e");
-        assert_eq!(Cell::short(&"é".repeat(61)).paint(&PLAIN), format!("{}…", "é".repeat(59)));
+    }
+
+    #[test]
+    fn free_texts_are_cut_on_a_terminal_only_and_to_its_width() {
+        let shown = |width, count| {
+            let rows = vec![vec!["a".into(), Cell::free(&"é".repeat(count)), "end".into()]];
+            table(&Look { width, ..PLAIN }, &["ONE", "WHY", "THREE"], rows).lines().nth(1).unwrap().to_owned()
+        };
+        // Three and five characters, and two gaps of two.
+        assert_eq!(shown(Some(92), 80), format!("a    {}  end", "é".repeat(80)));
+        assert_eq!(shown(Some(91), 80), format!("a    {}…  end", "é".repeat(78)));
+        assert_eq!(shown(Some(10), 80), format!("a    {}…  end", "é".repeat(19)));
+        assert_eq!(shown(None, 800), format!("a    {}  end", "é".repeat(800)));
     }
 
     #[test]

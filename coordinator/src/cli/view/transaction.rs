@@ -39,7 +39,7 @@ pub(in crate::cli) struct BranchRecord {
     pub(in crate::cli) branch_id: u32,
     kind: String,
     pub(in crate::cli) state: String,
-    participant: String,
+    pub(in crate::cli) participant: String,
     action: Option<String>,
     attempts: u32,
     last_error: Option<String>,
@@ -180,11 +180,11 @@ impl TransactionRecord {
         vec![
             Cell::new(&self.gtid),
             self.state_cell(),
-            self.name.as_deref().map_or_else(Cell::none, Cell::short),
+            self.name.as_deref().map_or_else(Cell::none, Cell::free),
             self.branches.len().to_string().into(),
             self.age(look).into(),
             self.took().map_or_else(Cell::none, Cell::from),
-            self.why().map_or_else(Cell::none, |why| Cell::short(&why)),
+            self.why().map_or_else(Cell::none, |why| Cell::free(&why)),
         ]
     }
 
@@ -326,7 +326,7 @@ fn grade_name(grade: i32) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000 };
+    const PLAIN: Look = Look { colour: false, now_ms: 1_700_000_010_000, width: None };
 
     fn at(ms: i64) -> Option<Timestamp> {
         Some(Timestamp { seconds: 1_700_000_000 + ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })

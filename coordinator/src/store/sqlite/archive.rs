@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use concord_protocol::{ClusterId, Epoch, Gtid};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::directory::{self, Directory, length, wal_file};
 use super::explain;
@@ -32,7 +32,8 @@ pub(in crate::store) struct SqliteArchive {
 impl SqliteArchive {
     /// The store in a data directory, whose coordinator may be running.
     pub(in crate::store) fn beside(path: &Path) -> Result<Self, StoreError> {
-        Self::open(directory::store_file(path), None, false)
+        directory::expect_store(path)?;
+        Self::open(directory::store_file(path), false)
     }
 
     /// The same; as long as this lives no coordinator starts on it.
@@ -40,18 +41,32 @@ impl SqliteArchive {
         let directory = Directory::take_existing(path)?;
         // A file that is too short would pass for a new store.
         schema::acknowledged(&directory)?;
-        Self::open(directory.store_file(), Some(directory), false)
+        let file = directory.store_file();
+        let connection = schema::open_to_read(&file)?;
+        if let Err(refused) = schema::check_readable(&connection, &file, false) {
+            // So would one without its log, for one of an older version.
+            schema::check_whole(&connection, &directory)?;
+            return Err(refused);
+        }
+        Ok(SqliteArchive { connection, file, directory: Some(directory) })
     }
 
     /// A backup.
     pub(in crate::store) fn backup(file: &Path) -> Result<Self, StoreError> {
-        Self::open(file.to_path_buf(), None, true)
+        Self::open(file.to_path_buf(), true)
     }
 
-    fn open(file: PathBuf, directory: Option<Directory>, is_backup: bool) -> Result<Self, StoreError> {
+    fn open(file: PathBuf, is_backup: bool) -> Result<Self, StoreError> {
         let connection = schema::open_to_read(&file)?;
         schema::check_readable(&connection, &file, is_backup)?;
-        Ok(SqliteArchive { connection, file, directory })
+        Ok(SqliteArchive { connection, file, directory: None })
+    }
+
+    pub(in crate::store) fn check_whole(&self) -> Result<(), StoreError> {
+        match &self.directory {
+            Some(directory) => schema::check_whole(&self.connection, directory),
+            None => Ok(()),
+        }
     }
 
     fn fact(&self, key: &str) -> Result<u64, StoreError> {
@@ -180,8 +195,18 @@ impl SqliteArchive {
 
     fn copy(&self, to: &Path) -> Result<(), String> {
         let name = to.to_str().ok_or("its name is not UTF-8")?;
-        self.connection.execute("VACUUM INTO ?1", [name]).map_err(|error| explain(&error))?;
-        schema::mark_as_backup(to).map_err(|error| explain(&error))
+        self.connection.execute("VACUUM INTO ?1", [name]).map_err(|error| explain_copying(&error))?;
+        schema::mark_as_backup(to).map_err(|error| explain_copying(&error))
+    }
+}
+
+/// As [`explain`], for what is no coordinator and need not be started again.
+fn explain_copying(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            format!("{error}: there is no room for it; make room, or put it on another disk")
+        }
+        _ => explain(error),
     }
 }
 
@@ -200,4 +225,16 @@ fn finish(partial: &Path, name: &Path) -> io::Result<()> {
     fs::rename(partial, name)?;
     let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
     directory::sync(parent.unwrap_or(Path::new(".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_stops_a_backup_and_nothing_that_is_to_be_started_again() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let said = explain_copying(&rusqlite::Error::SqliteFailure(full, None));
+        assert!(said.contains("make room, or put it on another disk") && !said.contains("start"), "{said}");
+    }
 }

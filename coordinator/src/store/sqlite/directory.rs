@@ -28,9 +28,12 @@ impl Directory {
         Self::lock(path)
     }
 
-    /// Takes a directory that has a store. Nothing is written but the lock file.
+    /// Takes a directory that has a store, or had one: a watermark without a store is for the caller to find. Nothing is
+    /// written but the lock file.
     pub(super) fn take_existing(path: &Path) -> Result<Self, StoreError> {
-        std::fs::metadata(store_file(path)).map_err(|error| failed(path, "it has no store", &error))?;
+        if !path.join(WATERMARK_FILE).exists() {
+            expect_store(path)?;
+        }
         Self::lock(path)
     }
 
@@ -80,6 +83,23 @@ impl Drop for Directory {
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> StoreError {
     StoreError::Open { path: path.to_path_buf(), reason: format!("{what}: {error}").into() }
+}
+
+/// Refuses a directory that has no store.
+pub(super) fn expect_store(directory: &Path) -> Result<(), StoreError> {
+    let file = store_file(directory);
+    match std::fs::metadata(&file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Open {
+            reason: format!(
+                "it does not exist. The data directory that was looked at is {}; --data-dir names another",
+                directory.display()
+            )
+            .into(),
+            path: file,
+        }),
+        Err(error) => Err(failed(&file, "it cannot be looked at", &error)),
+    }
 }
 
 /// The store's file in a data directory.

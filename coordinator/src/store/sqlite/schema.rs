@@ -126,6 +126,14 @@ fn find(
     }
 }
 
+/// Refuses a store that a coordinator would refuse as a whole: one of another program or of a newer version, or one that
+/// shows less than was acknowledged, or not all that is live. Changes nothing.
+pub(super) fn check_whole(connection: &Connection, directory: &Directory) -> Result<(), StoreError> {
+    let acknowledged = acknowledged(directory)?;
+    let version = check(connection, &directory.store_file(), MIGRATIONS)?;
+    find(connection, version, acknowledged, directory).map(drop)
+}
+
 pub(super) fn missing(directory: &Directory, acknowledged: i64, there: i64) -> StoreError {
     StoreError::Open {
         path: directory.store_file(),
