@@ -102,8 +102,12 @@ async fn tell(
         1 => "1 transaction needs".to_owned(),
         count => format!("{count} transactions need"),
     };
+    let look = match parked {
+        0 => "tx list --state active,preparing,committing,rolling-back",
+        _ => "tx list --parked",
+    };
     let text = format!(
-        "Concord: {need} somebody; waiting for an operator: {parked}, taking too long: {} (concord tx list --parked)",
+        "Concord: {need} somebody; waiting for an operator: {parked}, taking too long: {} (concord {look})",
         new.len() - parked,
     );
     let message = Message {

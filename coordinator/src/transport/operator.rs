@@ -78,12 +78,20 @@ impl Operator for OperatorService {
         }
         let found = self.resources.in_doubt(&self.engine, name.as_deref()).await;
         let (branches, unreachable) = found.map_err(status)?;
+        let names = self.resources.list().into_iter().map(|resource| resource.name);
+        let asked = names.filter(|one| {
+            name.as_ref().is_none_or(|name| name == one)
+                && unreachable.iter().all(|(silent, _)| silent != one)
+        });
+        let asked = asked.collect();
         let unreachable = unreachable
             .into_iter()
             .map(|(resource, error)| v1::UnreachableResource { resource, error: error.to_string() });
         Ok(Response::new(v1::ListInDoubtResponse {
             branches: branches.into_iter().map(in_doubt).collect(),
             unreachable: unreachable.collect(),
+            asked,
+            branches_in_doubt: self.engine.census().branches_in_doubt as u64,
         }))
     }
 

@@ -100,6 +100,10 @@ impl View for ResourceListing {
 pub(in crate::cli) struct InDoubtListing {
     branches: Vec<InDoubtRecord>,
     unreachable: Vec<UnreachableRecord>,
+    /// The resources that have answered.
+    asked: Vec<String>,
+    /// As far as the coordinator knows, wherever they are.
+    branches_in_doubt: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,6 +144,8 @@ impl From<v1::ListInDoubtResponse> for InDoubtListing {
         InDoubtListing {
             branches: response.branches.into_iter().map(branch).collect(),
             unreachable: response.unreachable.into_iter().map(unreachable).collect(),
+            asked: response.asked,
+            branches_in_doubt: response.branches_in_doubt,
         }
     }
 }
@@ -166,10 +172,11 @@ impl InDoubtRecord {
 
 impl View for InDoubtListing {
     fn text(&self, look: &Look) -> String {
-        let mut out = match (self.branches.is_empty(), self.unreachable.is_empty()) {
-            (true, true) => "no branches in doubt\n".to_owned(),
+        let mut out = match (self.branches.is_empty(), self.asked.as_slice()) {
             // What could not be asked may have some.
-            (true, false) => String::new(),
+            (true, []) if !self.unreachable.is_empty() => String::new(),
+            (true, []) => "no database was asked: no resource is configured ([[resource]])\n".to_owned(),
+            (true, asked) => format!("no branches in doubt on {}\n", asked.join(", ")),
             (false, _) => {
                 let heading = ["RESOURCE", "GTID", "BRANCH", "VERDICT", "FIRST SEEN", "XID"];
                 table(look, &heading, self.branches.iter().map(|branch| branch.row(look)))
@@ -178,6 +185,15 @@ impl View for InDoubtListing {
         for UnreachableRecord { resource, error } in &self.unreachable {
             let warning = Cell::new(format!("{resource} could not be asked: {error}")).tone(Tone::Alarm);
             let _ = writeln!(out, "{}", warning.paint(look));
+        }
+        let listed = self.branches.iter().filter(|branch| branch.ours).count() as u64;
+        if self.branches_in_doubt > listed {
+            let _ = writeln!(
+                out,
+                "Branches that have voted yes and have not ended, as far as the coordinator knows: {} (concord tx list --state \
+                 preparing,committing,rolling-back)",
+                self.branches_in_doubt
+            );
         }
         out
     }
@@ -425,8 +441,11 @@ b                            -                 connection refused  0         0  
         };
         let foreign = v1::InDoubtBranch { xid: "0x0a,0x0b,7".into(), ours: false, ..Default::default() };
         let unreachable = v1::UnreachableResource { resource: "b".into(), error: "no route".into() };
-        let response =
-            v1::ListInDoubtResponse { branches: vec![ours, foreign], unreachable: vec![unreachable] };
+        let response = v1::ListInDoubtResponse {
+            branches: vec![ours, foreign],
+            unreachable: vec![unreachable],
+            ..Default::default()
+        };
         let listing = InDoubtListing::from(response);
         let expected = "\
 RESOURCE  GTID                                  BRANCH  VERDICT              FIRST SEEN  XID
@@ -443,7 +462,14 @@ b could not be asked: no route
         let nothing = InDoubtListing { branches: vec![], ..listing };
         assert_eq!(nothing.text(&PLAIN), "b could not be asked: no route\n");
         let nothing = InDoubtListing { unreachable: vec![], ..nothing };
-        assert_eq!(nothing.text(&PLAIN), "no branches in doubt\n");
+        assert_eq!(nothing.text(&PLAIN), "no database was asked: no resource is configured ([[resource]])\n");
+        let asked = vec!["a".to_owned(), "b".to_owned()];
+        let nothing = InDoubtListing { asked, branches_in_doubt: 2, ..nothing };
+        let expected = "\
+no branches in doubt on a, b
+Branches that have voted yes and have not ended, as far as the coordinator knows: 2 (concord tx list --state preparing,committing,rolling-back)
+";
+        assert_eq!(nothing.text(&PLAIN), expected);
     }
 
     #[test]
