@@ -73,7 +73,6 @@ impl Guard {
     }
 
     /// Who asks for what is at `path`. `None`: anybody may.
-
     fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
         let (Some(callers), Access::To(roles)) = (&self.callers, access(path)) else { return Ok(None) };
         let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
