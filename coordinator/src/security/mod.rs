@@ -150,8 +150,8 @@ pub fn check_files(config: &Config) -> Result<Vec<Concern>, FileError> {
     let files = Files::read(config, &None);
     let concerns = files.concerns(SystemTime::now());
     let Files { server_tls, outbound_tls, tenants, callers, exposed: _ } = files;
-    (server_tls?, outbound_tls?, tenants?, callers?);
-    Ok(concerns)
+    let first_wrong = server_tls.err().or(outbound_tls.err()).or(tenants.err()).or(callers.err());
+    first_wrong.map_or(Ok(concerns), Err)
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ async fn a_participant_with_tls_is_called_by_the_coordinator_and_by_nobody_else(
     let url = format!("https://{}", address.socket());
     let certificate = participants.certify();
     let shop = ParticipantServer::builder()
-        .database(&database.url("shop"))
-        .coordinator(&concord.url())
+        .database(database.url("shop"))
+        .coordinator(concord.url())
         .credentials(coordinators.trusted())
         .address(&url)
         .tls(certificate.pem, certificate.key, &coordinators.pem)
