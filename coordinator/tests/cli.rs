@@ -9,6 +9,7 @@ mod store;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -142,8 +143,7 @@ fn a_check_takes_what_a_service_has_besides_its_file() {
     let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(dir.path().join("tls.crt"), authority.cert.pem()).unwrap();
     std::fs::write(dir.path().join("tls.key"), authority.signing_key.serialize_pem()).unwrap();
-    let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(dir.path().join("tls.key"), own).unwrap();
+    std::fs::set_permissions(dir.path().join("tls.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let (_, err) = expect(2, dir.path(), &["config", "check", "c.toml"]);
     assert!(err.contains("server.tls_certificate needs server.tls_key"), "{err}");
     assert!(
@@ -516,6 +516,25 @@ fn status_and_resources() {
     let in_doubt = serving.json(&["resource", "in-doubt"]);
     let nothing = serde_json::json!({"branches": [], "unreachable": [], "asked": [], "branches_in_doubt": 0});
     assert_eq!(in_doubt, nothing);
+}
+
+#[test]
+fn a_file_of_variables_is_read_again_when_it_changes() {
+    let dir = TempDir::new().unwrap();
+    let write = |dir: &Path, max| {
+        let text = format!("CONCORD_LIMITS_LIVE_TRANSACTIONS_MAX={max}\n");
+        std::fs::write(dir.join("secrets.env"), text).unwrap();
+    };
+    write(dir.path(), 1);
+    let serving = Serving::start_in(dir, "127.0.0.1:0", &["--environment-file", "secrets.env"]);
+    let begin = || serving.http("POST /v1/transactions").0;
+    assert_eq!((begin(), begin()), (200, 429));
+    write(serving.dir.path(), 10);
+    let written_at = Instant::now();
+    while begin() != 200 {
+        assert!(written_at.elapsed() < Duration::from_secs(20), "too soon for one to have timed out");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
