@@ -519,6 +519,25 @@ fn status_and_resources() {
 }
 
 #[test]
+fn a_file_of_variables_is_read_again_when_it_changes() {
+    let dir = TempDir::new().unwrap();
+    let write = |dir: &Path, max| {
+        let text = format!("CONCORD_LIMITS_LIVE_TRANSACTIONS_MAX={max}\n");
+        std::fs::write(dir.join("secrets.env"), text).unwrap();
+    };
+    write(dir.path(), 1);
+    let serving = Serving::start_in(dir, "127.0.0.1:0", &["--environment-file", "secrets.env"]);
+    let begin = || serving.http("POST /v1/transactions").0;
+    assert_eq!((begin(), begin()), (200, 429));
+    write(serving.dir.path(), 10);
+    let written_at = Instant::now();
+    while begin() != 200 {
+        assert!(written_at.elapsed() < Duration::from_secs(20), "too soon for one to have timed out");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn it_stops_in_good_order() {
     for signal in ["-TERM", "-INT"] {
         let mut serving = Serving::start();
