@@ -237,7 +237,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let taken = at(address);
         // It takes connections and says nothing, as a coordinator that hangs.
-        assert!(taken.level == Level::Failure && taken.found.contains("has not answered in 2s"), "{taken:?}");
+        assert!(
+            taken.level == Level::Failure && taken.found.contains("and has not answered in 2s"),
+            "{taken:?}"
+        );
+        assert!(!taken.found.contains("no coordinator"), "{taken:?}");
         let hangs_up = std::thread::spawn(move || drop(listener.accept()));
         let taken = at(address);
         assert!(taken.level == Level::Failure && taken.found.contains("no coordinator"), "{taken:?}");
