@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _};
 
-use crate::config::{Change, Config};
+use crate::config::{Change, Config, Reading};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::security::{FileError, Files};
@@ -26,20 +26,25 @@ pub(crate) struct Running {
 
 impl Running {
     /// Does as it is wanted, each time, and tells what has changed; what cannot change while it runs stays, and is told too.
-    pub(crate) async fn follow(self, mut config: Config, wanted: impl Stream<Item = Config>) {
+    pub(crate) async fn follow(self, mut config: Config, wanted: impl Stream<Item = Reading>) {
         let mut wanted = pin!(wanted);
         let mut last_wanted = config.clone();
-        while let Some(wanted) = wanted.next().await {
+        while let Some(Reading { config: wanted, problems }) = wanted.next().await {
+            if let Some(problems) = &problems {
+                tracing::error!(problems, "the configuration has problems, and stays as it was");
+            }
             let changes = config.changes(&wanted);
             // What needs a restart differs for as long as there is none: that is told once.
             let news = last_wanted.changes(&wanted);
             let is_news = |key: &str| news.iter().any(|change| change.key == key);
             config = config.adopting(&wanted);
-            let problems = self.apply(&config);
-            for error in &problems {
+            let unusable = self.apply(&config);
+            for error in &unusable {
                 tracing::error!(%error, "a file cannot be used; what was read from it before stays in force");
             }
-            if problems.is_empty() {
+            let is_whole = problems.is_none() && unusable.is_empty();
+            self.metrics.configuration_refused.set(i64::from(!is_whole));
+            if is_whole {
                 tracing::info!("configuration, certificates and tokens were read again");
             }
             for Change { key, from, to, live } in changes {

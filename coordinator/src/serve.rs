@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
 use crate::alert;
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::ending::Ending;
 use crate::engine::{Backoff, Census, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
 use crate::metrics::Metrics;
@@ -108,7 +108,7 @@ pub async fn run(
 pub async fn run_in(
     config: Config,
     surroundings: Arc<dyn Surroundings>,
-    wanted: impl Stream<Item = Config> + Send + 'static,
+    wanted: impl Stream<Item = Reading> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     // What is wrong with the configuration is said before anything is touched.

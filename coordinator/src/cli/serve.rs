@@ -53,7 +53,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 async fn serve(config: Config, args: ConfigArgs, filter: Filter) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let wanted = reload::configurations(args, &config)?.inspect(move |config| refilter(&filter, &config.log));
+    let wanted =
+        reload::configurations(args, &config)?.inspect(move |reading| refilter(&filter, &reading.config.log));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
         let name = signals.next().await;

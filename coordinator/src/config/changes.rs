@@ -34,6 +34,15 @@ pub struct Change {
     pub live: bool,
 }
 
+/// A configuration that was read again.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// What is wanted: what was read, or what was read before if that has problems.
+    pub config: Config,
+    /// What is wrong with what was read.
+    pub problems: Option<String>,
+}
+
 impl Config {
     /// In what `wanted` differs from this.
     pub fn changes(&self, wanted: &Config) -> Vec<Change> {

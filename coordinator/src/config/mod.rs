@@ -34,7 +34,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use allow_list::{AllowList, PatternError};
-pub use changes::Change;
+pub use changes::{Change, Reading};
 pub use environment_file::environment_file;
 pub use error::ConfigError;
 pub use keys::secret_keys;

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub(crate) calls: Arc<CallMetrics>,
     pub(crate) door: Arc<DoorMetrics>,
     pub(crate) certificates: CertificateMetrics,
+    /// 1: the configuration that was read last, or a file that it names, cannot be used.
+    pub(crate) configuration_refused: Gauge,
 }
 
 /// Of transactions.
@@ -172,6 +174,8 @@ impl Metrics {
         let help = "When the first certificate in the file expires, since 1970";
         let expiry = self.certificates.clone();
         registry.register_with_unit("certificate_expires_timestamp", help, Unit::Seconds, expiry);
+        let help = "Whether the configuration that was read last, or a file that it names, cannot be used";
+        registry.register("configuration_refused", help, self.configuration_refused.clone());
     }
 
     /// Of a histogram without labels.

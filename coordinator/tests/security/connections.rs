@@ -107,8 +107,7 @@ async fn a_connection_on_which_nobody_calls_is_closed_and_one_with_calls_stays()
             status = concord.status(&credentials) => drop(status.unwrap()),
         }
         if authority.is_none() {
-            let page =
-                reqwest::get(format!("{}/metrics", concord.url())).await.unwrap().text().await.unwrap();
+            let page = concord.metrics().await;
             let silent = value(&page, "concord_connections_refused_total{reason=\"silent\"}");
             assert_eq!(silent, begun.len() as u64);
         }

@@ -43,7 +43,7 @@ async fn an_expired_certificate_and_a_key_that_is_no_secret_are_told_wherever_th
     let log = concord.process.log();
     assert!(log.contains("WARN") && log.contains(expired) && log.contains(readable), "{log}");
     let expires = async |file: &str| {
-        let page = reqwest::get(format!("{}/metrics", concord.url())).await.unwrap().text().await.unwrap();
+        let page = concord.metrics().await;
         let name = format!("concord_certificate_expires_timestamp_seconds{{file={file:?}}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)).map(|value| value.parse::<i64>().unwrap())
     };

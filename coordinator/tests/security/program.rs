@@ -92,6 +92,11 @@ impl Concord {
         AttachmentClient::new(self.way(credentials))
     }
 
+    /// The page of metrics, where anybody may read it.
+    pub(crate) async fn metrics(&self) -> String {
+        reqwest::get(format!("{}/metrics", self.url())).await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn status(&self, credentials: &Credentials) -> Result<GetStatusResponse, Status> {
         Ok(self.operator(credentials).get_status(GetStatusRequest {}).await?.into_inner())
     }

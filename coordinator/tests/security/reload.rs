@@ -30,6 +30,11 @@ async fn limits_levels_and_targets_change_and_the_log_says_so() {
         until(text, async || Ok(concord.process.log().contains(text).then_some(()))).await.unwrap();
     };
     log("the configuration has problems, and stays as it was").await;
+    let refused = async |value: &str| {
+        until(value, async || Ok(concord.metrics().await.contains(value).then_some(()))).await.unwrap();
+    };
+    refused("concord_configuration_refused 1").await;
+    assert!(!concord.process.log().contains("were read again"), "{}", concord.process.log());
     std::fs::write(
         concord.path("concord.toml"),
         "[participants]\nallow = ['attached://*']\n[limits]\nbranches_max = 1\npage_size_max = 77\n[log]\nfilter = 'debug'\n",
@@ -38,6 +43,7 @@ async fn limits_levels_and_targets_change_and_the_log_says_so() {
     log("the configuration has changed key=limits.branches_max from=1000 to=1").await;
     log("this needs a restart key=limits.page_size_max from=1000 to=77").await;
     log("key=log.filter from=\"info\" to=\"debug\"").await;
+    refused("concord_configuration_refused 0").await;
     let answer = refusal(concord.execute(&anybody, "attached://shop").await);
     assert_eq!(answer, (Code::InvalidArgument, "INVALID_FIELD".into()), "two branches are too many now");
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use concord_coordinator::config::Config;
+use concord_coordinator::config::{Config, Reading};
 use futures_util::{Stream, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -13,27 +13,29 @@ use super::Failure;
 /// How often to look whether a file has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Configurations, each when there is reason to read it again. Where it has problems, that is logged, and the last one without comes
-/// once more: what changed may be a file that it names.
+/// The configuration, each time that there is reason to read it again. Where it has problems, the last one without comes once
+/// more: what changed may be a file that it names.
 pub(super) fn configurations(
     args: ConfigArgs,
     first: &Config,
-) -> std::io::Result<impl Stream<Item = Config> + use<>> {
+) -> std::io::Result<impl Stream<Item = Reading> + use<>> {
     let hangup = signal(SignalKind::hangup())?;
     let files = Files::of(&args, [first, first]);
     let state = (args, first.clone(), first.clone(), files, hangup);
     Ok(stream::unfold(state, async |(args, first, mut last, mut files, mut hangup)| {
         files.changed_or(&mut hangup).await;
-        match args.load() {
-            Ok(loaded) => last = loaded.config,
-            Err(Failure::Said { message, .. }) => {
-                tracing::error!(problems = message, "the configuration has problems, and stays as it was");
+        let problems = match args.load() {
+            Ok(loaded) => {
+                last = loaded.config;
+                None
             }
-            Err(Failure::ClosedPipe) => {}
-        }
+            Err(Failure::Said { message, .. }) => Some(message),
+            Err(Failure::ClosedPipe) => None,
+        };
         // Where a file is can change with a restart only; until then the first one counts.
         let files = Files::of(&args, [&first, &last]);
-        Some((last.clone(), (args, first, last, files, hangup)))
+        let reading = Reading { config: last.clone(), problems };
+        Some((reading, (args, first, last, files, hangup)))
     }))
 }
 
