@@ -20,11 +20,11 @@ const TOKEN_FILE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a caller shows to coordinators, and whom it trusts: by default nothing, and the public authorities.
 ///
-/// As an interceptor of a generated client it adds the token to each call, for who has a channel of its own.
+/// As an interceptor of a generated client it adds the token to each call, for who has a channel of its own. Cheap to copy.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    authorities: Option<Certificate>,
-    certificate: Option<Identity>,
+    authorities: Option<Arc<Certificate>>,
+    certificate: Option<Arc<Identity>>,
     token: Option<Token>,
     allow_insecure: bool,
 }
@@ -104,13 +104,13 @@ impl Credentials {
 
     /// Trusts these authorities (PEM) as well.
     pub fn trusting(mut self, pem: impl AsRef<[u8]>) -> Self {
-        self.authorities = Some(Certificate::from_pem(pem));
+        self.authorities = Some(Arc::new(Certificate::from_pem(pem)));
         self
     }
 
     /// Shows a certificate (PEM, followed by those between it and its authority) where one is asked for, with its key.
     pub fn certificate(mut self, pem: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
-        self.certificate = Some(Identity::from_pem(pem, key));
+        self.certificate = Some(Arc::new(Identity::from_pem(pem, key)));
         self
     }
 
@@ -161,10 +161,10 @@ impl Credentials {
         }
         let mut tls = ClientTlsConfig::new().with_webpki_roots();
         if let Some(authorities) = &self.authorities {
-            tls = tls.ca_certificate(authorities.clone());
+            tls = tls.ca_certificate(Certificate::clone(authorities));
         }
         if let Some(certificate) = &self.certificate {
-            tls = tls.identity(certificate.clone());
+            tls = tls.identity(Identity::clone(certificate));
         }
         if let Some(host) = host {
             tls = tls.domain_name(host);
