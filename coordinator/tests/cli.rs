@@ -172,6 +172,11 @@ fn a_check_takes_what_a_service_has_besides_its_file() {
     std::fs::write(dir.path().join("secrets.env"), "CONCORD_STORE_URL=x\ns3cret\n").unwrap();
     let (_, err) = expect(2, dir.path(), &[&["config", "check", "c.toml"], &service[..]].concat());
     assert_eq!(err, "error: secrets.env:2: must be NAME=value, or begin with #\n");
+    std::fs::write(dir.path().join("secrets.env"), "CONCORD_CONFIG=c.toml\n").unwrap();
+    let (_, err) = expect(2, dir.path(), &["config", "show", "--environment-file", "secrets.env"]);
+    assert!(err.contains("name the configuration file with --config"), "{err}");
+    let (_, err) = expect(2, dir.path(), &["status", "--ca", "tls.key", "--address", "https://127.0.0.1:1"]);
+    assert!(err.contains("tls.key has no certificate in it"), "{err}");
     let (_, err) = expect(2, dir.path(), &["config", "show", "--environment-file", "none.env"]);
     assert!(err.starts_with("error: none.env: cannot be read: "), "{err}");
 }

@@ -85,7 +85,12 @@ impl ClientArgs {
             credentials = credentials.allow_insecure();
         }
         if let Some(ca) = &self.ca {
-            credentials = credentials.trusting(read(ca)?);
+            let authorities = read(ca)?;
+            if !authorities.contains("-----BEGIN CERTIFICATE-----") {
+                return Err(Failure::usage(format!("{} has no certificate in it", ca.display()))
+                    .with_hint("--ca names a file with the certificates of authorities (PEM)"));
+            }
+            credentials = credentials.trusting(authorities);
         }
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
             credentials = credentials.certificate(read(certificate)?, read(key)?);

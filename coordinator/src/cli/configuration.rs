@@ -79,6 +79,12 @@ impl ConfigArgs {
         for file in &self.environment_file {
             variables.extend(environment_file(file)?);
         }
+        if self.config.is_none() && variables.iter().any(|(name, _)| name == "CONCORD_CONFIG") {
+            return Err(Failure::usage(
+                "CONCORD_CONFIG stands in a file of variables, where nothing looks for it",
+            )
+            .with_hint("name the configuration file with --config"));
+        }
         variables.retain(|(name, _)| name.starts_with(PREFIX));
         Ok(variables)
     }

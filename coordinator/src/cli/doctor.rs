@@ -63,7 +63,7 @@ fn security(config: &Config) -> Vec<Finding> {
     let known = config.security.tokens.is_some() || config.security.jwks.is_some();
     let files = check_files(config);
     let concerns = files.as_deref().unwrap_or_default().iter();
-    let concerns = concerns.map(|one| Finding::warning(check, one.key, one.to_string(), one.mend)).collect();
+    let concerns = concerns.map(|one| Finding::warning(check, one.key, one.detail(), one.mend)).collect();
     let whole = match (check_exposure(config), files) {
         (Err(exposed), _) => Finding::failure(check, subject, exposed.to_string(), mend),
         (_, Err(error)) => Finding::failure(check, subject, error.to_string(), mend),

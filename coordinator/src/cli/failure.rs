@@ -117,7 +117,7 @@ impl Failure {
                  if that will never answer, look in its database, and `concord tx resolve`",
             ),
             (Code::FailedPrecondition, Some("NOT_DECIDED")) => {
-                failure.with_hint("what is undecided ends by itself at its time-out; `concord tx rollback` ends it now")
+                failure.with_hint("`concord tx get` says what it waits for; `concord tx rollback` ends it now, unless its only branch commits in one phase")
             }
             (Code::FailedPrecondition, Some("ALREADY_COMMITTED")) => {
                 failure.with_hint("a decision to commit is never taken back")

@@ -270,7 +270,10 @@ impl LiveState {
                 let awaited = awaited.unwrap_or_else(|| "every branch had voted".to_owned());
                 format!("timed out after {} ms, before {awaited}", header.timeout_ms)
             }
-            Cause::Restarted => "the coordinator restarted before the decision".into(),
+            Cause::Restarted => match self.transaction.is_delegated() {
+                true => format!("the coordinator restarted before {}", self.awaited()),
+                false => "the coordinator restarted before the decision".into(),
+            },
             Cause::Refused(id) => {
                 let why = self.extra(id).map(|extra| extra.last_error.to_string()).unwrap_or_default();
                 format!("{} refused: {why}", self.title(id))

@@ -21,6 +21,8 @@ pub(crate) struct Dated {
     path: String,
     subject: String,
     /// In seconds since 1970.
+    begins: i64,
+    /// In seconds since 1970.
     pub(super) expires: i64,
 }
 
@@ -33,16 +35,26 @@ impl Dated {
                 key,
                 path: path.display().to_string(),
                 subject: certificate.subject().to_string(),
+                begins: certificate.validity().not_before.timestamp(),
                 expires: certificate.validity().not_after.timestamp(),
             })
         };
         certificates.iter().filter_map(dated).collect()
     }
 
-    /// Whether it has to be renewed.
+    /// Whether it has to be renewed, or cannot be used yet.
     pub(super) fn concern(&self, now: SystemTime) -> Option<Concern> {
-        let since_1970 = Duration::from_secs(u64::try_from(self.expires).unwrap_or(0));
-        let expires = SystemTime::UNIX_EPOCH + since_1970;
+        let [begins, expires] = [self.begins, self.expires]
+            .map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or(0)));
+        if now < begins {
+            let at = humantime::format_rfc3339_seconds(begins);
+            return Some(Concern {
+                key: self.key,
+                path: self.path.clone(),
+                what: format!("the certificate of {:?} in it cannot be used before {at}", self.subject),
+                mend: "see whether this machine's clock is right; if it is, use the certificate before until then",
+            });
+        }
         let left = expires.duration_since(now).unwrap_or_default();
         if left > NOTICE {
             return None;
@@ -83,9 +95,16 @@ pub struct Concern {
     pub mend: &'static str,
 }
 
+impl Concern {
+    /// Of which file, and what it is.
+    pub fn detail(&self) -> String {
+        format!("{:?}: {}", self.path, self.what)
+    }
+}
+
 impl fmt::Display for Concern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {:?}: {}", self.key, self.path, self.what)
+        write!(f, "{} = {}", self.key, self.detail())
     }
 }
 
@@ -98,9 +117,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_of_concern_two_weeks_before_it_expires() {
+    fn a_certificate_is_of_concern_before_it_can_be_used_and_from_two_weeks_before_it_expires() {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "concord");
+        params.not_before = date_time_ymd(2031, 3, 1);
         params.not_after = date_time_ymd(2031, 5, 31);
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let dated =
@@ -110,7 +130,13 @@ mod tests {
             let now = humantime::parse_rfc3339(at).unwrap();
             certificate.concern(now).map(|concern| concern.to_string())
         };
-        assert_eq!(said("2031-05-16T23:59:59Z"), None);
+        let early = said("2031-02-28T23:59:59Z").unwrap();
+        assert!(
+            early.ends_with(
+                "the certificate of \"CN=concord\" in it cannot be used before 2031-03-01T00:00:00Z"
+            )
+        );
+        assert_eq!([said("2031-03-01T00:00:00Z"), said("2031-05-16T23:59:59Z")], [const { None }; 2]);
         let soon = "server.tls_certificate = \"server.pem\": the certificate of \"CN=concord\" in it expires in 13 days, at \
                     2031-05-31T00:00:00Z";
         assert_eq!(said("2031-05-17T00:00:01Z").unwrap(), soon);

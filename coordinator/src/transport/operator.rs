@@ -141,8 +141,9 @@ impl Operator for OperatorService {
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
         let who = operator(&request, &request.get_ref().operator)?;
+        let Order { operator, reason: _ } = order(who, String::new())?;
         let grace_ms = request.get_ref().grace_ms;
-        tracing::info!(operator = who, grace_ms, "told to drain");
+        tracing::info!(operator, grace_ms, "told to drain");
         self.engine.stop_beginning();
         self.ending.order(grace_ms.map(|ms| Duration::from_millis(ms.into())));
         let (tell, told) = mpsc::channel(1);

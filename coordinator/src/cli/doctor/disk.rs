@@ -128,7 +128,7 @@ fn store(path: &Path) -> Finding {
             "back it up first: then nothing is lost by it",
         ),
         Err(error) => {
-            let mend = "`concord store check` says more; docs/operations.md, what to do when a store is lost";
+            let mend = "`concord store check` says more; docs/operations.md, what to do if the store is lost";
             Finding::failure("store", SUBJECT, error.to_string(), mend)
         }
     }

@@ -203,6 +203,18 @@ async fn one_that_commits_in_one_phase_while_its_time_runs_out_has_no_reason_to_
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_restart_too_a_one_phase_commit_says_whom_it_waits_for() {
+    let world = World::new().await;
+    world.actors.script(A, Script::Hang);
+    assert!(tokio::time::timeout(Duration::from_secs(1), world.execute(&[A])).await.is_err());
+    let world = world.crash().await;
+    let overdue = world.engine.overdue(Duration::ZERO, 1);
+    let reason = "the coordinator restarted before branch 1 (work at http://a), which commits in one phase, had answered";
+    assert_eq!((overdue[0].state, &*overdue[0].reason), (State::Preparing, reason));
+    assert_eq!(world.engine.census().outcome_unknown, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_answers_again_is_called_at_once() {
     let world = World::new().await;
     world.actors.script(B, Script::FailOn(Verb::Commit));
