@@ -280,7 +280,7 @@ fn likely(
         true => format!("{cause}{remedy}"),
         false => {
             format!(
-                "maybe it is about to stop, or {cause}{remedy}; an order may have been carried out all the same"
+                "maybe it is about to stop, or has as many connections as it may have, or {cause}{remedy}; an order may have been carried out all the same"
             )
         }
     })

@@ -47,13 +47,11 @@ pub(super) async fn listen(config: &Config) -> Finding {
                 Finding::warning("listen", subject, found, mend)
             }
             Err(failure) => {
-                let found = format!("{address} is taken, by what is no coordinator: {failure}");
-                Finding::failure(
-                    "listen",
-                    subject,
-                    found,
-                    "end that program, or listen elsewhere: server.listen",
-                )
+                let found = format!("{address} is taken, and not by a coordinator that answers: {failure}");
+                let mend = "if it is a coordinator, it is about to stop, or has as many connections as it may have \
+                            (server.max_connections): see its log. If it is another program, end it, or listen elsewhere: \
+                            server.listen";
+                Finding::failure("listen", subject, found, mend)
             }
         },
         Err(error) => {
@@ -241,10 +239,10 @@ mod tests {
             taken.level == Level::Failure && taken.found.contains("and has not answered in 2s"),
             "{taken:?}"
         );
-        assert!(!taken.found.contains("no coordinator"), "{taken:?}");
+        assert!(!taken.found.contains("is taken"), "{taken:?}");
         let hangs_up = std::thread::spawn(move || drop(listener.accept()));
         let taken = at(address);
-        assert!(taken.level == Level::Failure && taken.found.contains("no coordinator"), "{taken:?}");
+        assert!(taken.level == Level::Failure && taken.found.contains("is taken"), "{taken:?}");
         hangs_up.join().unwrap();
         assert_eq!(at(address).level, Level::Ok);
         // Kept for documentation (RFC 5737): no machine has it.
