@@ -70,7 +70,7 @@ async fn what_takes_too_long_is_left_to_the_next_start() {
     let mut stopping = stop_amid(options, true).await;
     assert_eq!(stopping.coordinator.process().ended().await.unwrap().code(), Some(0));
     let log = stopping.coordinator.process().log();
-    assert!(log.contains("leaving unfinished transactions to the next start"), "{log}");
+    assert!(log.contains("leaving transactions to the next start"), "{log}");
     let transaction = stopping.running.await.unwrap().unwrap();
     assert_eq!(transaction.state(), TransactionState::Committing);
     stopping.stub.open(true);
