@@ -504,6 +504,10 @@ fn a_coordinator_that_hangs_is_told_from_none() {
     assert!(err.contains("hung or overloaded") && !err.contains("order"), "{err}");
     let (_, err) = serving.expect(1, &["tx", "retry", gtid, "--timeout-ms", "200"]);
     assert!(err.contains("\nhint: the order may have been carried out"), "{err}");
+    for endless in [&["tx", "watch", gtid][..], &["drain"]] {
+        let (_, err) = serving.expect(1, &[endless, &["--timeout-ms", "200"]].concat());
+        assert!(err.contains("has not answered in 200ms"), "{endless:?}: {err}");
+    }
     let address = serving.address.trim_start_matches("http://");
     let (out, _) = expect(1, serving.dir.path(), &["doctor", "--listen", address]);
     assert!(out.contains("FAIL  server.listen: something listens at"), "{out}");

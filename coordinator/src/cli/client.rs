@@ -193,6 +193,17 @@ impl Client {
         request
     }
 
+    /// The next answer of a call that has no deadline as a whole.
+    pub(super) async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.map_err(|status| self.failure(&status)),
+            Err(_) => Err(Failure::unanswered(&self.address, self.timeout)),
+        }
+    }
+
     /// What the coordinator says of itself.
     pub(super) async fn status(&self) -> Result<v1::GetStatusResponse, Failure> {
         let request = self.request(v1::GetStatusRequest {});

@@ -32,10 +32,10 @@ pub(super) struct DrainArgs {
 pub(super) async fn run(args: DrainArgs) -> Result<(), Failure> {
     let message = v1::DrainRequest { grace_ms: args.grace_ms, operator: args.operator.name(&args.client)? };
     let client = Client::connect(&args.client).await?;
-    // Without a deadline: it lasts as long as the transactions.
-    let answer = client.operator().drain(message).await.map_err(|status| client.failure(&status))?;
-    let mut steps = answer.into_inner();
-    while let Some(step) = steps.message().await.map_err(|status| client.failure(&status))? {
+    // Without a deadline: it lasts as long as the transactions. But it says all the time how far it has come.
+    let mut drains = client.operator();
+    let mut steps = client.within(drains.drain(message)).await?.into_inner();
+    while let Some(step) = client.within(steps.message()).await? {
         let stopping = step.stopping;
         let report = DrainReport::from(step);
         match (client.output.json, stopping) {

@@ -124,8 +124,8 @@ async fn watch(args: OneArgs) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     // Without a deadline: it lasts as long as the transaction.
     let request = v1::WatchRequest { gtid: args.gtid.to_string() };
-    let answer = client.coordinator().watch(request).await.map_err(|status| client.failure(&status))?;
-    let mut changes = answer.into_inner();
+    let mut coordinator = client.coordinator();
+    let mut changes = client.within(coordinator.watch(request)).await?.into_inner();
     while let Some(change) = changes.message().await.map_err(|status| client.failure(&status))? {
         let record = TransactionRecord::from(client.expect(change.transaction)?);
         client.output_now().show_line(&record, TransactionRecord::change)?;

@@ -184,7 +184,7 @@ async fn tell_progress(
 }
 
 fn order(operator: String, reason: String) -> Result<Order, Status> {
-    if operator.is_empty() {
+    if operator.trim().is_empty() {
         return Err(invalid("operator", "is empty, and no token says who gives the order"));
     }
     Ok(Order { operator, reason: text("reason", reason, bytes_max::REASON)? })
