@@ -64,7 +64,10 @@ function orders(transaction) {
   const undecided = ["TRANSACTION_STATE_ACTIVE", "TRANSACTION_STATE_PREPARING"].includes(transaction.state);
   const button = (order, text, title, kind) => h("button", { type: "button", class: kind, "data-order": order, title }, text);
   return undecided
-    ? [button("rollback", "Roll back …", "End it: nothing of it will have happened")]
+    ? [button("rollback", "Roll back …", "End it: nothing of it will have happened"),
+      // Its only branch was to commit in one phase, and does not say whether it has.
+      transaction.state === "TRANSACTION_STATE_PREPARING" && transaction.reason &&
+        button("resolve", "Force an outcome …", "Declare how its branch ended, without asking it", "danger")]
     : [button("retry", "Retry now", "Deliver the decision at once, to parked branches too"),
       !transaction.parked && button("park", "Park …", "Stop retrying until somebody says so"),
       button("resolve", "Force an outcome …", "Declare how branches ended, without asking them", "danger")];

@@ -235,6 +235,7 @@ impl Driver {
             self.metrics.engine.calls_failed.at(verb).inc();
             tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant = state.spec(branch).map(|spec| &*spec.participant), verb = verb.value(), reason = &*reason, "a call failed");
         }
+        state.note(self.clock.wall(), (branch, verb), reply, &reason);
         if let Some(extra) = state.extra(branch) {
             if !reason.is_empty() {
                 extra.last_error = reason.into();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use concord_protocol::{Decision, Epoch, Gtid, Kind, State};
 use futures_util::Stream;
 
-use super::live::Live;
+use super::live::{Answer, Live};
 use super::record::{self, HistoryEvent};
 use super::snapshot::BranchSpec;
 use super::{BranchSnapshot, Engine, EngineError, Found, Snapshot};
@@ -132,16 +132,21 @@ fn stands_in(snapshot: &Snapshot, text: &str) -> bool {
 }
 
 impl Engine {
-    /// One transaction, with what is on record of it.
+    /// One transaction, with what is on record of it; and while it is live, with the last answers of branches with which not all
+    /// goes well.
     ///
     /// # Errors
     /// [`EngineError::UnknownGtid`] when there is no record of it.
     pub async fn get(&self, gtid: Gtid) -> Result<(Snapshot, Vec<HistoryEvent>), EngineError> {
         let live = self.driver.registry.get(gtid);
         let stored = self.driver.store.get(gtid).await?;
-        let history = stored.as_ref().map(record::history).unwrap_or_default();
+        let mut history = stored.as_ref().map(record::history).unwrap_or_default();
         let snapshot = match (live, stored) {
-            (Some(live), _) => live.snapshot(),
+            (Some(live), _) => {
+                history.extend(live.lock().answers.iter().map(Answer::event));
+                history.sort_by_key(|event| event.at);
+                live.snapshot()
+            }
             (None, Some(stored)) => record::snapshot(&stored)?,
             (None, None) => return Err(EngineError::UnknownGtid(gtid)),
         };

@@ -1,19 +1,25 @@
 //! One live transaction: the protocol's state, and what the protocol does not need to know.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use concord_proto::trace::TraceId;
-use concord_protocol::{BranchId, BranchState, Cause, Decision, Gtid, Millis, State, Transaction};
+use concord_protocol::{
+    BranchId, BranchState, Cause, Decision, Gtid, Millis, Outcome, Reply, State, Transaction, Verb, Vote,
+};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::field::{DisplayValue, display};
 
-use super::record::{Context, Rebuilt};
+use super::record::{Context, HistoryEvent, Rebuilt};
 use super::snapshot::{BranchSnapshot, BranchSpec, Header, Snapshot};
+use crate::metrics::Label as _;
 use crate::store::UnixMillis;
 use crate::trace::Trace;
 
+/// How many answers of participants are kept, the last ones.
+const ANSWERS_MAX: usize = 50;
 /// How many branches a sentence names.
 const NAMED_MAX: usize = 3;
 
@@ -32,6 +38,8 @@ pub(crate) struct LiveState {
     pub(crate) transaction: Transaction,
     pub(crate) specs: Vec<BranchSpec>,
     pub(crate) extras: Vec<BranchExtra>,
+    /// What branches answered with which not all went well.
+    pub(crate) answers: VecDeque<Answer>,
     /// How many branches came with the request.
     pub(crate) begun_with: usize,
     /// Why it is rolled back, once it is.
@@ -70,6 +78,39 @@ pub(crate) struct BranchExtra {
     pub(crate) last_error: Box<str>,
 }
 
+/// What a participant has answered, or why it has not.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    at: UnixMillis,
+    branch: BranchId,
+    verb: Verb,
+    reply: Reply,
+    reason: Box<str>,
+}
+
+impl Answer {
+    /// For people, as a line of the transaction's history.
+    pub(crate) fn event(&self) -> HistoryEvent {
+        let (kind, what) = match self.reply {
+            Reply::Failed { .. } => ("call_failed", "no answer"),
+            Reply::Worked => ("answered", "worked"),
+            Reply::Vote(Vote::Yes) => ("answered", "voted yes"),
+            Reply::Vote(Vote::ReadOnly) => ("answered", "voted read-only"),
+            Reply::Vote(Vote::No) => ("answered", "voted no"),
+            Reply::Ended(Outcome::Committed) => ("answered", "committed"),
+            Reply::Ended(Outcome::RolledBack) => ("answered", "rolled back"),
+            Reply::Refused => ("answered", "refused"),
+        };
+        let because = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        let verb = self.verb.value().replace('_', " ");
+        HistoryEvent {
+            at: self.at,
+            kind,
+            detail: format!("branch {}, asked to {verb}: {what}{because}", self.branch),
+        }
+    }
+}
+
 impl Live {
     pub(crate) fn new(
         gtid: Gtid,
@@ -88,6 +129,7 @@ impl Live {
             begun_with: specs.len(),
             specs,
             extras,
+            answers: VecDeque::new(),
             reason: String::new(),
             request_reason: String::new(),
             operator: Default::default(),
@@ -211,6 +253,24 @@ impl LiveState {
     /// For log lines.
     pub(crate) fn trace_id(&self) -> Option<DisplayValue<TraceId>> {
         self.trace.as_ref().map(|trace| display(trace.id()))
+    }
+
+    /// Keeps an answer for the history, if it is bad, or one of a branch that has given bad ones before.
+    pub(crate) fn note(
+        &mut self,
+        at: UnixMillis,
+        (branch, verb): (BranchId, Verb),
+        reply: Reply,
+        reason: &str,
+    ) {
+        let is_bad = matches!(reply, Reply::Failed { .. } | Reply::Refused | Reply::Vote(Vote::No));
+        if !is_bad && self.answers.iter().all(|before| before.branch != branch) {
+            return;
+        }
+        if self.answers.len() == ANSWERS_MAX {
+            self.answers.pop_front();
+        }
+        self.answers.push_back(Answer { at, branch, verb, reply, reason: reason.into() });
     }
 
     /// Before what its time runs out if it does so now, in words.

@@ -241,7 +241,19 @@ async fn what_went_wrong_on_the_way_is_on_record_of_one_that_has_ended() {
     world.actors.script(A, Script::Misunderstand(Verb::Commit));
     world.actors.script(B, Script::FailOn(Verb::Commit));
     let decided = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (_, history) = world.engine.get(decided.gtid).await.unwrap();
+    let told = |kind: &str| -> Vec<&str> {
+        history.iter().filter(|event| event.kind == kind).map(|event| &*event.detail).collect()
+    };
+    assert!(history.is_sorted_by_key(|event| event.at));
+    assert_eq!(history[0].kind, "begun");
+    let failed = told("call_failed");
+    assert!((10..=50).contains(&failed.len()), "{failed:?}");
+    assert!(
+        failed.iter().all(|detail| *detail == "branch 2, asked to commit: no answer: no answer"),
+        "{failed:?}"
+    );
     world.actors.script(A, Script::Agree);
     world.actors.script(B, Script::Agree);
     let in_memory = world.reaches(decided.gtid, State::Committed).await;
