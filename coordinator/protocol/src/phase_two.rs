@@ -99,7 +99,8 @@ impl Transaction {
     pub(crate) fn park(&mut self, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         self.decision().ok_or(Refusal::NotDecided)?;
         for index in 0..self.branches.len() {
-            if !self.branches[index].state.has_ended() && !self.branches[index].parked {
+            // One that is parked already too: who wants it so, and why, goes on record.
+            if !self.branches[index].state.has_ended() {
                 self.park_branch(index, out);
             }
         }

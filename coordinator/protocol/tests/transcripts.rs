@@ -457,6 +457,7 @@ fn an_operator_parks_and_retries_and_the_sweeper_helps() {
         .logged()
         .replied(1, Commit, LOST)
         .event("operator: park", Event::Park)
+        .event("operator: park, once more", Event::Park)
         .retry(1, 1)
         .event("operator: retry now", Event::RetryNow)
         .event("operator: retry now, with both calls under way", Event::RetryNow)

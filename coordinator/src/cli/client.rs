@@ -332,7 +332,7 @@ pub(super) fn is_dumb() -> bool {
 impl Client {
     /// Ages of a long stream count from the moment of each line.
     pub(super) fn output_now(&self) -> Output {
-        Output { look: Look { now_ms: look().now_ms, ..self.output.look }, ..self.output }
+        output(self.output.json)
     }
 }
 

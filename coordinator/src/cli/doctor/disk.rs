@@ -128,8 +128,14 @@ fn store(path: &Path) -> Finding {
             "back it up first: then nothing is lost by it",
         ),
         Err(error) => {
-            let mend = "`concord store check` says more; docs/operations.md, what to do if the store is lost";
-            Finding::failure("store", SUBJECT, error.to_string(), mend)
+            let found = error.to_string();
+            let mend = match found.contains("the store is lost") {
+                true => {
+                    "`concord store check` says more; docs/operations.md, what to do when a store is lost"
+                }
+                false => "do as it says: until then `concord serve` refuses the store, too",
+            };
+            Finding::failure("store", SUBJECT, found, mend)
         }
     }
 }

@@ -292,7 +292,9 @@ fn explain(error: &rusqlite::Error) -> String {
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; make room and start again",
         Some(ErrorCode::SystemIoFailure) => CHECK_THE_DISK,
-        Some(ErrorCode::NotADatabase) => "the file is not an SQLite database, or its header is damaged",
+        Some(ErrorCode::NotADatabase) => {
+            "the file is not an SQLite database; or its header is damaged, and the store is lost (docs/operations.md)"
+        }
         Some(ErrorCode::DatabaseCorrupt) => "the file is damaged, and the store is lost (docs/operations.md)",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds a lock on the file; end it and start again"
