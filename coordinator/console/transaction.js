@@ -1,6 +1,6 @@
 // One transaction: where it is, how it got there, and what can be done about it.
 
-import { follow, get, post } from "./api.js";
+import { follow, get, hasToken, post } from "./api.js";
 import { ask, h, show, table } from "./dom.js";
 import { badge } from "./list.js";
 import { clock, ended, isOver, plain, protocol, span, why } from "./words.js";
@@ -75,7 +75,8 @@ function orders(transaction) {
 
 /** Gives an order; answers whether it was given. */
 async function give(order, transaction) {
-  const asked = order === "retry" ? { operator: operator() } : await ask(...question(order, transaction));
+  const isKnown = operator() || hasToken();
+  const asked = order === "retry" && isKnown ? { operator: operator() } : await ask(...question(order, transaction));
   if (!asked) return false;
   if (asked.operator) localStorage.setItem("operator", asked.operator);
   try {
@@ -101,18 +102,21 @@ function operator() {
 }
 
 function question(order, transaction) {
-  const who = label("Who are you?", h("input", { name: "operator", required: true, maxlength: 100, value: operator() }));
+  const who = label("Who are you?", h("input", { name: "operator", required: !hasToken(), maxlength: 100, value: operator() }));
   const reason = label("Why?", h("textarea", { name: "reason", required: true, maxlength: 800, rows: 3 }));
   const unfinished = transaction.branches.filter((branch) => !ended(branch.state));
   switch (order) {
     case "rollback":
       return ["Roll back", h("p", {}, "No branch has been told to commit. After this none will be."), who, reason, buttons("Roll it back", "Leave it")];
+    case "retry":
+      return ["Retry", h("p", {}, "Every branch that has not ended is called at once."), who, buttons("Retry it", "Leave it")];
     case "park":
       return ["Park", h("p", {}, "Its decision stands, and what is not delivered stays so until somebody retries. Prepared branches keep their locks."), who, reason, buttons("Park it", "Leave it")];
     default:
       return ["Force an outcome",
         h("p", { class: "warning" }, "Nothing is sent to the participant: declare only what you have done yourself, in its database. ",
-          `The decision was to ${transaction.state === "TRANSACTION_STATE_COMMITTING" ? "commit" : "roll back"}; anything else is recorded as heuristic, and the databases will disagree.`),
+          transaction.state === "TRANSACTION_STATE_PREPARING" ? "Nothing is decided: what you declare is how the transaction ends."
+            : `The decision was to ${transaction.state === "TRANSACTION_STATE_COMMITTING" ? "commit" : "roll back"}; anything else is recorded as heuristic, and the databases will disagree.`),
         label("Which branch?", h("select", { name: "branchId" }, h("option", { value: 0 }, "every branch that has not ended"),
           unfinished.map((branch) => h("option", { value: branch.branchId }, `${branch.branchId} at ${branch.participant}`)))),
         label("How did it end?", h("select", { name: "outcome", required: true }, h("option", { value: "" }, "choose …"),

@@ -59,6 +59,10 @@ async fn what_is_stuck_is_seen_and_ended() {
     shop.open_on_sundays.store(true, Ordering::SeqCst);
     browser.go(&format!("#/transactions/{retried}")).await;
     browser.click("[data-order=retry]").await;
+    // Somebody has to answer for it.
+    browser.sees("dialog h2", "Retry").await;
+    browser.fill("dialog [name=operator]", "ann").await;
+    browser.click("dialog button.primary").await;
     browser.sees("h1 .state", "committed").await;
     browser.sees(".orders", "It has ended").await;
     shop.open_on_sundays.store(false, Ordering::SeqCst);
