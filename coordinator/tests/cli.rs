@@ -389,7 +389,8 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(args: &[&str]) -> OnTerminal {
-        let command = [&[env!("CARGO_BIN_EXE_concord")], args].concat().join(" ");
+        // Without `exec` some shells wait for it, and die of a Ctrl-C that it takes.
+        let command = [&["exec", env!("CARGO_BIN_EXE_concord")], args].concat().join(" ");
         // Of util-linux, as everywhere on Linux.
         let mut script = Command::new("script");
         script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
