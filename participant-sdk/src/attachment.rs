@@ -86,7 +86,7 @@ impl Attachment {
     async fn keep<S: Participant + Clone>(self, service: S, stop: impl Future<Output = ()> + Send) -> String {
         let Attachment { place, coordinators, address } = self;
         tokio::pin!(stop);
-        let client = AttachmentClient::with_interceptor(place.channel, coordinators.credentials().clone());
+        let client = AttachmentClient::new(coordinators.only(place.clone()));
         let client = client.max_decoding_message_size(usize::MAX);
         let (mut pause, mut warned) = (PAUSE.0, Code::Ok);
         // One that is about to leave is called no more by its name, and may still have to call us.

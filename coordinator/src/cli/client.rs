@@ -74,9 +74,13 @@ impl ClientArgs {
         }
     }
 
-    /// Whether it shows a token.
-    fn has_token(&self) -> bool {
-        self.token_file.is_some() || std::env::var("CONCORD_TOKEN").is_ok_and(|token| !token.is_empty())
+    /// The token to show, and where it is from.
+    fn token(&self) -> Result<Option<(String, String)>, Failure> {
+        let given = || std::env::var("CONCORD_TOKEN").ok().filter(|token| !token.is_empty());
+        match &self.token_file {
+            Some(path) => Ok(Some((path.display().to_string(), read(path)?))),
+            None => Ok(given().map(|token| ("CONCORD_TOKEN".to_owned(), token))),
+        }
     }
 
     fn credentials(&self) -> Result<Credentials, Failure> {
@@ -85,22 +89,12 @@ impl ClientArgs {
             credentials = credentials.allow_insecure();
         }
         if let Some(ca) = &self.ca {
-            let authorities = read(ca)?;
-            if !authorities.contains("-----BEGIN CERTIFICATE-----") {
-                return Err(Failure::usage(format!("{} has no certificate in it", ca.display()))
-                    .with_hint("--ca names a file with the certificates of authorities (PEM)"));
-            }
-            credentials = credentials.trusting(authorities);
+            credentials = credentials.trusting(read(ca)?);
         }
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
             credentials = credentials.certificate(read(certificate)?, read(key)?);
         }
-        let token = match (&self.token_file, std::env::var("CONCORD_TOKEN")) {
-            (Some(path), _) => Some((path.display().to_string(), read(path)?)),
-            (None, Ok(token)) => Some(("CONCORD_TOKEN".to_owned(), token)),
-            (None, Err(_)) => None,
-        };
-        match token {
+        match self.token()? {
             None => Ok(credentials),
             Some((from, token)) => {
                 credentials.token(token.trim()).map_err(|error| Failure::usage(format!("{from}: {error}")))
@@ -129,7 +123,7 @@ impl OperatorArgs {
         let user = || std::env::var("USER").ok();
         match self.operator.clone().or_else(user).filter(|name| !name.is_empty()) {
             Some(name) => Ok(name),
-            None if client.has_token() => Ok(String::new()),
+            None if client.token()?.is_some() => Ok(String::new()),
             None => Err(Failure::usage("nobody to name in the record: there is neither a token nor $USER")
                 .with_hint("say who you are: --operator NAME")),
         }
@@ -159,6 +153,11 @@ impl Client {
                 let why = "whoever is on the way can read it";
                 Failure::usage(format!("the token is not sent to {host} over http://: {why}"))
                     .with_hint("use an https:// address, or --allow-insecure where something below encrypts")
+            }
+            EndpointError::NoAuthority => {
+                let ca = args.ca.as_deref().unwrap_or(Path::new("--ca")).display();
+                Failure::usage(format!("{ca} has no certificate in it"))
+                    .with_hint("--ca names a file with the certificates of authorities (PEM)")
             }
             error => Failure::usage(format!(
                 "{address:?} is not an address such as http://127.0.0.1:7600, or the certificates are of no use: {error}"

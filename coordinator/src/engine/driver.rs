@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::failure::Failure;
-use super::live::{Live, LiveState};
+use super::live::{Answer, Live, LiveState};
 use super::participants::{BranchCall, CallResult, Participants};
 use super::rates::Rates;
 use super::record::to_store;
@@ -235,7 +235,9 @@ impl Driver {
             self.metrics.engine.calls_failed.at(verb).inc();
             tracing::debug!(gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant = state.spec(branch).map(|spec| &*spec.participant), verb = verb.value(), reason = &*reason, "a call failed");
         }
-        state.note(self.clock.wall(), (branch, verb), reply, &reason);
+        if state.is_notable(branch, reply) {
+            state.note(Answer { at: self.clock.wall(), branch, verb, reply, reason: reason.as_str().into() });
+        }
         if let Some(extra) = state.extra(branch) {
             if !reason.is_empty() {
                 extra.last_error = reason.into();

@@ -81,11 +81,11 @@ pub(crate) struct BranchExtra {
 /// What a participant has answered, or why it has not.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    at: UnixMillis,
-    branch: BranchId,
-    verb: Verb,
-    reply: Reply,
-    reason: Box<str>,
+    pub(crate) at: UnixMillis,
+    pub(crate) branch: BranchId,
+    pub(crate) verb: Verb,
+    pub(crate) reply: Reply,
+    pub(crate) reason: Box<str>,
 }
 
 impl Answer {
@@ -255,22 +255,18 @@ impl LiveState {
         self.trace.as_ref().map(|trace| display(trace.id()))
     }
 
-    /// Keeps an answer for the history, if it is bad, or one of a branch that has given bad ones before.
-    pub(crate) fn note(
-        &mut self,
-        at: UnixMillis,
-        (branch, verb): (BranchId, Verb),
-        reply: Reply,
-        reason: &str,
-    ) {
+    /// Whether an answer is for the history: if it is bad, or one of a branch that has given bad ones before.
+    pub(crate) fn is_notable(&self, branch: BranchId, reply: Reply) -> bool {
         let is_bad = matches!(reply, Reply::Failed { .. } | Reply::Refused | Reply::Vote(Vote::No));
-        if !is_bad && self.answers.iter().all(|before| before.branch != branch) {
-            return;
-        }
+        is_bad || self.answers.iter().any(|before| before.branch == branch)
+    }
+
+    /// Keeps an answer for the history.
+    pub(crate) fn note(&mut self, answer: Answer) {
         if self.answers.len() == ANSWERS_MAX {
             self.answers.pop_front();
         }
-        self.answers.push_back(Answer { at, branch, verb, reply, reason: reason.into() });
+        self.answers.push_back(answer);
     }
 
     /// Before what its time runs out if it does so now, in words.

@@ -38,6 +38,18 @@ impl Authority {
     pub(crate) fn trusted(&self) -> Credentials {
         Credentials::new().trusting(&self.pem)
     }
+
+    /// Certifies a server: the part of its configuration that names the files, which are in this directory from then on.
+    pub(crate) fn server(&self, directory: &Path) -> String {
+        let [pem, key] = self.certify().write(directory, "server");
+        format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n")
+    }
+
+    /// Of who trusts this authority, and shows a certificate of another one's.
+    pub(crate) fn trusted_showing(&self, by: &Authority) -> Credentials {
+        let certificate = by.certify();
+        self.trusted().certificate(certificate.pem, certificate.key)
+    }
 }
 
 impl Certificate {

@@ -64,10 +64,7 @@ async fn a_connection_on_which_nobody_calls_is_closed_and_one_with_calls_stays()
         let credentials = authority.map_or_else(Credentials::new, Authority::trusted);
         let server = match authority {
             None => "[server]\n".to_owned(),
-            Some(authority) => {
-                let [pem, key] = authority.certify().write(concord.directory.path(), "server");
-                format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n")
-            }
+            Some(authority) => authority.server(concord.directory.path()),
         };
         let allow = "[participants]\nallow = ['attached://*']\n";
         concord.configure(&format!("{server}first_call_timeout_ms = 500\n{allow}"));

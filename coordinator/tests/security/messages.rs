@@ -17,18 +17,13 @@ async fn who_comes_by_the_wrong_way_is_told_the_right_one() {
     let (authority, clients) = (Authority::new(), Authority::new());
     plain.configure("");
     plain.start(&Credentials::new()).await;
-    let [pem, key] = authority.certify().write(tls.directory.path(), "server");
-    let server = format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n");
+    let server = authority.server(tls.directory.path());
     tls.configure(&server);
     tls.start(&authority.trusted()).await;
     let ca = mutual.path("clients.pem");
     std::fs::write(&ca, &clients.pem).unwrap();
     mutual.configure(&format!("{server}tls_client_ca = {ca:?}\n"));
-    let shown = |by: &Authority| {
-        let certificate = by.certify();
-        authority.trusted().certificate(certificate.pem, certificate.key)
-    };
-    mutual.start(&shown(&clients)).await;
+    mutual.start(&authority.trusted_showing(&clients)).await;
 
     let ca = tls.path("ca.pem");
     std::fs::write(&ca, &authority.pem).unwrap();
@@ -47,7 +42,7 @@ async fn who_comes_by_the_wrong_way_is_told_the_right_one() {
         (mutual.url(), authority.trusted(), &trusting[..], certificate),
         (
             mutual.url(),
-            shown(&authority),
+            authority.trusted_showing(&authority),
             &stranger[..],
             "the certificate that is shown is none of those that are let in",
         ),
@@ -105,7 +100,11 @@ async fn a_token_is_not_sent_where_anybody_can_read_it() {
     let answer = async |url: &str, credentials: Credentials| {
         let (_found, places) = tokio::sync::watch::channel(Arc::from([place(url)]));
         let coordinators = Coordinators::following(places).with_token_of(credentials);
-        CoordinatorClient::new(coordinators).get(GetRequest { gtid: "x".into() }).await.unwrap_err().code()
+        let [all, one] = [coordinators.clone(), coordinators.only(place(url))]
+            .map(|way| async { CoordinatorClient::new(way).get(GetRequest { gtid: "x".into() }).await });
+        let [all, one] = [all.await, one.await].map(|answer| answer.unwrap_err().code());
+        assert_eq!(all, one, "by each of them as by all");
+        all
     };
     assert_eq!(answer("http://192.0.2.1:7600", token.clone()).await, Code::FailedPrecondition);
     assert_eq!(answer("http://192.0.2.1:7600", token.clone().allow_insecure()).await, Code::Unavailable);

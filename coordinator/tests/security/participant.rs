@@ -23,11 +23,10 @@ async fn a_participant_with_tls_is_called_by_the_coordinator_and_by_nobody_else(
     let (mut concord, participants, coordinators) = (Concord::new(), Authority::new(), Authority::new());
     let ca = concord.path("participants.pem");
     std::fs::write(&ca, &participants.pem).unwrap();
-    let [server_pem, server_key] = coordinators.certify().write(concord.directory.path(), "server");
+    let server = coordinators.server(concord.directory.path());
     let [own_pem, own_key] = coordinators.certify().write(concord.directory.path(), "own");
     concord.configure(&format!(
-        "[server]\ntls_certificate = {server_pem:?}\ntls_key = {server_key:?}\n\
-         [participants]\nallow = ['https://127.0.0.1:*']\n\
+        "{server}[participants]\nallow = ['https://127.0.0.1:*']\n\
          [calls]\ntls_ca = {ca:?}\ntls_certificate = {own_pem:?}\ntls_key = {own_key:?}\n"
     ));
     concord.start(&coordinators.trusted()).await;
@@ -57,16 +56,12 @@ async fn a_participant_with_tls_is_called_by_the_coordinator_and_by_nobody_else(
             credentials.endpoint(&url, None).unwrap().connect_timeout(Duration::from_secs(30)).connect_lazy();
         ParticipantClient::new(channel).prepare(PrepareRequest::default()).await.unwrap_err()
     };
-    let shown = |by: &Authority| {
-        let certificate = by.certify();
-        participants.trusted().certificate(certificate.pem, certificate.key)
-    };
-    for stranger in [participants.trusted(), shown(&participants)] {
+    for stranger in [participants.trusted(), participants.trusted_showing(&participants)] {
         let status = prepare(stranger).await;
         assert_ne!(status.code(), Code::InvalidArgument, "it was let in: {status:?}");
     }
     until("it is let in, and asks for nothing that can be done", async || {
-        let status = prepare(shown(&coordinators)).await;
+        let status = prepare(participants.trusted_showing(&coordinators)).await;
         Ok((status.code() == Code::InvalidArgument).then_some(()))
     })
     .await

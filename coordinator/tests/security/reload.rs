@@ -146,11 +146,10 @@ async fn addresses_of_a_service_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_shown_and_a_wrong_one_is_not() {
     let (mut concord, authority, next) = (Concord::new(), Authority::new(), Authority::new());
-    let [pem, key] = authority.certify().write(concord.directory.path(), "server");
-    concord.configure(&format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n"));
+    concord.configure(&authority.server(concord.directory.path()));
     concord.start(&authority.trusted()).await;
     // With another's key it is worth nothing.
-    std::fs::write(&pem, next.certify().pem).unwrap();
+    std::fs::write(concord.path("server.pem"), next.certify().pem).unwrap();
     until("it is refused", async || {
         Ok(concord.process.log().contains("a file cannot be used").then_some(()))
     })
@@ -165,16 +164,15 @@ async fn a_new_certificate_is_shown_and_a_wrong_one_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     let (mut concord, authority) = (Concord::new(), Authority::new());
-    let [pem, key] = authority.certify().write(concord.directory.path(), "server");
+    let server = authority.server(concord.directory.path());
     let tokens = concord.path("tokens.toml");
     let ann = token(&tokens, "ann", &["--role", "operator"]).await;
     let ann = authority.trusted().token(&ann).unwrap();
-    let config =
-        format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n[security]\ntokens = {tokens:?}\n");
+    let config = format!("{server}[security]\ntokens = {tokens:?}\n");
     concord.configure(&config);
     concord.start(&ann).await;
     concord.status(&ann).await.unwrap();
-    std::fs::write(&pem, "no certificate").unwrap();
+    std::fs::write(concord.path("server.pem"), "no certificate").unwrap();
     std::fs::write(concord.path("concord.toml"), format!("{config}[nonsense]\n")).unwrap();
     std::fs::write(&tokens, "").unwrap();
     until("the token is forgotten", async || {

@@ -20,15 +20,10 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use super::authority::Authority;
 use super::program::Concord;
 
-fn server(concord: &Concord, authority: &Authority) -> String {
-    let [pem, key] = authority.certify().write(concord.directory.path(), "server");
-    format!("[server]\ntls_certificate = {pem:?}\ntls_key = {key:?}\n")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn it_speaks_tls_and_nothing_else() {
     let (mut concord, authority) = (Concord::new(), Authority::new());
-    let config = server(&concord, &authority);
+    let config = authority.server(concord.directory.path());
     concord.configure(&format!("{config}[participants]\nallow = ['attached://*']\n"));
     concord.start(&authority.trusted()).await;
     assert!(concord.status(&Authority::new().trusted()).await.is_err(), "of another authority");
@@ -74,18 +69,14 @@ async fn it_speaks_tls_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_show_certificates_where_they_are_asked_for_them() {
     let (mut concord, authority) = (Concord::new(), Authority::new());
-    let (config, ca) = (server(&concord, &authority), concord.path("clients.pem"));
+    let (config, ca) = (authority.server(concord.directory.path()), concord.path("clients.pem"));
     let clients = Authority::new();
     std::fs::write(&ca, &clients.pem).unwrap();
     concord.configure(&format!("{config}tls_client_ca = {ca:?}\n"));
-    let shown = |by: &Authority| {
-        let certificate = by.certify();
-        authority.trusted().certificate(certificate.pem, certificate.key)
-    };
-    concord.start(&shown(&clients)).await;
+    concord.start(&authority.trusted_showing(&clients)).await;
     assert!(concord.status(&authority.trusted()).await.is_err(), "it shows none");
-    assert!(concord.status(&shown(&authority)).await.is_err(), "of another authority");
-    concord.status(&shown(&clients)).await.unwrap();
+    assert!(concord.status(&authority.trusted_showing(&authority)).await.is_err(), "of another authority");
+    concord.status(&authority.trusted_showing(&clients)).await.unwrap();
 }
 
 /// A participant that listens, and wants to see its callers' certificates.

@@ -58,6 +58,8 @@ impl std::error::Error for InvalidToken {}
 pub enum EndpointError {
     /// The address is not a URL, or the certificates cannot be used.
     Transport(Error),
+    /// What was given to be trusted has no certificate in it.
+    NoAuthority,
     /// There is a token, and no TLS on the way to this host.
     PlainToken {
         /// Of the URL.
@@ -72,6 +74,9 @@ impl fmt::Display for EndpointError {
                 Some(cause) => write!(f, "{error}: {cause}"),
                 None => error.fmt(f),
             },
+            EndpointError::NoAuthority => {
+                f.write_str("there is no certificate (PEM) in what is to be trusted")
+            }
             EndpointError::PlainToken { host } => write!(
                 f,
                 "a token is not sent to {host} over http://, where whoever is on the way can read it: use https://, or \
@@ -151,11 +156,15 @@ impl Credentials {
     /// The way to `url`. `host`: whose certificate is expected, if that is not the host in the URL.
     ///
     /// # Errors
-    /// It is not a URL; the certificates cannot be used; or there is a token, and the URL begins with `http://` and is not of
-    /// this machine ([`Credentials::allow_insecure`]).
+    /// It is not a URL; the certificates cannot be used, or there are none in what is to be trusted; or there is a token, and
+    /// the URL begins with `http://` and is not of this machine ([`Credentials::allow_insecure`]).
     pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, EndpointError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
         self.check(endpoint.uri())?;
+        // With none it would be the public ones that are trusted, and the right server refused for no reason that is told.
+        if self.authorities.as_ref().is_some_and(|pem| !has_certificate((**pem).as_ref())) {
+            return Err(EndpointError::NoAuthority);
+        }
         if endpoint.uri().scheme_str() != Some("https") {
             return Ok(endpoint);
         }
@@ -224,6 +233,11 @@ impl TokenFile {
     }
 }
 
+fn has_certificate(pem: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    pem.windows(BEGIN.len()).any(|part| part == BEGIN)
+}
+
 fn read_token(path: &Path) -> Result<HeaderValue, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     bearer(text.trim()).map_err(|error| error.to_string())
@@ -245,6 +259,16 @@ mod tests {
     fn shown(credentials: &Credentials) -> Option<String> {
         let value = credentials.authorization().unwrap()?;
         Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn what_is_to_be_trusted_has_a_certificate_in_it() {
+        for wrong in ["", "-----BEGIN PRIVATE KEY-----", "not PEM at all"] {
+            for url in ["https://127.0.0.1:7600", "http://127.0.0.1:7600"] {
+                let why = Credentials::new().trusting(wrong).endpoint(url, None).unwrap_err();
+                assert!(matches!(why, EndpointError::NoAuthority), "{wrong:?} {url}: {why}");
+            }
+        }
     }
 
     #[test]

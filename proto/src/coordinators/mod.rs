@@ -93,9 +93,13 @@ impl Coordinators {
         Coordinators { credentials, ..self }
     }
 
-    /// What is shown to them.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
+    /// The way to one of them alone.
+    pub fn only(&self, place: Place) -> Self {
+        Coordinators { credentials: self.credentials.clone(), ..Coordinators::to(place) }
+    }
+
+    fn to(place: Place) -> Self {
+        Coordinators::following(watch::channel(Arc::from([place])).1)
     }
 
     /// Those that there are now.
@@ -123,8 +127,7 @@ impl Coordinators {
 
 impl From<Channel> for Coordinators {
     fn from(channel: Channel) -> Self {
-        let place = Place { url: String::new(), channel };
-        Coordinators::following(watch::channel(Arc::from([place])).1)
+        Coordinators::to(Place { url: String::new(), channel })
     }
 }
 

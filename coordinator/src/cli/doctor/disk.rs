@@ -127,16 +127,12 @@ fn store(path: &Path) -> Finding {
             error.to_string(),
             "back it up first: then nothing is lost by it",
         ),
-        Err(error) => {
-            let found = error.to_string();
-            let mend = match found.contains("the store is lost") {
-                true => {
-                    "`concord store check` says more; docs/operations.md, what to do when a store is lost"
-                }
-                false => "do as it says: until then `concord serve` refuses the store, too",
-            };
-            Finding::failure("store", SUBJECT, found, mend)
-        }
+        Err(error) => Finding::failure(
+            "store",
+            SUBJECT,
+            error.to_string(),
+            "do as it says; until then `concord serve` refuses the store, too. `concord store check` may say more",
+        ),
     }
 }
 
