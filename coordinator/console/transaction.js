@@ -37,7 +37,7 @@ export async function refresh(place, signal, { gtid }) {
         cells: [String(branch.branchId), plain(branch.kind).toUpperCase(),
           h("a", { href: `#/transactions?participant=${encodeURIComponent(branch.participant)}` }, branch.participant),
           branch.action || "–", h("span", { class: `state ${branch.state}` }, plain(branch.state)),
-          String(branch.attempts), branch.lastError],
+          attempts(branch), branch.lastError],
       })), "No branch has joined."),
     h("h2", {}, "What happened"),
     timeline(transaction));
@@ -49,6 +49,10 @@ export async function refresh(place, signal, { gtid }) {
 
 function fact(name, value) {
   return h("div", {}, h("dt", {}, name), h("dd", {}, value));
+}
+
+function attempts({ attempts, nextAttemptAt }) {
+  return nextAttemptAt ? `${attempts}, next in ${span(Math.max(0, new Date(nextAttemptAt) - Date.now()))}` : String(attempts);
 }
 
 function timeline(transaction) {

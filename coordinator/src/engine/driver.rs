@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use concord_crash_points::crash_point;
 use concord_proto::TraceContext;
 use concord_protocol::{
@@ -26,7 +27,7 @@ use super::registry::Registry;
 use super::settings::Settings;
 use super::timers::{TimerKey, Timers};
 use crate::metrics::{Label as _, Metrics};
-use crate::store::{Durability, Entry, Store, StoreError};
+use crate::store::{Durability, Entry, Store, StoreError, UnixMillis};
 use crate::trace::{Beginning, CallSpan, Trace, Tracer};
 
 /// An append whose transaction leaves memory once it can be read back from the store.
@@ -162,15 +163,16 @@ impl Driver {
         if verb.is_phase_two() {
             state.ending_since.get_or_insert(self.clock.now());
         }
-        let payload = match state.extra(id) {
-            Some(extra) if verb.takes_payload() => extra.payload.clone(),
-            // From phase two of XA on nobody asks for the payload again.
-            Some(extra) if matches!(verb, Verb::Commit | Verb::Rollback) => {
-                extra.payload = Default::default();
-                Default::default()
+        let mut payload = Bytes::new();
+        if let Some(extra) = state.extra(id) {
+            extra.retry_at = None;
+            if verb.takes_payload() {
+                payload = extra.payload.clone();
+            } else if matches!(verb, Verb::Commit | Verb::Rollback) {
+                // From phase two of XA on nobody asks for it again.
+                extra.payload = Bytes::new();
             }
-            _ => Default::default(),
-        };
+        }
         let remaining = state.transaction.options().deadline.minus(self.clock.now());
         let mut call = BranchCall {
             gtid: live.gtid,
@@ -264,11 +266,14 @@ impl Driver {
         }
     }
 
-    fn set_timer(&self, live: &Live, timer: Timer, state: &LiveState) {
+    fn set_timer(&self, live: &Live, timer: Timer, state: &mut LiveState) {
         let (at, key) = match timer {
             Timer::Deadline => (state.transaction.options().deadline, TimerKey::Deadline),
             Timer::Retry { branch, attempts } => {
                 let pause = Millis::from(self.settings.load().backoff.pause(attempts, self.clock.chance()));
+                if let Some(extra) = state.extra(branch) {
+                    extra.retry_at = Some(UnixMillis(self.clock.wall().0.saturating_add(pause.0)));
+                }
                 (self.clock.now().plus(pause), TimerKey::Retry(branch, attempts))
             }
         };

@@ -74,6 +74,8 @@ pub(crate) struct BranchExtra {
     pub(crate) reply: Bytes,
     /// Calls to it that have failed, in this life of the coordinator.
     pub(crate) failed_calls: u32,
+    /// Until then it is left alone; `None` while a call is under way, or none is planned.
+    pub(crate) retry_at: Option<UnixMillis>,
     /// What the last call that was not as hoped said.
     pub(crate) last_error: Box<str>,
 }
@@ -198,6 +200,9 @@ impl Live {
                 state: branch.state(),
                 parked: branch.is_parked(),
                 attempts: extra.failed_calls,
+                next_attempt_at: extra
+                    .retry_at
+                    .filter(|_| !branch.is_parked() && !branch.state().has_ended()),
                 last_error: extra.last_error.to_string(),
                 reply: extra.reply.clone(),
             }

@@ -383,6 +383,7 @@ pub(crate) fn snapshot(stored: &Stored) -> Result<Snapshot, StoreError> {
         state: branch.state(),
         parked: branch.is_parked(),
         attempts: extra.failed_calls,
+        next_attempt_at: None,
         last_error: extra.last_error.into(),
         reply: Bytes::new(),
     });

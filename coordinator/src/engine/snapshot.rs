@@ -80,6 +80,8 @@ pub struct BranchSnapshot {
     pub parked: bool,
     /// Calls to it that have failed, in this life of the coordinator; once it has ended, in the life in which it did.
     pub attempts: u32,
+    /// When it is called next, where that is planned.
+    pub next_attempt_at: Option<UnixMillis>,
     /// What the last call that was not as hoped said.
     pub last_error: String,
     /// What its handler answered.

@@ -69,6 +69,7 @@ fn branch(branch: BranchSnapshot) -> v1::Branch {
         state: state.into(),
         attempts: branch.attempts,
         last_error: branch.last_error,
+        next_attempt_at: branch.next_attempt_at.map(timestamp),
     }
 }
 

@@ -42,7 +42,11 @@ pub(in crate::cli) struct BranchRecord {
     pub(in crate::cli) participant: String,
     action: Option<String>,
     attempts: u32,
+    /// None while a call is under way, or none is planned.
+    next_attempt_at: Option<String>,
     last_error: Option<String>,
+    #[serde(skip)]
+    next_attempt: Option<i64>,
 }
 
 /// One event of the history.
@@ -97,6 +101,8 @@ impl From<v1::Branch> for BranchRecord {
             participant: branch.participant,
             action: non_empty(branch.action),
             attempts: branch.attempts,
+            next_attempt: branch.next_attempt_at.as_ref().map(unix_ms),
+            next_attempt_at: rfc3339(branch.next_attempt_at),
             last_error: non_empty(branch.last_error),
         }
     }
@@ -229,7 +235,7 @@ impl View for TransactionRecord {
         if !self.branches.is_empty() {
             out.push('\n');
             let heading = ["BRANCH", "KIND", "STATE", "PARTICIPANT", "ACTION", "ATTEMPTS", "LAST ERROR"];
-            out.push_str(&table(look, &heading, self.branches.iter().map(BranchRecord::row)));
+            out.push_str(&table(look, &heading, self.branches.iter().map(|branch| branch.row(look))));
         }
         if let Some(history) = self.history.as_ref().filter(|history| !history.is_empty()) {
             let row = |event: &EventRecord| {
@@ -244,7 +250,11 @@ impl View for TransactionRecord {
 }
 
 impl BranchRecord {
-    fn row(&self) -> Vec<Cell> {
+    fn row(&self, look: &Look) -> Vec<Cell> {
+        let attempts = match self.next_attempt.map(|at| at - look.now_ms) {
+            None => self.attempts.to_string(),
+            Some(ms) => format!("{}, next in {}", self.attempts, span(ms.max(0))),
+        };
         let tone = match self.state.as_str() {
             "committed" | "read_only" => Tone::Good,
             "rolled_back" | "refused" => Tone::Quiet,
@@ -257,7 +267,7 @@ impl BranchRecord {
             Cell::new(words(&self.state)).tone(tone),
             Cell::new(&self.participant),
             self.action.as_ref().map_or_else(Cell::none, Cell::new),
-            self.attempts.to_string().into(),
+            attempts.into(),
             self.last_error.as_ref().map_or_else(Cell::none, Cell::new),
         ]
     }
@@ -341,6 +351,7 @@ mod tests {
             state,
             attempts: branch_id - 1,
             last_error: last_error.into(),
+            next_attempt_at: at(22_500).filter(|_| branch_id == 3),
         };
         v1::Transaction {
             gtid: "018bcfe5-6800-8000-8000-040000000001".into(),
@@ -377,10 +388,10 @@ begun    2023-11-14T22:13:20Z  (10.0s ago)
 decided  2023-11-14T22:13:20.250Z  (9.7s ago)
 timeout  30.0s
 
-BRANCH  KIND  STATE       PARTICIPANT            ACTION  ATTEMPTS  LAST ERROR
-1       XA    committed   http://127.0.0.1:7101  debit   0         -
-2       XA    parked      http://127.0.0.1:7102  -       1         connection [31m refused
-3       XA    unknown 99  http://127.0.0.1:7103  credit  2         -
+BRANCH  KIND  STATE       PARTICIPANT            ACTION  ATTEMPTS          LAST ERROR
+1       XA    committed   http://127.0.0.1:7101  debit   0                 -
+2       XA    parked      http://127.0.0.1:7102  -       1                 connection [31m refused
+3       XA    unknown 99  http://127.0.0.1:7103  credit  2, next in 12.5s  -
 
 AT                        EVENT         DETAIL
 2023-11-14T22:13:20.250Z  branch ended  branch 1 committed
@@ -406,11 +417,11 @@ AT                        EVENT         DETAIL
             "ended_at": null,
             "branches": [
                 {"branch_id": 1, "kind": "xa", "state": "committed", "participant": "http://127.0.0.1:7101",
-                 "action": "debit", "attempts": 0, "last_error": null},
+                 "action": "debit", "attempts": 0, "next_attempt_at": null, "last_error": null},
                 {"branch_id": 2, "kind": "xa", "state": "parked", "participant": "http://127.0.0.1:7102",
-                 "action": null, "attempts": 1, "last_error": "connection\u{1b}[31m refused"},
+                 "action": null, "attempts": 1, "next_attempt_at": null, "last_error": "connection\u{1b}[31m refused"},
                 {"branch_id": 3, "kind": "xa", "state": "unknown_99", "participant": "http://127.0.0.1:7103",
-                 "action": "credit", "attempts": 2, "last_error": null},
+                 "action": "credit", "attempts": 2, "next_attempt_at": "2023-11-14T22:13:42.500Z", "last_error": null},
             ],
             "history": [{"at": "2023-11-14T22:13:20.250Z", "kind": "branch_ended", "detail": "branch 1 committed"}],
         });

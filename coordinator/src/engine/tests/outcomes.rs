@@ -236,6 +236,26 @@ async fn who_answers_again_is_called_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_branch_that_does_not_answer_says_when_it_is_called_next() {
+    let (world, before) = (World::new().await, UnixMillis::now());
+    world.actors.script(B, Script::FailOn(Verb::Commit));
+    let waiting = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap().gtid;
+    let next = async || {
+        let (snapshot, _) = world.engine.get(waiting).await.unwrap();
+        let [a, b] = [0, 1].map(|one| snapshot.branches[one].next_attempt_at);
+        assert_eq!(a, None, "it has committed");
+        b
+    };
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // Only tokio's clock has jumped ahead.
+    let pause = next().await.unwrap().0 - before.0;
+    assert!((15_000..60_000).contains(&pause), "{pause}");
+    world.actors.script(B, Script::HangOn(Verb::Commit));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(next().await, None, "a call is under way");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_went_wrong_on_the_way_is_on_record_of_one_that_has_ended() {
     let world = World::new().await;
     world.actors.script(A, Script::Misunderstand(Verb::Commit));
