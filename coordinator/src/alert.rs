@@ -74,15 +74,24 @@ pub(crate) async fn watch(engine: Arc<Engine>, config: Alert, participants: Arc<
     let age = Duration::from_millis(config.older_than_ms);
     // Whether it was parked when it was told.
     let mut told = HashMap::new();
+    // Why it could not be told, the last time.
+    let mut in_vain = String::new();
     loop {
         tokio::time::sleep(INTERVAL.min(age)).await;
         let overdue = engine.overdue(age, OVERDUE_MAX);
         let new: Vec<_> = overdue.iter().filter(|one| told.get(&one.gtid) != Some(&one.parked)).collect();
-        if !new.is_empty()
-            && let Err(error) = tell(&participants, url.secret(), &engine, &new).await
-        {
-            tracing::warn!(%url, error, "an alert could not be told");
-            continue;
+        if !new.is_empty() {
+            match tell(&participants, url.secret(), &engine, &new).await {
+                Ok(()) => in_vain.clear(),
+                Err(error) => {
+                    // Once, not at every attempt while nobody is there.
+                    if error != in_vain {
+                        tracing::warn!(%url, error, "an alert could not be told");
+                        in_vain = error;
+                    }
+                    continue;
+                }
+            }
         }
         // What has ended is forgotten.
         told = overdue.iter().map(|one| (one.gtid, one.parked)).collect::<HashMap<Gtid, bool>>();

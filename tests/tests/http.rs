@@ -76,7 +76,7 @@ async fn who_is_not_on_the_list_is_not_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_is_told_of_what_is_stuck_once() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     // An order that waits for an operator.
     world.shop.answer_confirms(StatusCode::CONFLICT);
     let parked = world.decided().await;
@@ -85,7 +85,11 @@ async fn somebody_is_told_of_what_is_stuck_once() {
     world.shop.answer_confirms(StatusCode::SERVICE_UNAVAILABLE);
     let late = world.decided().await;
     world.shop.refuse_alerts(true);
-    until("an alert is refused", async || Ok((world.shop.refused_alerts() > 0).then_some(()))).await.unwrap();
+    until("an alert is refused twice", async || Ok((world.shop.refused_alerts() > 1).then_some(())))
+        .await
+        .unwrap();
+    let complaints = world.coordinator.process().log().matches("an alert could not be told").count();
+    assert_eq!(complaints, 1, "for the same reason");
     world.shop.refuse_alerts(false);
     let alert = world.alert_of(&late, false).await;
     assert!(alert["reason"].as_str().unwrap().contains("HTTP 503"), "{alert}");
