@@ -137,11 +137,14 @@ async fn there_are_no_more_connections_than_there_may_be() {
     for _ in 0..3 {
         assert!(one_more().await.is_none());
     }
-    let mut last = held.pop().unwrap();
-    let ask = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    last.write_all(ask).await.unwrap();
-    let mut page = String::new();
-    last.read_to_string(&mut page).await.unwrap();
+    let metrics = async |mut stream: TcpStream| {
+        let ask = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    };
+    let page = metrics(held.pop().unwrap()).await;
     let value = |name: &str| value(&page, name);
     assert_eq!((value("concord_connections"), value("concord_connections_max")), (3, 3));
     assert!(value("concord_connections_refused_total{reason=\"too_many\"}") >= 3);
@@ -152,10 +155,13 @@ async fn there_are_no_more_connections_than_there_may_be() {
     );
 
     // One that ends makes room, and so does another limit.
-    drop(last);
     held.push(until("there is room", async || Ok(one_more().await)).await.unwrap());
     assert!(one_more().await.is_none());
     concord.configure("[server]\nmax_connections = 4\n");
     held.push(until("there is more room", async || Ok(one_more().await)).await.unwrap());
     assert!(one_more().await.is_none());
+    // It is not that those of before had been silent for too long.
+    let page = metrics(held.pop().unwrap()).await;
+    let open = ["concord_connections", "concord_connections_max"].map(|name| self::value(&page, name));
+    assert_eq!(open, [4, 4]);
 }
