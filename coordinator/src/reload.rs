@@ -67,7 +67,9 @@ impl Running {
         let files = Files::read(config, &known);
         tell(&files.concerns(SystemTime::now()));
         self.metrics.certificates.note(files.expiry());
-        let callers = files.callers.map(|callers| self.guard.replace(callers));
+        let (tokens, no_tokens) = split(files.tokens);
+        let (jwt, no_jwt) = split(files.jwt);
+        self.guard.replace(tokens, jwt);
         let server_tls = files.server_tls.map(|tls| {
             if let (Some(current), Some(tls)) = (&self.tls, tls) {
                 current.store(tls.config);
@@ -81,7 +83,7 @@ impl Running {
         self.participants.configure(OutboundSettings::new(config, outbound_tls.clone()));
         self.peers.show(outbound_tls);
         self.limits.configure(&config.server);
-        [callers.err(), server_tls.err(), no_tenants, no_outbound_tls].into_iter().flatten().collect()
+        [no_tokens, no_jwt, server_tls.err(), no_tenants, no_outbound_tls].into_iter().flatten().collect()
     }
 }
 

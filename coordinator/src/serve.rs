@@ -115,7 +115,8 @@ pub async fn run_in(
     check_exposure(&config)?;
     let files = Files::read(&config, &None);
     let (concerns, expiry) = (files.concerns(SystemTime::now()), files.expiry());
-    let (outbound_tls, callers, tenants) = (files.outbound_tls?, files.callers?, files.tenants?);
+    let (outbound_tls, tenants) = (files.outbound_tls?, files.tenants?);
+    let callers = Callers::new(files.tokens?, files.jwt?);
     let tls = files.server_tls?.map(|tls| Arc::new(ArcSwap::new(tls.config)));
     tell(&concerns);
     let metrics = Metrics::default();

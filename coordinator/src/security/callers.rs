@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::jwt::Jwt;
 use super::roles::is_about_all;
-use super::tokens::{self, Hash, hash};
-use super::{FileError, Role, Roles, Tenants, check_tenant};
-use crate::config::{AllowList, Security};
+use super::tokens::{Hash, hash};
+use super::{Role, Roles, Tenants, check_tenant};
+use crate::config::AllowList;
 
 /// Longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -90,25 +90,19 @@ pub(crate) enum Refusal {
     Role(String),
 }
 
+/// Whose tokens are in the file of tokens.
+pub(crate) type Tokens = HashMap<Hash, Arc<Identity>>;
+
 /// Those who may call.
-#[derive(Default)]
 pub(crate) struct Callers {
-    tokens: HashMap<Hash, Arc<Identity>>,
-    jwt: Option<Jwt>,
+    pub(crate) tokens: Option<Arc<Tokens>>,
+    pub(crate) jwt: Option<Arc<Jwt>>,
 }
 
 impl Callers {
-    /// Reads the files. `None`: callers are not asked who they are.
-    ///
-    /// # Errors
-    /// One of the files cannot be used.
-    pub(super) fn load(security: &Security, tenants: &Tenants) -> Result<Option<Self>, FileError> {
-        let tokens = security.tokens.as_deref().map(|path| tokens::load(path, tenants)).transpose()?;
-        let jwt = security.jwks.as_deref().map(|jwks| Jwt::load(jwks, security, tenants)).transpose()?;
-        Ok(match (tokens, jwt) {
-            (None, None) => None,
-            (tokens, jwt) => Some(Callers { tokens: tokens.unwrap_or_default(), jwt }),
-        })
+    /// `None`: callers are not asked who they are.
+    pub(crate) fn new(tokens: Option<Arc<Tokens>>, jwt: Option<Arc<Jwt>>) -> Option<Self> {
+        (tokens.is_some() || jwt.is_some()).then_some(Callers { tokens, jwt })
     }
 
     /// Who shows this header `authorization`.
@@ -127,7 +121,7 @@ impl Callers {
         }
         // Compared are hashes: how long that takes tells nothing of the token.
         let hash = hash(token);
-        match (self.tokens.get(&hash), &self.jwt) {
+        match (self.tokens.as_ref().and_then(|tokens| tokens.get(&hash)), &self.jwt) {
             (Some(identity), _) => Ok(Arc::clone(identity)),
             (None, Some(jwt)) => jwt.identify(token, hash).map_err(Refusal::BadToken),
             (None, None) => Err(bad("it is not in the file of tokens")),
@@ -137,7 +131,7 @@ impl Callers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Access, access, new_token};
+    use super::super::{Access, access, new_token, tokens};
     use super::*;
 
     #[test]
@@ -147,8 +141,7 @@ mod tests {
         let ann = new_token("ann", &[Role::Operator], None, None).unwrap();
         let eve = new_token("eve", &[Role::Viewer], None, None).unwrap();
         std::fs::write(&file, ann.entry).unwrap();
-        let security = Security { tokens: Some(file), ..Security::default() };
-        let callers = Callers::load(&security, &None).unwrap().unwrap();
+        let callers = Callers::new(Some(Arc::new(tokens::load(&file, &None).unwrap())), None).unwrap();
         let identify = |header: &str| callers.identify(Some(header.as_bytes()));
         for scheme in ["Bearer", "bearer", "BEARER"] {
             assert_eq!(identify(&format!("{scheme} {}", ann.token)).unwrap().name, "ann");
@@ -187,6 +180,6 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_where_nothing_is_configured() {
-        assert!(Callers::load(&Security::default(), &None).unwrap().is_none());
+        assert!(Callers::new(None, None).is_none());
     }
 }

@@ -96,8 +96,9 @@ pub(crate) struct Files {
     pub(crate) server_tls: Result<Option<ServerTls>, FileError>,
     pub(crate) outbound_tls: Result<OutboundTls, FileError>,
     pub(crate) tenants: Result<Tenants, FileError>,
-    /// `None`: callers are not asked who they are.
-    pub(crate) callers: Result<Option<Callers>, FileError>,
+    /// Each apart: a token that is taken out is worth nothing, whatever is wrong with the keys of others.
+    pub(crate) tokens: Result<Option<Arc<Tokens>>, FileError>,
+    pub(crate) jwt: Result<Option<Arc<Jwt>>, FileError>,
     /// Keys that are no secrets.
     exposed: Vec<Concern>,
 }
@@ -107,14 +108,17 @@ impl Files {
     pub(crate) fn read(config: &Config, known: &Tenants) -> Self {
         let Config { server, security, calls, .. } = config;
         let tenants = security.tenants.as_deref().map(tenants::load).transpose();
-        let callers = Callers::load(security, tenants.as_ref().unwrap_or(known));
+        let of = tenants.as_ref().unwrap_or(known);
+        let tokens = security.tokens.as_deref().map(|path| tokens::load(path, of).map(Arc::new));
+        let jwt = security.jwks.as_deref().map(|path| Jwt::load(path, security, of).map(Arc::new));
         let keys = [("server.tls_key", &server.tls_key), ("calls.tls_key", &calls.tls_key)];
         let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
         Files {
             server_tls: tls::server(server),
             outbound_tls: OutboundTls::load(calls),
+            tokens: tokens.transpose(),
+            jwt: jwt.transpose(),
             tenants,
-            callers,
             exposed: keys.filter_map(|(key, path)| certificates::exposed(key, path)).collect(),
         }
     }
@@ -149,8 +153,9 @@ impl Files {
 pub fn check_files(config: &Config) -> Result<Vec<Concern>, FileError> {
     let files = Files::read(config, &None);
     let concerns = files.concerns(SystemTime::now());
-    let Files { server_tls, outbound_tls, tenants, callers, exposed: _ } = files;
-    let first_wrong = server_tls.err().or(outbound_tls.err()).or(tenants.err()).or(callers.err());
+    let Files { server_tls, outbound_tls, tenants, tokens, jwt, exposed: _ } = files;
+    let first_wrong =
+        server_tls.err().or(outbound_tls.err()).or(tenants.err()).or(tokens.err()).or(jwt.err());
     first_wrong.map_or(Ok(concerns), Err)
 }
 

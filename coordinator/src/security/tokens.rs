@@ -47,7 +47,7 @@ struct Entry {
 }
 
 /// Reads a file of tokens, which are of `tenants` if they are of any.
-pub(super) fn load(path: &Path, tenants: &Tenants) -> Result<HashMap<Hash, Arc<Identity>>, FileError> {
+pub(super) fn load(path: &Path, tenants: &Tenants) -> Result<Tokens, FileError> {
     let wrong = |why: String| FileError::new(KEY, path, why);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     parse(&text, tenants).map_err(wrong)

@@ -18,7 +18,7 @@ use super::coordinator::bytes_max;
 use super::gateway::{Problem, is_grpc};
 use crate::engine::{Engine, EngineError};
 use crate::metrics::{DoorMetrics, Metrics, Turned};
-use crate::security::{Access, Callers, Identity, Refusal, access};
+use crate::security::{Access, Callers, Identity, Jwt, Refusal, Tokens, access};
 
 /// Those who may call, and what happened at the door.
 pub(crate) struct Guard {
@@ -33,9 +33,13 @@ impl Guard {
         Arc::new(Guard { callers, metrics: Arc::clone(&metrics.door) })
     }
 
-    /// Others may call from now on. Streams that are open stay so.
-    pub(crate) fn replace(&self, callers: Option<Callers>) {
-        if let (Some(current), Some(callers)) = (&self.callers, callers) {
+    /// Those may call from now on who are in these files; `None`: in that of before. Streams that are open stay so.
+    pub(crate) fn replace(&self, tokens: Option<Option<Arc<Tokens>>>, jwt: Option<Option<Arc<Jwt>>>) {
+        let Some(current) = &self.callers else { return };
+        let before = current.load();
+        let tokens = tokens.unwrap_or_else(|| before.tokens.clone());
+        let jwt = jwt.unwrap_or_else(|| before.jwt.clone());
+        if let Some(callers) = Callers::new(tokens, jwt) {
             current.store(Arc::new(callers));
         }
     }
