@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::reload::Running;
 use crate::resource::Resources;
 use crate::scrape;
-use crate::security::{Concern, Exposed, FileError, Files, check_exposure};
+use crate::security::{Callers, Concern, Exposed, FileError, Files, check_exposure};
 use crate::store::{Member, SqlStore, SqliteStore, Store, StoreError, UnixMillis};
 use crate::supervisor;
 use crate::trace::{ExportError, Tracer};

@@ -20,19 +20,39 @@ impl Transaction {
     }
 
     pub(crate) fn delegate_ended(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        self.delegate_is(outcome);
+        self.end(outcome, out);
+    }
+
+    /// The sweeper says how the single branch has ended, and with it the transaction: it has seen so in the database, where a
+    /// restarted coordinator sees it again.
+    pub(crate) fn delegate_swept(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        let record = delegate_ended_by(Source::Sweeper, outcome);
+        out.push(Effect::Append { record, forced: None });
+        self.delegate_ended(outcome, out);
+    }
+
+    /// An operator says so. Nothing else knows it: nobody hears of it before it is on disk.
+    pub(crate) fn declare_delegate(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        self.delegate_is(outcome);
+        self.phase = match outcome {
+            Outcome::Committed => Phase::Deciding,
+            Outcome::RolledBack => Phase::DecidingRollback,
+        };
+        self.append(delegate_ended_by(Source::Operator, outcome), out);
+        self.force(Record::Ended(outcome), Forced::Ended, out);
+    }
+
+    fn delegate_is(&mut self, outcome: Outcome) {
         self.branches[0].state = outcome.into();
         self.branches[0].call = Call::Idle;
         self.cause = match outcome {
             Outcome::Committed => None,
             Outcome::RolledBack => self.cause.or(Some(Cause::Refused(BranchId::FIRST))),
         };
-        self.end(outcome, out);
     }
+}
 
-    /// Somebody else than its participant says how the single branch has ended, and with it the transaction.
-    pub(crate) fn delegate_ended_by(&mut self, source: Source, outcome: Outcome, out: &mut Vec<Effect>) {
-        let record = Record::BranchEnded { branch: BranchId::FIRST, outcome, source, heuristic: false };
-        out.push(Effect::Append { record, forced: None });
-        self.delegate_ended(outcome, out);
-    }
+fn delegate_ended_by(source: Source, outcome: Outcome) -> Record {
+    Record::BranchEnded { branch: BranchId::FIRST, outcome, source, heuristic: false }
 }

@@ -45,13 +45,17 @@ impl Transaction {
     }
 
     pub(crate) fn end(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        self.append(Record::Ended(outcome), out);
+        self.tell_end(outcome, out);
+    }
+
+    pub(crate) fn tell_end(&mut self, outcome: Outcome, out: &mut Vec<Effect>) {
+        let told = self.decision().is_some();
         let (phase, decision) = match outcome {
             Outcome::Committed => (Phase::Committed, Decision::Commit),
             Outcome::RolledBack => (Phase::RolledBack, Decision::Rollback),
         };
-        let told = self.decision().is_some();
         self.phase = phase;
-        self.append(Record::Ended(outcome), out);
         if !told {
             out.push(Effect::Tell(Milestone::Decided(decision)));
         }
@@ -68,7 +72,7 @@ impl Transaction {
     ) -> Result<(), Refusal> {
         let index = self.index(id)?;
         if self.phase == Phase::Delegated {
-            self.delegate_ended_by(Source::Sweeper, outcome, out);
+            self.delegate_swept(outcome, out);
         } else if self.decision().is_some() && !self.branches[index].state.has_ended() {
             self.branch_ended(index, outcome, Source::Sweeper, out);
         }
@@ -120,7 +124,7 @@ impl Transaction {
     ) -> Result<(), Refusal> {
         let index = self.index(id)?;
         if self.phase == Phase::Delegated {
-            self.delegate_ended_by(Source::Operator, outcome, out);
+            self.declare_delegate(outcome, out);
             return Ok(());
         }
         self.decision().ok_or(Refusal::NotDecided)?;

@@ -35,11 +35,12 @@
 //! | Preparing | last vote, some yes | Deciding | **force** Decided(commit) |
 //! | Preparing | last vote, all read-only | Committed | append Ended, tell |
 //! | Preparing | the same, of one that stays open | Deciding | **force** Ended |
-//! | Deciding | Logged (Ended) | Committed | tell |
+//! | Deciding, DecidingRollback | Logged (Ended) | Committed, RolledBack | tell |
 //! | Deciding | Logged | Committing | tell, call Commit (TCC: Confirm) on those that voted yes |
 //! | Delegating | Logged | Delegated | call the one-phase commit |
 //! | Delegated | Rollback · deadline | Delegated | call Rollback: the participant says which came first |
 //! | Delegated | ended, or the sweeper has found out | Committed or RolledBack | append Ended, tell |
+//! | Delegated | an operator says how it has ended | Deciding or DecidingRollback | append BranchEnded, **force** Ended |
 //! | Committing, RollingBack | last branch ended | Committed / RolledBack | append Ended, tell |
 //! | Committing, RollingBack | a branch ended the other way | same, parked | append BranchEnded(heuristic), alarm |
 //! | Committing, RollingBack | a Confirm or Cancel refused | same, parked | append BranchParked, alarm |
@@ -221,6 +222,11 @@ impl Transaction {
             self.phase,
             Phase::Active | Phase::Enlisting | Phase::Working | Phase::Preparing | Phase::Delegated
         )
+    }
+
+    /// Whether what comes next is in the log's hands: it can be told when that is on disk.
+    pub fn awaits_log(&self) -> bool {
+        matches!(self.phase, Phase::Deciding | Phase::DecidingRollback | Phase::Delegating)
     }
 
     /// Whether nothing but the branches' work and votes keeps it from its decision.
@@ -491,7 +497,7 @@ impl Transaction {
         if self.options.stays_open && !seeded_bug!("open-commit-not-forced") {
             // Another coordinator may have taken over, and have let branches join that are not known here.
             self.phase = Phase::Deciding;
-            self.force(Record::Ended(Outcome::Committed), Forced::Decided, out);
+            self.force(Record::Ended(Outcome::Committed), Forced::Ended, out);
         } else {
             // So nothing needs to be durable before the answer.
             self.end(Outcome::Committed, out);
@@ -541,13 +547,8 @@ impl Transaction {
                     self.start_if_enlisted(out);
                 }
             }
-            (Forced::Decided, Phase::Deciding)
-                if self.branches.iter().all(|branch| branch.state.has_ended()) =>
-            {
-                self.phase = Phase::Committed;
-                out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));
-                out.push(Effect::Tell(Milestone::Completed));
-            }
+            (Forced::Ended, Phase::Deciding) => self.tell_end(Outcome::Committed, out),
+            (Forced::Ended, Phase::DecidingRollback) => self.tell_end(Outcome::RolledBack, out),
             (Forced::Decided, Phase::Deciding) => {
                 self.phase = Phase::Committing;
                 out.push(Effect::Tell(Milestone::Decided(Decision::Commit)));

@@ -306,9 +306,11 @@ pub enum Forced {
     Registered(BranchId),
     /// [`Record::Delegated`].
     Delegated,
-    /// [`Record::Decided`], to commit, or in a transaction that stays open. Of such a one in which nobody has written
-    /// anything: [`Record::Ended`].
+    /// [`Record::Decided`], to commit, or in a transaction that stays open.
     Decided,
+    /// [`Record::Ended`], of one that stays open in which nobody has written anything; and where an operator says how the only
+    /// branch, which was to decide, has ended.
+    Ended,
 }
 
 /// What callers wait for.

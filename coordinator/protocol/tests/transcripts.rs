@@ -220,6 +220,22 @@ fn a_one_phase_commit_whose_answer_is_lost_is_asked_again_and_fenced_at_the_dead
 }
 
 #[test]
+fn an_operator_ends_a_one_phase_commit_whose_participant_is_gone_and_nobody_hears_before_it_is_on_disk() {
+    for (outcome, name) in
+        [(Committed, "one_phase_declared_committed"), (RolledBack, "one_phase_declared_rolled_back")]
+    {
+        Conversation::executed(1, Grade::EarlyVote)
+            .logged()
+            .replied(1, WorkAndCommit, LOST)
+            .deadline()
+            .event("operator: branch 1 has ended", Event::Resolve { branch: BranchId(1), outcome })
+            .ended(1, Rollback, RolledBack)
+            .logged()
+            .check(name);
+    }
+}
+
+#[test]
 fn the_sweeper_finds_out_about_a_one_phase_commit_whose_participant_is_gone() {
     Conversation::executed(1, Grade::EarlyVote)
         .logged()

@@ -66,7 +66,7 @@ impl Engine {
             decided: 0,
             branches_in_doubt: 0,
         };
-        for live in self.driver.registry.newest_first(None) {
+        for live in self.driver.registry.newest_first() {
             let state = live.lock();
             let transaction = &state.transaction;
             let in_doubt = transaction.branches().filter(|(_, one)| one.state() == BranchState::Prepared);

@@ -32,5 +32,6 @@ pub(super) fn forced(record: Forced) -> &'static str {
         Forced::Registered(_) => "registered",
         Forced::Delegated => "delegated",
         Forced::Decided => "decided-commit",
+        Forced::Ended => "ended",
     }
 }

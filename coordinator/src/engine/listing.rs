@@ -11,7 +11,7 @@ use super::live::{Answer, Live};
 use super::record::{self, HistoryEvent};
 use super::snapshot::BranchSpec;
 use super::{BranchSnapshot, Engine, EngineError, Found, Snapshot};
-use crate::store::{Filter, UnixMillis};
+use crate::store::{Filter, UnixMillis, Walk};
 
 /// Live transactions of other coordinators are read so many at a time.
 const LISTED_ELSEWHERE: usize = 256;
@@ -42,13 +42,15 @@ pub struct TransactionFilter {
     pub begun_after: Option<UnixMillis>,
     /// Only those begun before then.
     pub begun_before: Option<UnixMillis>,
-    /// Only those issued before this one.
-    pub before: Option<Gtid>,
+    /// Oldest first, of those that are live; else newest first, of all.
+    pub oldest_first: bool,
+    /// Only those that come after this one.
+    pub after: Option<Gtid>,
     /// At most this many.
     pub limit: usize,
 }
 
-/// Some transactions, newest first.
+/// Some transactions, in the order that was asked for.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// At most as many as asked for. Fewer do not mean that it is the last page.
@@ -80,23 +82,34 @@ impl TransactionFilter {
             && self.tenant.as_ref().is_none_or(|tenant| *tenant == snapshot.header.tenant)
             && self.text.as_ref().is_none_or(|text| stands_in(snapshot, text))
             && self.begun_after.is_none_or(|after| snapshot.gtid >= first_of(after))
+            && self.begun_before.is_none_or(|before| snapshot.gtid < first_of(before))
     }
 
-    /// All that match were issued before this one.
-    fn end(&self) -> Option<Gtid> {
-        let begun_before = self.begun_before.map(first_of);
-        self.before.into_iter().chain(begun_before).min()
+    /// Meets all that match, in the order in which they are listed.
+    fn walk(&self) -> Walk {
+        let (from, to) = (self.begun_after.map(first_of), self.begun_before.map(first_of));
+        match self.oldest_first {
+            false => Walk::Back(self.after.into_iter().chain(to).min()),
+            true => Walk::Forth(self.after.into_iter().chain(from).max()),
+        }
     }
 
-    /// Whether an older one can match.
+    /// Whether one that comes later can match.
     fn may_go_on_after(&self, gtid: Gtid) -> bool {
-        self.begun_after.is_none_or(|after| gtid > first_of(after))
+        match self.oldest_first {
+            false => self.begun_after.is_none_or(|after| gtid > first_of(after)),
+            true => self.begun_before.is_none_or(|before| gtid < first_of(before)),
+        }
     }
 
     /// The same question to the store, as far as it understands it; it knows ended transactions only. `None`: none of them
     /// matches.
     fn for_store(&self) -> Option<Filter> {
         let wants = |state| self.states.is_empty() || self.states.contains(&state);
+        let before = match self.walk() {
+            Walk::Back(before) => before,
+            Walk::Forth(_) => return None,
+        };
         let committed = match (wants(State::Committed), wants(State::RolledBack)) {
             _ if self.parked_only => return None,
             (true, true) => None,
@@ -109,7 +122,7 @@ impl TransactionFilter {
             (None, None, None, None) => self.limit + 1,
             _ => SEARCHED_AT_ONCE.max(self.limit + 1),
         };
-        Some(Filter { committed, name: self.name.clone(), before: self.end(), limit })
+        Some(Filter { committed, name: self.name.clone(), before, limit })
     }
 }
 
@@ -160,17 +173,18 @@ impl Engine {
         let latest = UnixMillis(self.driver.clock.wall().0.saturating_sub(age));
         let is_overdue =
             |live: &Arc<Live>| live.header.begun_at <= latest || live.lock().transaction.is_parked();
-        let overdue: Vec<_> = self.driver.registry.newest_first(None).filter(is_overdue).collect();
-        overdue.iter().rev().take(limit).map(|live| live.snapshot()).collect()
+        let oldest_first = self.driver.registry.walk(Walk::Forth(None));
+        oldest_first.filter(is_overdue).take(limit).map(|live| live.snapshot()).collect()
     }
 
-    /// Transactions, newest first: live ones from memory, ended ones and other coordinators' from the store.
+    /// Transactions: live ones from memory, ended ones and other coordinators' from the store.
     ///
     /// # Errors
     /// [`EngineError::Store`] when the store cannot be read.
     pub async fn list(&self, filter: &TransactionFilter) -> Result<Page, EngineError> {
         // Memory first: what leaves it meanwhile is in the store by then.
-        let live = self.driver.registry.newest_first(filter.end());
+        let live = self.driver.registry.walk(filter.walk());
+        let live = live.take_while(|live| filter.may_go_on_after(live.gtid));
         let live = live.map(|live| live.snapshot()).filter(|snapshot| filter.matches(snapshot));
         let mut found: BTreeMap<Gtid, Snapshot> =
             live.take(filter.limit + 1).map(|snapshot| (snapshot.gtid, snapshot)).collect();
@@ -180,7 +194,10 @@ impl Engine {
             found = found.split_off(&last);
         }
         let more = found.len() > filter.limit;
-        let transactions: Vec<_> = found.into_values().rev().take(filter.limit).collect();
+        let transactions: Vec<_> = match filter.oldest_first {
+            false => found.into_values().rev().take(filter.limit).collect(),
+            true => found.into_values().take(filter.limit).collect(),
+        };
         let next = if more { transactions.last().map(|last| last.gtid) } else { searched_to };
         Ok(Page { transactions, next })
     }
@@ -225,9 +242,9 @@ impl Engine {
         filter: &TransactionFilter,
         found: &mut BTreeMap<Gtid, Snapshot>,
     ) -> Result<(), EngineError> {
-        let (mut before, mut matching) = (filter.end(), 0);
+        let (mut walk, mut matching) = (filter.walk(), 0);
         while matching <= filter.limit {
-            let some = self.driver.store.list_live_elsewhere(before, LISTED_ELSEWHERE).await?;
+            let some = self.driver.store.list_live_elsewhere(walk, LISTED_ELSEWHERE).await?;
             for stored in &some {
                 let snapshot = record::snapshot(stored)?;
                 if filter.matches(&snapshot) {
@@ -236,7 +253,9 @@ impl Engine {
                 }
             }
             match some.last() {
-                Some(last) if some.len() == LISTED_ELSEWHERE => before = Some(last.gtid),
+                Some(last) if some.len() == LISTED_ELSEWHERE && filter.may_go_on_after(last.gtid) => {
+                    walk = walk.after(last.gtid);
+                }
                 _ => break,
             }
         }

@@ -274,6 +274,14 @@ impl LiveState {
         self.answers.push_back(answer);
     }
 
+    /// Why its branches are parked, by whose order.
+    pub(crate) fn note_parked(&mut self, why: &str) {
+        let parked = self.transaction.branches().map(|(_, branch)| branch.is_parked());
+        for (extra, _) in self.extras.iter_mut().zip(parked).filter(|(_, parked)| *parked) {
+            extra.last_error = why.into();
+        }
+    }
+
     /// Before what its time runs out if it does so now, in words.
     pub(crate) fn awaited(&self) -> String {
         if self.transaction.state() == State::Active {

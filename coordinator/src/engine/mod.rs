@@ -379,7 +379,7 @@ impl Engine {
 
     /// Ends the spans of what is live, which tell then that it has not ended.
     pub(crate) fn abandon_traces(&self) {
-        for live in self.driver.registry.newest_first(None) {
+        for live in self.driver.registry.newest_first() {
             live.lock().trace = None;
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use concord_protocol::{BranchId, Decision, Event, Gtid, Millis, Outcome, Refusal, State, Timer};
 
+use super::live::Live;
+use super::record;
 use super::snapshot::BranchSpec;
 use super::{Engine, EngineError, Kind, Snapshot};
 
@@ -82,16 +84,28 @@ impl Engine {
 
     async fn order(&self, gtid: Gtid, order: Order, events: &[Event]) -> Result<Snapshot, EngineError> {
         let live = self.live_or_why_not(gtid).await?;
-        let mut state = live.lock();
-        let trace_id = state.trace_id();
-        state.operator = (order.operator.clone(), order.reason.clone());
-        let done = events.iter().try_for_each(|event| self.driver.step_locked(&live, &mut state, *event));
-        state.operator = Default::default();
-        drop(state);
-        done.map_err(|refusal| EngineError::Refused { gtid, refusal })?;
-        let Order { operator, reason } = &order;
+        self.give(&live, &order, events)?;
+        // Whoever is told that it was done relies on it: it is on disk by then, and so is what it has led to.
+        self.on_disk().await?;
+        tokio::select! {
+            () = live.when(|state| (!state.transaction.awaits_log()).then_some(())) => {}
+            error = self.store_failed() => return Err(EngineError::Store(error)),
+        }
+        let (Order { operator, reason }, trace_id) = (&order, live.lock().trace_id());
         tracing::info!(%gtid, trace_id, operator, reason, ?events, "an operator's order");
         Ok(live.snapshot())
+    }
+
+    fn give(&self, live: &Arc<Live>, order: &Order, events: &[Event]) -> Result<(), EngineError> {
+        let mut state = live.lock();
+        state.operator = (order.operator.clone(), order.reason.clone());
+        let done = events.iter().try_for_each(|event| self.driver.step_locked(live, &mut state, *event));
+        state.operator = Default::default();
+        done.map_err(|refusal| EngineError::Refused { gtid: live.gtid, refusal })?;
+        if events.contains(&Event::Park) {
+            state.note_parked(&record::parked_by(&order.operator, &order.reason));
+        }
+        Ok(())
     }
 
     /// Unended XA branches that were first asked to end at least `since` ago: their participants do not answer. That is
@@ -101,7 +115,7 @@ impl Engine {
     pub fn stuck(&self, since: Duration) -> Vec<Stuck> {
         let now = self.driver.clock.now();
         let mut found = Vec::new();
-        for live in self.driver.registry.newest_first(None) {
+        for live in self.driver.registry.newest_first() {
             let state = live.lock();
             let Some(asked_at) = state.ending_since else { continue };
             if now.minus(asked_at) < Millis::from(since) || state.completed {
@@ -121,7 +135,7 @@ impl Engine {
     /// Calls those branches at once that wait to be called again, at a participant that answers again. Looks at each live
     /// transaction.
     pub fn call_again(&self, participant: &str) {
-        for live in self.driver.registry.newest_first(None) {
+        for live in self.driver.registry.newest_first() {
             let mut state = live.lock();
             let here = |(_, spec): &(_, &BranchSpec)| *spec.participant == *participant;
             let branches = state.transaction.branches().zip(&state.specs).filter(here);

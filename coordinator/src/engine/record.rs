@@ -67,7 +67,7 @@ pub(crate) fn to_store(record: &Record, context: &Context<'_>) -> store::Record 
 }
 
 fn begun(context: &Context<'_>) -> store::Begun {
-    let Header { name, timeout_ms, grade, stays_open, idempotency_key, content_hash, begun_at: _, tenant } =
+    let Header { name, timeout_ms, grade, stays_open, idempotency_key, content_hash, begun_at, tenant } =
         context.header;
     let ids = (1u32..).map(BranchId).take(context.begun_with);
     store::Begun {
@@ -79,6 +79,7 @@ fn begun(context: &Context<'_>) -> store::Begun {
         branches: ids.filter_map(|id| branch(id, context)).collect(),
         stays_open: *stays_open,
         tenant: tenant.clone(),
+        begun_at_ms: begun_at.0,
     }
 }
 
@@ -156,7 +157,7 @@ pub(crate) fn rebuild(
     now: Millis,
 ) -> Result<Rebuilt, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { gtid: stored.gtid, reason: reason.into() };
-    let Some((begun_at, store::Record { kind: Some(RecordKind::Begun(begun)) })) = stored.records.first()
+    let Some((written_at, store::Record { kind: Some(RecordKind::Begun(begun)) })) = stored.records.first()
     else {
         return Err(corrupt("its first record is not its beginning".into()));
     };
@@ -176,10 +177,13 @@ pub(crate) fn rebuild(
                 decided_at = Some(*at);
                 reason.clone_from(&decided.reason);
             }
-            // What nobody has ordered was done for what the branch had last said.
-            RecordKind::BranchParked(parked) if parked.operator.is_empty() => {
+            RecordKind::BranchParked(parked) => {
                 if let Some(extra) = extra(&mut branches, parked.branch_id) {
-                    extra.last_error = parked.reason.as_str().into();
+                    extra.last_error = match parked.operator.as_str() {
+                        // For what it had last said.
+                        "" => parked.reason.as_str().into(),
+                        operator => parked_by(operator, &parked.reason).into(),
+                    };
                 }
             }
             RecordKind::Ended(ended) => {
@@ -222,10 +226,18 @@ pub(crate) fn rebuild(
         stays_open: begun.stays_open,
         idempotency_key: begun.idempotency_key.clone(),
         content_hash: begun.content_hash.to_vec(),
-        begun_at: *begun_at,
+        begun_at: began_at(begun, *written_at),
         tenant: begun.tenant.clone(),
     };
     Ok(Rebuilt { header, branches, begun_with, transaction, reason, decided_at, ended_at })
+}
+
+/// The record of its beginning may have been written later: when somebody joined, or when it ended.
+fn began_at(begun: &store::Begun, written_at: UnixMillis) -> UnixMillis {
+    match begun.begun_at_ms {
+        0 => written_at,
+        at => UnixMillis(at),
+    }
 }
 
 fn extra(branches: &mut [(BranchSpec, BranchExtra)], id: u32) -> Option<&mut BranchExtra> {
@@ -280,6 +292,14 @@ fn from_store(kind: &RecordKind) -> Option<Record> {
     })
 }
 
+/// Why a branch is parked, by whose order.
+pub(crate) fn parked_by(operator: &str, reason: &str) -> String {
+    match reason {
+        "" => format!("parked by {operator}"),
+        reason => format!("parked by {operator}: {reason}"),
+    }
+}
+
 /// One line of a transaction's history.
 #[derive(Debug, Clone)]
 pub struct HistoryEvent {
@@ -294,8 +314,13 @@ pub struct HistoryEvent {
 /// A transaction's history, for people.
 pub(crate) fn history(stored: &Stored) -> Vec<HistoryEvent> {
     let event = |(at, record): &(UnixMillis, store::Record)| {
-        let (kind, detail) = describe(record.kind.as_ref()?);
-        Some(HistoryEvent { at: *at, kind, detail })
+        let record = record.kind.as_ref()?;
+        let at = match record {
+            RecordKind::Begun(begun) => began_at(begun, *at),
+            _ => *at,
+        };
+        let (kind, detail) = describe(record);
+        Some(HistoryEvent { at, kind, detail })
     };
     stored.records.iter().filter_map(event).collect()
 }

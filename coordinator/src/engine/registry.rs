@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::live::Live;
 use super::snapshot::{BranchSpec, Header};
+use crate::store::Walk;
 
 /// Keys are looked up under one of these locks, so that two calls with one key cannot both find nothing.
 const KEY_SHARDS: usize = 64;
@@ -149,21 +150,37 @@ impl Registry {
         self.get(gtid)
     }
 
-    /// Live transactions issued before `before`, newest first. What leaves meanwhile may be left out.
-    pub(crate) fn newest_first(&self, before: Option<Gtid>) -> impl Iterator<Item = Arc<Live>> {
-        let mut next = Some(before);
+    /// Live transactions, newest first. What leaves meanwhile may be left out.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = Arc<Live>> {
+        self.walk(Walk::Back(None))
+    }
+
+    /// Live transactions. What leaves meanwhile may be left out.
+    pub(crate) fn walk(&self, walk: Walk) -> impl Iterator<Item = Arc<Live>> {
+        let mut next = Some(walk);
         std::iter::from_fn(move || {
-            let some = self.newest(next?, LISTED_AT_ONCE);
-            next = some.last().map(|oldest| Some(oldest.gtid));
+            let walk = next?;
+            let some = self.some(walk);
+            next = some.last().map(|last| walk.after(last.gtid));
             Some(some)
         })
         .flatten()
     }
 
-    fn newest(&self, before: Option<Gtid>, limit: usize) -> Vec<Arc<Live>> {
+    fn some(&self, walk: Walk) -> Vec<Arc<Live>> {
         let by_gtid = self.lock();
-        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
-        by_gtid.range((Bound::Unbounded, end)).rev().take(limit).map(|(_, live)| Arc::clone(live)).collect()
+        let end = |gtid: Option<Gtid>| gtid.map_or(Bound::Unbounded, Bound::Excluded);
+        let live = |(_, live): (&Gtid, &Arc<Live>)| Arc::clone(live);
+        match walk {
+            Walk::Back(before) => {
+                let range = by_gtid.range((Bound::Unbounded, end(before)));
+                range.rev().take(LISTED_AT_ONCE).map(live).collect()
+            }
+            Walk::Forth(after) => {
+                let range = by_gtid.range((end(after), Bound::Unbounded));
+                range.take(LISTED_AT_ONCE).map(live).collect()
+            }
+        }
     }
 
     /// Lets a branch share its participant's address and its action with those that have the same.

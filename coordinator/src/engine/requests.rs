@@ -145,9 +145,17 @@ impl Engine {
         if store.is_shared() && !is_forced {
             // With nothing, all that was appended before: its beginning at least. What of it is on record already, whoever takes
             // over finds, and its key stays.
-            store.append(Vec::new(), Durability::Forced).await?;
+            self.on_disk().await?;
         }
         Ok(())
+    }
+
+    /// Waits until all is on disk that has been appended before.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] when it cannot be.
+    pub async fn on_disk(&self) -> Result<(), EngineError> {
+        Ok(self.driver.store.append(Vec::new(), Durability::Forced).await?)
     }
 
     /// Somebody calls about a transaction, as a part of this trace. It becomes the transaction's, if that belongs to none.

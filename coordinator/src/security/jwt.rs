@@ -26,7 +26,7 @@ const LEEWAY_SECONDS: u64 = 5;
 /// The shortest RSA key that is taken, in bits (NIST SP 800-131A).
 const RSA_BITS_MIN: usize = 2048;
 
-pub(super) struct Jwt {
+pub(crate) struct Jwt {
     keys: Vec<Key>,
     /// Where in the claims the roles are.
     roles_claim: Vec<String>,

@@ -16,9 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(crate) use callers::{Callers, Identity, Refusal};
+pub(crate) use callers::{Callers, Identity, Refusal, Tokens};
 pub use certificates::Concern;
 use certificates::Dated;
+pub(crate) use jwt::Jwt;
 pub(crate) use roles::{Access, access};
 pub use roles::{Role, Roles};
 pub(crate) use tls::{OutboundTls, ServerTls};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FileError, Identity, Role, Tenants};
+use super::{FileError, Identity, Role, Tenants, Tokens};
 use crate::config::AllowList;
 
 /// The key that names the file.
@@ -53,7 +53,7 @@ pub(super) fn load(path: &Path, tenants: &Tenants) -> Result<Tokens, FileError> 
     parse(&text, tenants).map_err(wrong)
 }
 
-fn parse(text: &str, tenants: &Tenants) -> Result<HashMap<Hash, Arc<Identity>>, String> {
+fn parse(text: &str, tenants: &Tenants) -> Result<Tokens, String> {
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     let mut tokens = HashMap::new();
     for entry in file.token {

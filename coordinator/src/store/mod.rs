@@ -136,6 +136,25 @@ pub struct Reign {
     pub is_over: bool,
 }
 
+/// Through transactions by their gtids, which is by when they were issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Newest first, of those issued before this one.
+    Back(Option<Gtid>),
+    /// Oldest first, of those issued after this one.
+    Forth(Option<Gtid>),
+}
+
+impl Walk {
+    /// The rest of it, after this one.
+    pub fn after(self, last: Gtid) -> Self {
+        match self {
+            Walk::Back(_) => Walk::Back(Some(last)),
+            Walk::Forth(_) => Walk::Forth(Some(last)),
+        }
+    }
+}
+
 /// What the coordinator must not forget. See the [module](self) for the contract.
 ///
 /// A store that several coordinators share ([`SqlStore`]) has more to say; what it says of epochs, keys and members has
@@ -201,11 +220,10 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    /// Live transactions of other coordinators, newest gtid first: at most `limit` of those issued before `before`. Lazy
-    /// records of theirs may be missing.
+    /// Live transactions of other coordinators: the first `limit` of this walk. Lazy records of theirs may be missing.
     fn list_live_elsewhere(
         &self,
-        _before: Option<Gtid>,
+        _walk: Walk,
         _limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })

@@ -192,6 +192,8 @@ impl Coordinator for CoordinatorService {
         self.engine.adopt_trace(gtid, trace);
         let snapshot = self.engine.rollback(gtid, reason.clone(), wait, until).await.map_err(status)?;
         if !who.is_empty() {
+            // Of a rollback that nobody has ordered nothing need be on disk.
+            self.engine.on_disk().await.map_err(status)?;
             tracing::info!(%gtid, operator = who, reason, "an operator's order: roll back");
         }
         crash_point!("coordinator/answer/Rollback");
@@ -303,7 +305,7 @@ impl CoordinatorService {
                 .and_then(convert::state_from_wire)
                 .ok_or_else(|| invalid("states", format!("there is no state {number}")))
         };
-        let before: Option<Gtid> = match request.page_token.as_str() {
+        let after: Option<Gtid> = match request.page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| invalid("page_token", "not one that List has given"))?),
         };
@@ -326,7 +328,8 @@ impl CoordinatorService {
             tenant: None,
             begun_after: time("begun_after", request.begun_after)?,
             begun_before: time("begun_before", request.begun_before)?,
-            before,
+            oldest_first: request.oldest_first,
+            after,
             limit: limit as usize,
         })
     }

@@ -24,6 +24,7 @@ const PAGE_SIZE_MAX: u32 = 1000;
 #[command(after_help = "\
 Examples:
   concord tx list --state committing,rolling-back    what is being delivered
+  concord tx list --oldest --before 1m               what has been under way for longest, and for over a minute
   concord tx list --parked --json                    what waits for an operator
   concord tx list --name transfer --all              all of one name
   concord tx list --text sku-7 --since 2h            what has to do with something
@@ -61,6 +62,9 @@ pub(in crate::cli) struct ListArgs {
     /// Only those begun before then
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     before: Option<UnixMillis>,
+    /// Only those that are live, oldest first: what has been under way for longest
+    #[arg(long)]
+    oldest: bool,
     /// At most this many
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -208,6 +212,7 @@ async fn fetch(client: &Client, args: &ListArgs) -> Result<TransactionsListing, 
             begun_after: args.since.map(timestamp),
             begun_before: args.before.map(timestamp),
             tenant: args.tenant.clone(),
+            oldest_first: args.oldest,
         });
         let page = client.coordinator().list(request).await?.into_inner();
         listing.transactions.extend(page.transactions.into_iter().map(TransactionRecord::from));

@@ -1,7 +1,7 @@
 //! What callers are told, and when.
 
 use super::*;
-use crate::engine::{Order, TransactionFilter, Verdict};
+use crate::engine::{HistoryEvent, Order, TransactionFilter, Verdict};
 use crate::resource::{Branches, Sweeper};
 use crate::store::UnixMillis;
 use concord_protocol::{Decision, Epoch, Refusal};
@@ -236,6 +236,74 @@ async fn who_answers_again_is_called_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_is_on_disk_before_it_is_said_to_be_carried_out() {
+    let order = || Order { operator: "ann".into(), reason: "ticket 5".into() };
+    let by_ann = |history: &[HistoryEvent]| history.iter().any(|event| event.detail.contains("by ann"));
+    let world = World::new().await;
+    world.actors.script(B, Script::FailOn(Verb::Commit));
+    let waiting = world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap().gtid;
+    world.store.pause();
+    let mut park = Box::pin(world.engine.park(waiting, order()));
+    assert!(park.as_mut().now_or_never().is_none(), "it is not on disk");
+    world.store.resume();
+    assert!(park.await.unwrap().parked);
+    // Nothing that was not synced survives.
+    let world = world.crash().await;
+    let (snapshot, history) = world.engine.get(waiting).await.unwrap();
+    assert!(snapshot.parked && by_ann(&history), "{history:?}");
+    assert_eq!(snapshot.branches[1].last_error, "parked by ann: ticket 5");
+    let outcome = Outcome::Committed;
+    world.engine.resolve(waiting, Some(BranchId(2)), outcome, order()).await.unwrap();
+    let world = world.crash().await;
+    // The other one is asked once more how it has ended; this one is not called again.
+    world.reaches(waiting, State::Committed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_hears_of_an_end_that_an_operator_declares_before_it_is_on_disk() {
+    for outcome in [Outcome::Committed, Outcome::RolledBack] {
+        let world = World::new().await;
+        world.actors.script(A, Script::Hang);
+        let mut waiting = Box::pin(world.execute(&[A]));
+        assert!(tokio::time::timeout(Duration::from_secs(60), waiting.as_mut()).await.is_err());
+        let gtid = world.engine.overdue(Duration::ZERO, 1)[0].gtid;
+        world.store.pause();
+        let order = Order { operator: "ann".into(), ..Order::default() };
+        let mut resolve = Box::pin(world.engine.resolve(gtid, None, outcome, order));
+        assert!(resolve.as_mut().now_or_never().is_none(), "it is not on disk");
+        // What its participant says now comes too late.
+        world.actors.script(A, Script::Agree);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(waiting.as_mut().now_or_never().is_none(), "the initiator was told");
+        assert_eq!(world.engine.get(gtid).await.unwrap().0.state, State::Preparing);
+        world.store.resume();
+        let state = resolve.await.unwrap().state;
+        assert_eq!(state, waiting.await.unwrap().state);
+        assert_eq!(state, if outcome == Outcome::Committed { State::Committed } else { State::RolledBack });
+        let world = world.crash().await;
+        let (snapshot, history) = world.engine.get(gtid).await.unwrap();
+        assert_eq!(snapshot.state, state, "{history:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_it_began_is_on_record_though_that_is_written_later() {
+    let world = World::new().await;
+    let begun = world.engine.begin(BeginRequest::default()).await.unwrap();
+    let begun_at = UnixMillis(begun.id.unix_ms());
+    while UnixMillis::now().0 < begun_at.0 + 50 {
+        std::thread::yield_now();
+    }
+    world.register(begun.id, A).await.unwrap();
+    world.engine.rollback(begun.id, String::new(), Wait::Completed, None).await.unwrap();
+    world.engine.on_disk().await.unwrap();
+    let world = world.crash().await;
+    let (snapshot, history) = world.engine.get(begun.id).await.unwrap();
+    assert!(snapshot.header.begun_at.0.abs_diff(begun_at.0) < 40, "{snapshot:?}");
+    assert_eq!((history[0].kind, history[0].at), ("begun", snapshot.header.begun_at));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_branch_that_does_not_answer_says_when_it_is_called_next() {
     let (world, before) = (World::new().await, UnixMillis::now());
     world.actors.script(B, Script::FailOn(Verb::Commit));
@@ -382,15 +450,43 @@ async fn lists_live_and_ended_transactions_newest_first_page_by_page() {
         assert!(page.transactions.len() <= 4);
         seen.extend(page.transactions.iter().map(|one| one.gtid));
         match page.next {
-            Some(next) => filter.before = Some(next),
+            Some(next) => filter.after = Some(next),
             None => break,
         }
     }
     assert_eq!(seen, gtids);
-    filter.before = None;
+    filter.after = None;
     filter.states = vec![State::Active];
     assert_eq!(world.engine.list(&filter).await.unwrap().transactions.len(), 4);
     filter.states = vec![State::RolledBack];
+    assert!(world.engine.list(&filter).await.unwrap().transactions.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_what_is_live_oldest_first() {
+    let world = World::new().await;
+    world.actors.script(B, Script::FailOn(Verb::Commit));
+    let mut gtids = Vec::new();
+    for _ in 0..10 {
+        world.execute(&[A]).await.unwrap();
+        gtids.push(world.execute_keyed(&[A, B], "", Wait::Decided).await.unwrap().gtid);
+    }
+    let mut filter = TransactionFilter { limit: 4, oldest_first: true, ..TransactionFilter::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = world.engine.list(&filter).await.unwrap();
+        seen.extend(page.transactions.iter().map(|one| one.gtid));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, gtids);
+    filter.after = None;
+    filter.begun_before = Some(UnixMillis(gtids[0].unix_ms()));
+    assert!(world.engine.list(&filter).await.unwrap().transactions.is_empty());
+    filter.begun_before = None;
+    filter.begun_after = Some(UnixMillis(gtids[9].unix_ms() + 1));
     assert!(world.engine.list(&filter).await.unwrap().transactions.is_empty());
 }
 
@@ -450,7 +546,7 @@ async fn a_long_search_is_given_in_short_pages_and_finds_everything() {
         found.extend(page.transactions.iter().map(|one| one.gtid));
         pages += 1;
         match page.next {
-            Some(next) => filter.before = Some(next),
+            Some(next) => filter.after = Some(next),
             None => break,
         }
     }

@@ -49,7 +49,7 @@ use self::writer::Writer;
 use super::counts::Counts;
 use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
-use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis};
+use super::{Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis, Walk};
 use crate::metrics::Metrics;
 
 /// How long lazy entries wait for a forced one to be written with.
@@ -311,7 +311,7 @@ impl Store for SqlStore {
 
     fn list_live_elsewhere(
         &self,
-        before: Option<Gtid>,
+        walk: Walk,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
         let adopted: Vec<_> =
@@ -319,7 +319,7 @@ impl Store for SqlStore {
         let adopted = Arc::new(adopted);
         self.read(move |link| {
             let adopted = Arc::clone(&adopted);
-            Box::pin(async move { reader::list_live_elsewhere(link, &adopted, before, limit).await })
+            Box::pin(async move { reader::list_live_elsewhere(link, &adopted, walk, limit).await })
         })
     }
 

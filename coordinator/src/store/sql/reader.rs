@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::link::{Address, Link};
 use super::{Problem, digest};
 use crate::store::row::{self, StoredRow};
-use crate::store::{Filter, Stored};
+use crate::store::{Filter, Stored, Walk};
 
 /// So many connections at a time.
 const LINKS_MAX: usize = 16;
@@ -69,20 +69,26 @@ pub(super) async fn load_live(link: &mut Link, issuers: &[Epoch]) -> Result<Vec<
 pub(super) async fn list_live_elsewhere(
     link: &mut Link,
     issuers: &[Epoch],
-    before: Option<Gtid>,
+    walk: Walk,
     limit: usize,
 ) -> Result<Vec<Stored>, Problem> {
     let dialect = link.dialect();
-    let before = before.map(|before| format!("AND gtid < {}", dialect.bytes(&before.to_bytes())));
+    let (than, from, order) = match walk {
+        Walk::Back(before) => ("<", before, "DESC"),
+        Walk::Forth(after) => (">", after, "ASC"),
+    };
+    let from = from.map(|from| format!("AND gtid {than} {}", dialect.bytes(&from.to_bytes())));
     let sql = format!(
         "SELECT {ROW}, r.gtid FROM concord_record AS r JOIN (SELECT DISTINCT gtid FROM concord_record \
-         WHERE issuer NOT IN ({}) {} ORDER BY gtid DESC LIMIT {limit}) AS newest ON newest.gtid = r.gtid \
+         WHERE issuer NOT IN ({}) {} ORDER BY gtid {order} LIMIT {limit}) AS listed ON listed.gtid = r.gtid \
          ORDER BY r.gtid, term, seq",
         list(issuers),
-        before.unwrap_or_default()
+        from.unwrap_or_default()
     );
     let mut found = logged(link, sql).await?;
-    found.reverse();
+    if matches!(walk, Walk::Back(_)) {
+        found.reverse();
+    }
     Ok(found)
 }
 

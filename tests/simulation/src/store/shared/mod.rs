@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use concord_coordinator::store::{
-    Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis,
+    Counters, Durability, Entry, Filter, Owner, Reign, Store, StoreError, Stored, UnixMillis, Walk,
 };
 use concord_protocol::{ClusterId, Epoch, Gtid};
 use futures_util::FutureExt as _;
@@ -382,7 +382,7 @@ impl Store for SharedStore {
 
     fn list_live_elsewhere(
         &self,
-        before: Option<Gtid>,
+        walk: Walk,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Stored>, StoreError>> {
         let adopted: Vec<Epoch> = locked(&self.0.adopted).iter().copied().collect();
@@ -390,8 +390,15 @@ impl Store for SharedStore {
             let adopted = adopted.clone();
             async move {
                 let mut live = link.ask(move |tables| tables.live(&adopted, false)).await?;
-                live.retain(|stored| before.is_none_or(|before| stored.gtid < before));
-                live.reverse();
+                match walk {
+                    Walk::Back(before) => {
+                        live.retain(|stored| before.is_none_or(|before| stored.gtid < before));
+                        live.reverse();
+                    }
+                    Walk::Forth(after) => {
+                        live.retain(|stored| after.is_none_or(|after| stored.gtid > after));
+                    }
+                }
                 live.truncate(limit);
                 Ok(live)
             }
