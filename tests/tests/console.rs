@@ -55,6 +55,7 @@ async fn what_is_stuck_is_seen_and_ended() {
     for event in ["begun", "decided", "parked"] {
         browser.sees(".timeline strong", event).await;
     }
+    browser.sees(".timeline + p", "of those that did not").await;
     browser.picture("transaction").await;
     shop.open_on_sundays.store(true, Ordering::SeqCst);
     browser.go(&format!("#/transactions/{retried}")).await;
@@ -65,6 +66,7 @@ async fn what_is_stuck_is_seen_and_ended() {
     browser.click("dialog button.primary").await;
     browser.sees("h1 .state", "committed").await;
     browser.sees(".orders", "It has ended").await;
+    browser.sees(".timeline + p", "Only what is on record").await;
     shop.open_on_sundays.store(false, Ordering::SeqCst);
 
     // The other one is forced, by somebody, for a reason.
