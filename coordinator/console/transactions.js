@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h, show } from "./dom.js";
 import { transactions } from "./list.js";
-import { plain } from "./words.js";
+import { stateOfAny } from "./words.js";
 
 const STATES = ["ACTIVE", "PREPARING", "COMMITTING", "COMMITTED", "ROLLING_BACK", "ROLLED_BACK"]
   .map((state) => `TRANSACTION_STATE_${state}`);
@@ -29,7 +29,7 @@ export function begin(place, parameters) {
   form = h("form", { class: "filters", onsubmit: (event) => event.preventDefault(), onchange: again },
     h("input", { type: "search", name: "text", id: "search", placeholder: "gtid, name, participant, error … ( / )", "aria-label": "Text", value: parameters.text, oninput: later(again) }),
     h("details", { class: "states" }, h("summary", {}, "states"), STATES.map((state) => h("label", {},
-      h("input", { type: "checkbox", name: "states", value: state, checked: states.includes(state) }), plain(state)))),
+      h("input", { type: "checkbox", name: "states", value: state, checked: states.includes(state) }), stateOfAny(state)))),
     h("select", { name: "kind", "aria-label": "Protocol" }, h("option", { value: "" }, "any protocol"),
       h("option", { value: "BRANCH_KIND_XA" }, "XA"), h("option", { value: "BRANCH_KIND_TCC" }, "TCC")),
     h("input", { name: "participant", placeholder: "participant, letter for letter", "aria-label": "Participant", value: parameters.participant }),

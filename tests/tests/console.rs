@@ -50,7 +50,7 @@ async fn what_is_stuck_is_seen_and_ended() {
     // One of them: its story, and an order.
     browser.keys("j").await;
     browser.keys("\u{e007}").await;
-    browser.sees("h1", "committing").await;
+    browser.sees("h1", "confirming").await;
     browser.sees("h1", "parked").await;
     for event in ["begun", "decided", "parked"] {
         browser.sees(".timeline strong", event).await;
