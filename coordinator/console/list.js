@@ -3,6 +3,9 @@
 import { h, table } from "./dom.js";
 import { age, clock, protocol, state, why } from "./words.js";
 
+/** Under way for so long: somebody should look. */
+export const STUCK_MS = 10_000;
+
 export function badge(transaction) {
   return [
     h("span", { class: `state ${transaction.state}` }, state(transaction)),

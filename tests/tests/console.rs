@@ -128,6 +128,27 @@ async fn what_is_stuck_is_seen_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_are_stuck_the_oldest_are_shown() {
+    let directory = TempDir::new().unwrap();
+    let coordinator =
+        Coordinator::start(PROGRAMS, directory.path(), CoordinatorOptions::new()).await.unwrap();
+    let shop = Shop::start().await;
+    let mut stuck = Vec::new();
+    for _ in 0..21 {
+        stuck.push(shop.stuck(&coordinator).await);
+    }
+    let browser = Browser::start(directory.path()).await;
+    browser.open(&format!("{}/", coordinator.url())).await;
+    browser.rows(20).await;
+    assert_eq!(browser.texts("td code").await, stuck[..20]);
+    browser.sees(".more", "The oldest 20 of 21").await;
+    browser.click(".more a").await;
+    browser.sees("h1", "Transactions").await;
+    browser.rows(21).await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_token_sees_nothing() {
     let directory = TempDir::new().unwrap();
     let [ann, bob] = [("ann", Role::Operator), ("bob", Role::Viewer)]
