@@ -1,6 +1,6 @@
 // What is going on, and what is stuck.
 
-import { get } from "./api.js";
+import { get, getOfAll } from "./api.js";
 import { h, show, svg } from "./dom.js";
 import { STUCK_MS, transactions } from "./list.js";
 import { age, clock, count } from "./words.js";
@@ -21,7 +21,7 @@ export async function refresh(place, signal) {
   const stuckBefore = new Date(Date.now() - STUCK_MS).toISOString();
   const oldest = { oldestFirst: true, pageSize: COUNTED + 1 };
   const [status, parked, late] = await Promise.all([
-    get("status", {}, signal),
+    getOfAll("status", signal),
     get("transactions", { ...oldest, parkedOnly: true }, signal),
     get("transactions", {
       ...oldest,
@@ -29,13 +29,14 @@ export async function refresh(place, signal) {
       begunBefore: stuckBefore,
     }, signal),
   ]);
-  sample(status);
+  if (status) sample(status);
   show(place,
     h("h1", {}, "Overview"),
-    figures(status),
+    status ? figures(status) : h("p", { class: "nothing" }, "This token is of one tenant, and so is what is listed here. " +
+      "The rest of the overview, participants and resources are for who sees all tenants."),
     h("h2", {}, "What is stuck"),
     stuck(parked.transactions, late.transactions),
-    about(status));
+    status && about(status));
 }
 
 function figures(status) {

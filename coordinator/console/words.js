@@ -23,6 +23,9 @@ export function stateOfAny(state) {
   return [plain(state), OF_TCC[state]].filter(Boolean).join(", ");
 }
 
+/** To who has a tenant's token. */
+export const FOR_ALL_TENANTS = "This token is of one tenant: what is here is for who sees all tenants.";
+
 export function protocol(transaction) {
   const kinds = new Set(transaction.branches.map((branch) => branch.kind.replace("BRANCH_KIND_", "")));
   return [...kinds].sort().join(" + ") || "–";

@@ -151,10 +151,11 @@ async fn of_many_that_are_stuck_the_oldest_are_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_token_sees_nothing() {
     let directory = TempDir::new().unwrap();
-    let [ann, bob] = [("ann", Role::Operator), ("bob", Role::Viewer)]
-        .map(|(name, role)| new_token(name, &[role], None, None).unwrap());
+    let [ann, bob, eve] =
+        [("ann", Role::Operator, None), ("bob", Role::Viewer, None), ("eve", Role::Operator, Some("shop"))]
+            .map(|(name, role, tenant)| new_token(name, &[role], None, tenant.map(str::to_owned)).unwrap());
     let tokens = directory.path().join("tokens.toml");
-    std::fs::write(&tokens, format!("{}{}", ann.entry, bob.entry)).unwrap();
+    std::fs::write(&tokens, format!("{}{}{}", ann.entry, bob.entry, eve.entry)).unwrap();
     let options = CoordinatorOptions::new().set("security.tokens", tokens.display());
     let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
     let browser = Browser::start(directory.path()).await;
@@ -174,6 +175,23 @@ async fn who_shows_no_token_sees_nothing() {
     browser.fill("dialog [name=token]", &ann.token).await;
     browser.click("dialog button.primary").await;
     browser.sees("#connection.good", "live").await;
+    browser.sees(".tile", "parked").await;
+
+    // To a tenant's operator it tells what it may, and that there is more.
+    browser.click("#door").await;
+    browser.sees("dialog", "wants to know who asks").await;
+    browser.fill("dialog [name=token]", &eve.token).await;
+    browser.click("dialog button.primary").await;
+    browser.sees(".nothing", "This token is of one tenant").await;
+    browser.sees(".nothing", "Nothing is parked").await;
+    assert!(browser.texts(".tile").await.is_empty());
+    browser.picture("tenant").await;
+    for (view, title) in [("#/participants", "Participants"), ("#/resources", "Resources")] {
+        browser.go(view).await;
+        browser.sees("h1", title).await;
+        browser.sees(".nothing", "for who sees all tenants").await;
+        browser.sees("#connection.good", "live").await;
+    }
     browser.end().await;
 }
 
