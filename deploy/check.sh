@@ -114,6 +114,21 @@ assert rule["kind"] == "PrometheusRule" and rule["metadata"]["labels"]["release"
 assert rule["spec"] == alerts, "the PrometheusRule differs from docs/metrics/alerts.yml"
 PYTHON
 
+step "$chart, the certificate of its commands"
+# That of the coordinator's calls, or none: who is not asked for a certificate needs none.
+render --values "$chart/ci/shared-values.yaml" --show-only templates/statefulset.yaml >"$made/statefulset.yaml"
+python - "$made/statefulset.yaml" <<'PYTHON'
+import sys, yaml
+[container] = yaml.safe_load(open(sys.argv[1]))["spec"]["template"]["spec"]["containers"]
+variables = {one["name"]: one.get("value") for one in container["env"]}
+for name in ("CERTIFICATE", "KEY"):
+    assert variables.get(f"CONCORD_{name}") == variables[f"CONCORD_CALLS_TLS_{name}"], f"CONCORD_{name}: {variables}"
+PYTHON
+render --values "$chart/ci/one-values.yaml" >"$made/manifests.yaml"
+if grep -qE 'CONCORD_(CERTIFICATE|KEY)$' "$made/manifests.yaml"; then
+    fail "the commands of the chart show a certificate that nobody has asked for"
+fi
+
 step "$chart, what it refuses"
 refuses() {
     local why=$1 said

@@ -40,6 +40,23 @@ export async function get(path, parameters = {}, signal) {
   return (await call(`/v1/${path}${query(parameters)}`, { signal })).json();
 }
 
+/** The token that is known to be of one tenant. */
+let ofOneTenant;
+
+/** What is about all tenants; null where the token is of one. It is not asked for again then: who is turned away is counted. */
+export async function getOfAll(path, signal) {
+  const token = sessionStorage.getItem(TOKEN);
+  if (token && token === ofOneTenant) return null;
+  try {
+    return await get(path, {}, signal);
+  } catch (problem) {
+    // Listing is for the same roles, and for every tenant.
+    if (problem.status !== 403 || !await get("transactions", { pageSize: 1 }, signal).catch(() => null)) throw problem;
+    ofOneTenant = token;
+    return null;
+  }
+}
+
 export async function post(path, body) {
   const headers = { "content-type": "application/json" };
   return (await call(`/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) })).json();

@@ -1,11 +1,14 @@
 // Transactions as rows, wherever they are listed.
 
 import { h, table } from "./dom.js";
-import { age, clock, plain, protocol, why } from "./words.js";
+import { age, clock, protocol, state, why } from "./words.js";
+
+/** Under way for so long: somebody should look. */
+export const STUCK_MS = 10_000;
 
 export function badge(transaction) {
   return [
-    h("span", { class: `state ${transaction.state}` }, plain(transaction.state)),
+    h("span", { class: `state ${transaction.state}` }, state(transaction)),
     transaction.parked && h("span", { class: "state parked" }, "parked"),
     transaction.heuristic && h("span", { class: "state heuristic" }, "heuristic"),
   ];

@@ -1,12 +1,14 @@
 // What is going on, and what is stuck.
 
-import { get } from "./api.js";
+import { get, getOfAll } from "./api.js";
 import { h, show, svg } from "./dom.js";
-import { transactions } from "./list.js";
+import { STUCK_MS, transactions } from "./list.js";
 import { age, clock, count } from "./words.js";
 
-/** Undelivered for so long: somebody should look. */
-const STUCK_MS = 10_000;
+/** What is stuck: so many are shown ... */
+const SHOWN = 20;
+/** ... and so many counted. */
+const COUNTED = 100;
 /** Samples of the rates that are kept: some five minutes. */
 const SAMPLES = 150;
 const RATES = ["begun", "committed", "rolledBack"];
@@ -17,19 +19,28 @@ export const every = 2000;
 
 export async function refresh(place, signal) {
   const stuckBefore = new Date(Date.now() - STUCK_MS).toISOString();
+  const oldest = { oldestFirst: true, pageSize: COUNTED + 1 };
   const [status, parked, late] = await Promise.all([
-    get("status", {}, signal),
-    get("transactions", { parkedOnly: true, pageSize: 20 }, signal),
+    getOfAll("status", signal),
+    get("transactions", { ...oldest, parkedOnly: true }, signal),
     get("transactions", {
+      ...oldest,
       states: ["TRANSACTION_STATE_PREPARING", "TRANSACTION_STATE_COMMITTING", "TRANSACTION_STATE_ROLLING_BACK"],
-      begunBefore: stuckBefore, pageSize: 20,
+      begunBefore: stuckBefore,
     }, signal),
   ]);
-  sample(status);
-  const stuck = new Map([...parked.transactions, ...late.transactions].map((one) => [one.gtid, one]));
-  const oldestFirst = [...stuck.values()].sort((a, b) => (a.gtid < b.gtid ? -1 : 1));
+  if (status) sample(status);
   show(place,
     h("h1", {}, "Overview"),
+    status ? figures(status) : h("p", { class: "nothing" }, "This token is of one tenant, and so is what is listed here. " +
+      "The rest of the overview, participants and resources are for who sees all tenants."),
+    h("h2", {}, "What is stuck"),
+    stuck(parked.transactions, late.transactions),
+    status && about(status));
+}
+
+function figures(status) {
+  return [
     status.draining && h("p", { class: "warning" }, "This coordinator is draining: it begins no transactions."),
     h("section", { class: "tiles" },
       tile("in flight", count(status.liveTransactions), undefined, "#/transactions?live"),
@@ -39,11 +50,26 @@ export async function refresh(place, signal) {
       tile("heuristic branches", count(status.heuristicBranches), status.heuristicBranches > 0 && "bad"),
       RATES.map((rate) => tile(`${rate.replace("B", " b")} a second`, perSecond(rate), rate))),
     chart(),
-    h("h2", {}, "What is stuck"),
-    transactions(oldestFirst, "Nothing is parked, and nothing has been under way for more than ten seconds."),
-    h("footer", {}, `Concord ${status.version} · cluster ${BigInt(status.clusterId).toString(16).padStart(16, "0")} · ` +
-      `epoch ${status.epoch} · started ${clock(status.startedAt)} · ${count(status.logRecords)} records in ` +
-      `${count(status.logSyncs)} syncs · ${count(status.calls)} calls, ${count(status.callsFailed)} failed`));
+  ];
+}
+
+/** The oldest of them, and where the others are. */
+function stuck(parked, late) {
+  const all = [...new Map([...parked, ...late].map((one) => [one.gtid, one])).values()].sort((a, b) => (a.gtid < b.gtid ? -1 : 1));
+  const isCounted = Math.max(parked.length, late.length) <= COUNTED;
+  return [
+    transactions(all.slice(0, SHOWN), "Nothing is parked, and nothing has been under way for more than ten seconds."),
+    all.length > SHOWN && h("p", { class: "more" },
+      `The oldest ${SHOWN} of ${isCounted ? all.length : `more than ${COUNTED}`}; the others are among `,
+      h("a", { href: "#/transactions?parked" }, "all that are parked"), " and ",
+      h("a", { href: "#/transactions?late" }, "all that have been under way for more than ten seconds"), "."),
+  ];
+}
+
+function about(status) {
+  return h("footer", {}, `Concord ${status.version} · cluster ${BigInt(status.clusterId).toString(16).padStart(16, "0")} · ` +
+    `epoch ${status.epoch} · started ${clock(status.startedAt)} · ${count(status.logRecords)} records in ` +
+    `${count(status.logSyncs)} syncs · ${count(status.calls)} calls, ${count(status.callsFailed)} failed`);
 }
 
 function tile(name, value, kind, href) {

@@ -1,20 +1,23 @@
 // Whom the coordinator calls, and how they are.
 
-import { get } from "./api.js";
+import { getOfAll } from "./api.js";
 import { h, show, table } from "./dom.js";
-import { age, count } from "./words.js";
+import { FOR_ALL_TENANTS, age, count } from "./words.js";
 
 export const every = 2000;
 
 export async function refresh(place, signal) {
-  const { participants } = await get("participants", {}, signal);
-  show(place, h("h1", {}, "Participants"),
-    table(["participant", "health", "called", "calls under way", "failures in a row", "last error"], participants.map((one) => ({
-      key: one.address,
-      href: `#/transactions?participant=${encodeURIComponent(one.address)}`,
-      cells: [one.address, health(one), called(one), count(one.callsUnderWay),
-        count(one.failures), one.lastError && `${one.lastError} (${age(one.lastErrorAt)} ago)`],
-    })), "No participant has been called or has attached since the coordinator started."));
+  const answer = await getOfAll("participants", signal);
+  show(place, h("h1", {}, "Participants"), answer ? listed(answer.participants) : h("p", { class: "nothing" }, FOR_ALL_TENANTS));
+}
+
+function listed(participants) {
+  return table(["participant", "health", "called", "calls under way", "failures in a row", "last error"], participants.map((one) => ({
+    key: one.address,
+    href: `#/transactions?participant=${encodeURIComponent(one.address)}`,
+    cells: [one.address, health(one), called(one), count(one.callsUnderWay),
+      count(one.failures), one.lastError && `${one.lastError} (${age(one.lastErrorAt)} ago)`],
+  })), "No participant has been called or has attached since the coordinator started.");
 }
 
 function called({ address, streams, addresses = [] }) {

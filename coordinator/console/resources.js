@@ -1,15 +1,19 @@
 // The databases that the coordinator reaches itself, and what is prepared in them.
 
-import { get } from "./api.js";
+import { getOfAll } from "./api.js";
 import { h, show, table } from "./dom.js";
-import { age, count } from "./words.js";
+import { FOR_ALL_TENANTS, age, count } from "./words.js";
 
 export const every = 5000;
 
 export async function refresh(place, signal) {
-  const [{ resources }, { branches, unreachable }] =
-    await Promise.all([get("resources", {}, signal), get("in-doubt", {}, signal)]);
-  show(place, h("h1", {}, "Resources"),
+  const answer = await getOfAll("resources", signal);
+  const found = answer && await getOfAll("in-doubt", signal);
+  show(place, h("h1", {}, "Resources"), found ? listed(answer, found) : h("p", { class: "nothing" }, FOR_ALL_TENANTS));
+}
+
+function listed({ resources }, { branches, unreachable }) {
+  return [
     table(["resource", "health", "server", "address", "in doubt, ours", "in doubt, foreign", "swept", "ended by the sweeper", "participants"],
       resources.map((one) => ({
         key: one.name,
@@ -24,5 +28,6 @@ export async function refresh(place, signal) {
       cells: [one.resource, h("code", {}, one.xid),
         one.ours ? h("a", { href: `#/transactions/${one.gtid}` }, `${one.gtid}, branch ${one.branchId}`) : "not ours: left alone",
         one.verdict || "–", one.firstSeenAt ? age(one.firstSeenAt) : "–"],
-    })), "None."));
+    })), "None."),
+  ];
 }

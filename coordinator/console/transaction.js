@@ -40,7 +40,9 @@ export async function refresh(place, signal, { gtid }) {
           attempts(branch), branch.lastError],
       })), "No branch has joined."),
     h("h2", {}, "What happened"),
-    timeline(transaction));
+    timeline(transaction),
+    h("p", { class: "nothing" }, isOver(transaction) ? "Only what is on record: single calls are not."
+      : "Calls that went well are not listed; of those that did not, and of what followed them, the last 50 since the coordinator's start."));
   // What `show` left as it was has the listeners of before.
   for (const button of place.querySelectorAll("button[data-order]")) {
     button.onclick = () => give(button.dataset.order, transaction).then((given) => given && refresh(place, signal, { gtid }));

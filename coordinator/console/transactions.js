@@ -2,16 +2,17 @@
 
 import { get } from "./api.js";
 import { h, show } from "./dom.js";
-import { transactions } from "./list.js";
-import { plain } from "./words.js";
+import { STUCK_MS, transactions } from "./list.js";
+import { stateOfAny } from "./words.js";
 
 const STATES = ["ACTIVE", "PREPARING", "COMMITTING", "COMMITTED", "ROLLING_BACK", "ROLLED_BACK"]
   .map((state) => `TRANSACTION_STATE_${state}`);
-const AGES = { "a minute": 60_000, "ten minutes": 600_000, "an hour": 3_600_000, "a day": 86_400_000 };
+const AGES = { "ten seconds": STUCK_MS, "a minute": 60_000, "ten minutes": 600_000, "an hour": 3_600_000, "a day": 86_400_000 };
 /** What a link can ask for: the states that the form then shows. */
 const LINKS = {
   live: [STATES[0], STATES[1], STATES[2], STATES[4]],
   doubt: [STATES[1], STATES[2], STATES[4]],
+  late: [STATES[1], STATES[2], STATES[4]],
 };
 const PAGE_SIZE = 50;
 
@@ -29,12 +30,12 @@ export function begin(place, parameters) {
   form = h("form", { class: "filters", onsubmit: (event) => event.preventDefault(), onchange: again },
     h("input", { type: "search", name: "text", id: "search", placeholder: "gtid, name, participant, error … ( / )", "aria-label": "Text", value: parameters.text, oninput: later(again) }),
     h("details", { class: "states" }, h("summary", {}, "states"), STATES.map((state) => h("label", {},
-      h("input", { type: "checkbox", name: "states", value: state, checked: states.includes(state) }), plain(state)))),
+      h("input", { type: "checkbox", name: "states", value: state, checked: states.includes(state) }), stateOfAny(state)))),
     h("select", { name: "kind", "aria-label": "Protocol" }, h("option", { value: "" }, "any protocol"),
       h("option", { value: "BRANCH_KIND_XA" }, "XA"), h("option", { value: "BRANCH_KIND_TCC" }, "TCC")),
     h("input", { name: "participant", placeholder: "participant, letter for letter", "aria-label": "Participant", value: parameters.participant }),
     h("select", { name: "older", "aria-label": "Age" }, h("option", { value: "" }, "any age"),
-      Object.entries(AGES).map(([name, ms]) => h("option", { value: ms }, `older than ${name}`)),
+      Object.entries(AGES).map(([name, ms]) => h("option", { value: ms, selected: asked === "late" && ms === STUCK_MS }, `older than ${name}`)),
       Object.entries(AGES).map(([name, ms]) => h("option", { value: -ms }, `of the last ${name.replace(/^an? /, "")}`))),
     h("label", { class: "check" }, h("input", { type: "checkbox", name: "parkedOnly", checked: asked === "parked" }), "parked only"));
   place.replaceChildren(h("h1", {}, "Transactions"), form, results);

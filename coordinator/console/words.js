@@ -5,6 +5,27 @@ export function plain(name) {
   return name.replace(/^(TRANSACTION_STATE|BRANCH_STATE|BRANCH_KIND|GRADE)_/, "").replaceAll("_", " ").toLowerCase();
 }
 
+/** A state in which TCC has words of its own. */
+const OF_TCC = {
+  TRANSACTION_STATE_PREPARING: "trying",
+  TRANSACTION_STATE_COMMITTING: "confirming",
+  TRANSACTION_STATE_ROLLING_BACK: "cancelling",
+};
+
+/** How far a transaction has come, in the words of `concord tx list`: those of TCC where every branch follows it. */
+export function state({ state, branches }) {
+  const tcc = branches.length > 0 && branches.every((branch) => branch.kind === "BRANCH_KIND_TCC");
+  return (tcc && OF_TCC[state]) || plain(state);
+}
+
+/** The words for a state, whatever the branches follow. */
+export function stateOfAny(state) {
+  return [plain(state), OF_TCC[state]].filter(Boolean).join(", ");
+}
+
+/** To who has a tenant's token. */
+export const FOR_ALL_TENANTS = "This token is of one tenant: what is here is for who sees all tenants.";
+
 export function protocol(transaction) {
   const kinds = new Set(transaction.branches.map((branch) => branch.kind.replace("BRANCH_KIND_", "")));
   return [...kinds].sort().join(" + ") || "–";

@@ -50,11 +50,12 @@ async fn what_is_stuck_is_seen_and_ended() {
     // One of them: its story, and an order.
     browser.keys("j").await;
     browser.keys("\u{e007}").await;
-    browser.sees("h1", "committing").await;
+    browser.sees("h1", "confirming").await;
     browser.sees("h1", "parked").await;
     for event in ["begun", "decided", "parked"] {
         browser.sees(".timeline strong", event).await;
     }
+    browser.sees(".timeline + p", "of those that did not").await;
     browser.picture("transaction").await;
     shop.open_on_sundays.store(true, Ordering::SeqCst);
     browser.go(&format!("#/transactions/{retried}")).await;
@@ -65,6 +66,7 @@ async fn what_is_stuck_is_seen_and_ended() {
     browser.click("dialog button.primary").await;
     browser.sees("h1 .state", "committed").await;
     browser.sees(".orders", "It has ended").await;
+    browser.sees(".timeline + p", "Only what is on record").await;
     shop.open_on_sundays.store(false, Ordering::SeqCst);
 
     // The other one is forced, by somebody, for a reason.
@@ -126,12 +128,34 @@ async fn what_is_stuck_is_seen_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_are_stuck_the_oldest_are_shown() {
+    let directory = TempDir::new().unwrap();
+    let coordinator =
+        Coordinator::start(PROGRAMS, directory.path(), CoordinatorOptions::new()).await.unwrap();
+    let shop = Shop::start().await;
+    let mut stuck = Vec::new();
+    for _ in 0..21 {
+        stuck.push(shop.stuck(&coordinator).await);
+    }
+    let browser = Browser::start(directory.path()).await;
+    browser.open(&format!("{}/", coordinator.url())).await;
+    browser.rows(20).await;
+    assert_eq!(browser.texts("td code").await, stuck[..20]);
+    browser.sees(".more", "The oldest 20 of 21").await;
+    browser.click(".more a").await;
+    browser.sees("h1", "Transactions").await;
+    browser.rows(21).await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_token_sees_nothing() {
     let directory = TempDir::new().unwrap();
-    let [ann, bob] = [("ann", Role::Operator), ("bob", Role::Viewer)]
-        .map(|(name, role)| new_token(name, &[role], None, None).unwrap());
+    let [ann, bob, eve] =
+        [("ann", Role::Operator, None), ("bob", Role::Viewer, None), ("eve", Role::Operator, Some("shop"))]
+            .map(|(name, role, tenant)| new_token(name, &[role], None, tenant.map(str::to_owned)).unwrap());
     let tokens = directory.path().join("tokens.toml");
-    std::fs::write(&tokens, format!("{}{}", ann.entry, bob.entry)).unwrap();
+    std::fs::write(&tokens, format!("{}{}{}", ann.entry, bob.entry, eve.entry)).unwrap();
     let options = CoordinatorOptions::new().set("security.tokens", tokens.display());
     let coordinator = Coordinator::start(PROGRAMS, directory.path(), options).await.unwrap();
     let browser = Browser::start(directory.path()).await;
@@ -151,6 +175,23 @@ async fn who_shows_no_token_sees_nothing() {
     browser.fill("dialog [name=token]", &ann.token).await;
     browser.click("dialog button.primary").await;
     browser.sees("#connection.good", "live").await;
+    browser.sees(".tile", "parked").await;
+
+    // To a tenant's operator it tells what it may, and that there is more.
+    browser.click("#door").await;
+    browser.sees("dialog", "wants to know who asks").await;
+    browser.fill("dialog [name=token]", &eve.token).await;
+    browser.click("dialog button.primary").await;
+    browser.sees(".nothing", "This token is of one tenant").await;
+    browser.sees(".nothing", "Nothing is parked").await;
+    assert!(browser.texts(".tile").await.is_empty());
+    browser.picture("tenant").await;
+    for (view, title) in [("#/participants", "Participants"), ("#/resources", "Resources")] {
+        browser.go(view).await;
+        browser.sees("h1", title).await;
+        browser.sees(".nothing", "for who sees all tenants").await;
+        browser.sees("#connection.good", "live").await;
+    }
     browser.end().await;
 }
 
