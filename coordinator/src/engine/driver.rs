@@ -240,8 +240,10 @@ impl Driver {
         if state.is_notable(branch, reply) {
             state.note(Answer { at: self.clock.wall(), branch, verb, reply, reason: reason.as_str().into() });
         }
+        // What comes after the decision does not take the place of what has led to it.
+        let is_late = state.told.is_some() && !verb.is_phase_two();
         if let Some(extra) = state.extra(branch) {
-            if !reason.is_empty() {
+            if !reason.is_empty() && (!is_late || extra.last_error.is_empty()) {
                 extra.last_error = reason.into();
             }
             if !payload.is_empty() {
