@@ -168,11 +168,15 @@ async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     let tokens = concord.path("tokens.toml");
     let ann = token(&tokens, "ann", &["--role", "operator"]).await;
     let ann = authority.trusted().token(&ann).unwrap();
-    let config = format!("{server}[security]\ntokens = {tokens:?}\n");
+    let jwks = concord.path("jwks.json");
+    std::fs::write(&jwks, r#"{"keys":[]}"#).unwrap();
+    let config =
+        format!("{server}[security]\ntokens = {tokens:?}\njwks = {jwks:?}\njwt_audience = 'concord'\n");
     concord.configure(&config);
     concord.start(&ann).await;
     concord.status(&ann).await.unwrap();
     std::fs::write(concord.path("server.pem"), "no certificate").unwrap();
+    std::fs::write(&jwks, "no keys").unwrap();
     std::fs::write(concord.path("concord.toml"), format!("{config}[nonsense]\n")).unwrap();
     std::fs::write(&tokens, "").unwrap();
     until("the token is forgotten", async || {
