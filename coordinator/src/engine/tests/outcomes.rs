@@ -287,6 +287,22 @@ async fn nobody_hears_of_an_end_that_an_operator_declares_before_it_is_on_disk()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_after_the_decision_does_not_hide_what_has_led_to_it() {
+    let world = World::new().await;
+    world.actors.script(A, Script::FailOn(Verb::Rollback));
+    world.actors.script(B, Script::Misunderstand(Verb::WorkAndPrepare));
+    let mut waiting = Box::pin(world.execute_keyed(&[A, B], "", Wait::Decided));
+    assert!(tokio::time::timeout(Duration::from_secs(20), waiting.as_mut()).await.is_err());
+    world.actors.script(B, Script::HangOn(Verb::WorkAndPrepare));
+    let rolled_back = waiting.await.unwrap();
+    world.actors.script(B, Script::FailOn(Verb::WorkAndPrepare));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (snapshot, history) = world.engine.get(rolled_back.gtid).await.unwrap();
+    assert!(history.iter().any(|event| event.detail.contains("no answer")), "{history:?}");
+    assert_eq!(snapshot.branches[1].last_error, "what?");
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_it_began_is_on_record_though_that_is_written_later() {
     let world = World::new().await;
     let begun = world.engine.begin(BeginRequest::default()).await.unwrap();
