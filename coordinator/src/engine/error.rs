@@ -75,7 +75,10 @@ pub enum EngineError {
     #[error("the coordinator is shutting down; try another or try again")]
     ShuttingDown,
     /// Another coordinator has it in hand.
-    #[error("transaction {0} is in the hands of another coordinator; ask that one, or ask again")]
+    #[error(
+        "transaction {0} is in the hands of another coordinator, which this one may be unable to reach (its log says so); ask \
+         that one, or ask again"
+    )]
     Elsewhere(Gtid),
     /// The store failed. If that was a write, whether the transaction committed will be known after the restart.
     #[error("{0}{next}", next = what_next(.0))]
