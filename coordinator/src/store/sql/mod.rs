@@ -410,7 +410,10 @@ enum Problem {
     Refused(String),
     #[error(transparent)]
     Stored(#[from] StoreError),
-    #[error("another coordinator (epoch {0}) has taken over from this one, whose lease had run out")]
+    #[error(
+        "another coordinator (epoch {0}) has taken over from this one: its lease had run out, or another one has been started \
+         under its name (cluster.name)"
+    )]
     Fenced(i64),
     #[error("its database does not answer")]
     Silent,
