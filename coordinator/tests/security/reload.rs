@@ -155,6 +155,11 @@ async fn a_new_certificate_is_shown_and_a_wrong_one_is_not() {
     })
     .await
     .unwrap();
+    let log = concord.process.log();
+    assert!(
+        log.contains("server.tls_key = ") && log.contains("is not the key of the certificate in "),
+        "{log}"
+    );
     concord.status(&authority.trusted()).await.unwrap();
     next.certify().write(concord.directory.path(), "server");
     until("the new one is shown", async || Ok(concord.status(&next.trusted()).await.ok())).await.unwrap();
