@@ -173,6 +173,7 @@ async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     let tokens = concord.path("tokens.toml");
     let ann = token(&tokens, "ann", &["--role", "operator"]).await;
     let ann = authority.trusted().token(&ann).unwrap();
+    let entry = std::fs::read_to_string(&tokens).unwrap();
     let config = format!("{server}[security]\ntokens = {tokens:?}\n");
     concord.configure(&config);
     concord.start(&ann).await;
@@ -186,6 +187,17 @@ async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     })
     .await
     .unwrap();
+    // The log says whose it was, and that nobody else gets in; what it is known by is not in it.
+    let log = async |text: &str| {
+        until(text, async || Ok(concord.process.log().contains(text).then_some(()))).await.unwrap();
+    };
+    log("the file of tokens has changed key=\"security.tokens\" tokens=removed: \"ann\"").await;
+    log("there is no token in it, so that nobody gets in by one").await;
+    std::fs::write(&tokens, &entry).unwrap();
+    log("the file of tokens has changed key=\"security.tokens\" tokens=added: \"ann\"").await;
+    let hash = entry.lines().find_map(|line| line.strip_prefix("sha256 = ")).unwrap().trim_matches('"');
+    assert_eq!(hash.len(), 64);
+    assert!(!concord.process.log().contains(hash));
 }
 
 #[tokio::test(flavor = "multi_thread")]
