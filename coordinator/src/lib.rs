@@ -8,6 +8,8 @@ pub mod config;
 mod ending;
 pub mod engine;
 pub mod inspection;
+#[cfg(test)]
+mod logged;
 pub mod metrics;
 mod reload;
 pub mod resource;

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use crate::config::{Change, Config, Reading};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::security::{FileError, Files};
+use crate::security::{FileError, Files, TenantChange, tenant_changes, token_changes};
 use crate::serve::{settings, tell};
 use crate::transport::{ConnectionLimits, GrpcParticipants, Guard, OutboundSettings, Peers, ShownTls};
 
@@ -22,6 +22,15 @@ pub(crate) struct Running {
     pub(crate) guard: Arc<Guard>,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) tls: Option<ShownTls>,
+}
+
+/// What has become of a configuration.
+struct Applied {
+    /// What cannot be used.
+    unusable: Vec<FileError>,
+    /// Whose tokens are others than they were; empty: nobody's.
+    tokens: String,
+    tenants: Vec<TenantChange>,
 }
 
 impl Running {
@@ -38,7 +47,7 @@ impl Running {
             let news = last_wanted.changes(&wanted);
             let is_news = |key: &str| news.iter().any(|change| change.key == key);
             config = config.adopting(&wanted);
-            let unusable = self.apply(&config);
+            let Applied { unusable, tokens, tenants } = self.apply(&config);
             for error in &unusable {
                 tracing::error!(%error, "a file cannot be used; what was read from it before stays in force");
             }
@@ -46,6 +55,13 @@ impl Running {
             self.metrics.configuration_refused.set(i64::from(!is_whole));
             if is_whole {
                 tracing::info!("configuration, certificates and tokens were read again");
+            }
+            if !tokens.is_empty() {
+                tracing::info!(key = "security.tokens", %tokens, "the file of tokens has changed");
+            }
+            for TenantChange { name, from, to } in tenants {
+                let key = "security.tenants";
+                tracing::info!(key, tenant = %name, %from, %to, "the file of tenants has changed");
             }
             for Change { key, from, to, live } in changes {
                 match live {
@@ -61,15 +77,17 @@ impl Running {
     }
 
     /// What can be used of it is used, each on its own: a token that was taken out of its file is worth nothing, whatever else
-    /// is wrong. Answers what cannot be used.
-    fn apply(&self, config: &Config) -> Vec<FileError> {
+    /// is wrong.
+    fn apply(&self, config: &Config) -> Applied {
         let known = config.security.tenants.is_some().then(|| self.engine.tenants());
         let files = Files::read(config, &known);
         tell(&files.concerns(SystemTime::now()));
         self.metrics.certificates.note(files.expiry());
         let (tokens, no_tokens) = split(files.tokens);
         let (jwt, no_jwt) = split(files.jwt);
+        let before = self.guard.tokens().unwrap_or_default();
         self.guard.replace(tokens, jwt);
+        let token_changes = token_changes(&before, &self.guard.tokens().unwrap_or_default());
         let server_tls = files.server_tls.map(|tls| {
             if let (Some(current), Some(tls)) = (&self.tls, tls) {
                 current.store(tls.config);
@@ -77,13 +95,19 @@ impl Running {
         });
         let (tenants, no_tenants) = split(files.tenants);
         let tenants = tenants.map_or_else(|| self.engine.tenants(), Option::unwrap_or_default);
+        let tenant_changes = tenant_changes(&self.engine.tenants(), &tenants);
         self.engine.configure(settings(config, tenants));
         let (outbound_tls, no_outbound_tls) = split(files.outbound_tls);
         let outbound_tls = outbound_tls.unwrap_or_else(|| self.participants.tls());
         self.participants.configure(OutboundSettings::new(config, outbound_tls.clone()));
         self.peers.show(outbound_tls);
         self.limits.configure(&config.server);
-        [no_tokens, no_jwt, server_tls.err(), no_tenants, no_outbound_tls].into_iter().flatten().collect()
+        let unusable = [no_tokens, no_jwt, server_tls.err(), no_tenants, no_outbound_tls];
+        Applied {
+            unusable: unusable.into_iter().flatten().collect(),
+            tokens: token_changes,
+            tenants: tenant_changes,
+        }
     }
 }
 

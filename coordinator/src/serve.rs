@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tonic_health::server::HealthReporter;
 
 use crate::alert;
-use crate::config::{Config, Reading};
+use crate::config::{Cluster, Config, Reading};
 use crate::ending::Ending;
 use crate::engine::{Backoff, Census, Engine, Machine, Participants, Settings, Surroundings, TenantLimits};
 use crate::metrics::Metrics;
@@ -113,6 +113,7 @@ pub async fn run_in(
 ) -> Result<(), ServeError> {
     // What is wrong with the configuration is said before anything is touched.
     check_exposure(&config)?;
+    check_address(&config)?;
     let files = Files::read(&config, &None);
     let (concerns, expiry) = (files.concerns(SystemTime::now()), files.expiry());
     let (outbound_tls, tenants) = (files.outbound_tls?, files.tenants?);
@@ -280,6 +281,26 @@ async fn serve_until(
     }
 }
 
+/// Whether coordinators that share a store can be told where to reach this one.
+///
+/// # Errors
+/// [`ServeError::NoAddress`].
+pub fn check_address(config: &Config) -> Result<(), ServeError> {
+    match config.store.url {
+        None => Ok(()),
+        Some(_) => address_for_others(&config.cluster, config.server.listen).map(drop),
+    }
+}
+
+/// Where other coordinators reach this one, which listens here.
+fn address_for_others(cluster: &Cluster, listening: SocketAddr) -> Result<String, ServeError> {
+    match cluster.address.as_str() {
+        "" if listening.ip().is_unspecified() => Err(ServeError::NoAddress(listening)),
+        "" => Ok(listening.to_string()),
+        address => Ok(address.to_owned()),
+    }
+}
+
 /// Opens the store in a directory of this machine.
 async fn open_embedded(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, ServeError> {
     let (data_dir, metrics) = (config.store.data_dir.clone(), metrics.clone());
@@ -293,11 +314,7 @@ async fn open_shared(
     listening: SocketAddr,
 ) -> Result<Arc<dyn Store>, ServeError> {
     let Config { store, cluster, .. } = config;
-    let address = match cluster.address.as_str() {
-        "" if listening.ip().is_unspecified() => return Err(ServeError::NoAddress(listening)),
-        "" => listening.to_string(),
-        address => address.to_owned(),
-    };
+    let address = address_for_others(cluster, listening)?;
     let name = if cluster.name.is_empty() { address.clone() } else { cluster.name.clone() };
     let member = Member { name, address, lease: Duration::from_millis(cluster.lease_ms) };
     let url = store.url.as_ref().map(|url| url.with_password().to_owned()).unwrap_or_default();

@@ -132,7 +132,48 @@ error: wrong.toml:4: calls.timeout_ms = 0: must be an integer from 1 to 600000
     let output = concord(dir.path(), &["serve"]).env("CONCORD_SERVER_LISTN", "x").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean CONCORD_SERVER_LISTEN?"));
+    assert_eq!(expect(2, dir.path(), &["config", "check", "none.toml"]).0, "");
     assert_eq!(expect(2, dir.path(), &["serve", "--config", "none.toml"]).0, "");
+}
+
+#[test]
+fn a_check_needs_a_file_no_more_than_a_coordinator_does() {
+    let dir = TempDir::new().unwrap();
+    let subject = "no file (there is no ./concord.toml), environment and flags only";
+    let (out, _) = expect(0, dir.path(), &["config", "check"]);
+    assert_eq!(out, format!("{subject}: no problems found\n"));
+    let check = |name: &str, value: &str| {
+        let mut check = concord(dir.path(), &["config", "check"]);
+        let output = check.env(name, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check("CONCORD_SERVER_LISTEN", "[::1]:7600"), (Some(0), String::new()));
+    let (code, err) = check("CONCORD_SERVER_LISTEN", "nowhere");
+    assert_eq!(code, Some(2));
+    assert!(err.starts_with("error: CONCORD_SERVER_LISTEN: server.listen"), "{err}");
+    // A file that is named has to be there.
+    let (code, err) = check("CONCORD_CONFIG", "none.toml");
+    assert_eq!(code, Some(2));
+    assert!(err.starts_with("error: none.toml: cannot be read"), "{err}");
+}
+
+#[test]
+fn coordinators_that_share_a_store_need_an_address_and_that_is_known_before() {
+    let dir = TempDir::new().unwrap();
+    let config = "server.listen = \"0.0.0.0:0\"\nsecurity.allow_insecure = true\n\
+                  store.url = \"mysql://concord@127.0.0.1:1/concord\"\n";
+    std::fs::write(dir.path().join("concord.toml"), config).unwrap();
+    let why =
+        "it listens on 0.0.0.0:0, which is no address that other coordinators can reach: set cluster.address";
+    assert!(expect(2, dir.path(), &["config", "check"]).1.contains(why));
+    assert!(expect(1, dir.path(), &["serve"]).1.contains(why));
+    let (out, _) = expect(1, dir.path(), &["doctor"]);
+    assert!(out.contains(&format!("FAIL  cluster.address: {why}")), "{out}");
+    let address = ["config", "check", "--set", "cluster.address=10.0.0.1:7600"];
+    assert_eq!(expect(0, dir.path(), &address).0, "concord.toml: no problems found\n");
+    // Nobody else asks for that of a store in a directory.
+    let alone = ["config", "check", "--store", "sqlite:data"];
+    assert_eq!(expect(0, dir.path(), &alone).0, "concord.toml: no problems found\n");
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl Client {
                 Failure::usage(format!("{ca} has no certificate in it"))
                     .with_hint("--ca names a file with the certificates of authorities (PEM)")
             }
+            EndpointError::OtherKey => {
+                let [certificate, key] = [(&args.certificate, "--certificate"), (&args.key, "--key")]
+                    .map(|(path, flag)| path.as_deref().unwrap_or(Path::new(flag)).display());
+                Failure::usage(format!("{key} (--key) is not the key of {certificate} (--certificate)"))
+            }
             error => Failure::usage(format!(
                 "{address:?} is not an address such as http://127.0.0.1:7600, or the certificates are of no use: {error}"
             )),
@@ -284,6 +289,10 @@ fn likely(
             ": --certificate and --key name one"
         }
         LikelyCause::UnknownAuthority => ": --ca names one that is",
+        LikelyCause::NotNow => {
+            "; look at the clock of this machine, and renew the coordinator's (server.tls_certificate), which is read again without \
+             a restart"
+        }
         _ => "",
     };
     Some(match is_certain {

@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use concord_coordinator::config::{Config, Flag, FlagValue, Loaded, Sources, environment_file, example};
 use concord_coordinator::security::{check_exposure, check_files};
+use concord_coordinator::serve::check_address;
 
 use super::failure::{Failure, printable};
 use super::view::print;
@@ -147,14 +148,14 @@ pub(super) enum ConfigCommand {
     Show(ConfigArgs),
     /// Check the configuration that `concord serve` would have, and the certificates and tokens that it names
     #[command(after_help = "\
-It sees what `concord serve` with the same arguments and in the same environment sees. What a service has in a file of \
-variables, or as a credential, has to be named.
+It sees what `concord serve` with the same arguments and in the same environment sees; like it, it needs no file. What a \
+service has in a file of variables, or as a credential, has to be named.
 
 Examples:
   concord config check /etc/concord/concord.toml --environment-file /etc/concord/secrets.env
   concord config check concord.toml --set server.tls_key=/etc/concord/tls.key")]
     Check {
-        /// The file [default: --config, or ./concord.toml]
+        /// The file [default: --config, or ./concord.toml, if there is one]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
         #[command(flatten)]
@@ -175,10 +176,15 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
 }
 
 fn check(file: Option<PathBuf>, args: &ConfigArgs) -> Result<(), Failure> {
-    // A check of nothing would find nothing.
-    let file = file.or_else(|| args.file()).unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
-    let config = args.load_from(Some(file.clone()))?.config;
+    let file = file.or_else(|| args.file());
+    // In a container all may be in the environment. Whoever meant a file that is elsewhere sees that none was read.
+    let subject = match &file {
+        Some(file) => file.display().to_string(),
+        None => format!("no file (there is no ./{FILE_DEFAULT}), environment and flags only"),
+    };
+    let config = args.load_from(file)?.config;
     check_exposure(&config).map_err(|error| Failure::usage(error.to_string()))?;
+    check_address(&config).map_err(|error| Failure::usage(error.to_string()))?;
     let concerns = check_files(&config).map_err(|error| Failure::usage(error.to_string()))?;
     for concern in &concerns {
         eprintln!("warning: {}\nhint: {}", printable(&concern.to_string()), concern.mend);
@@ -187,6 +193,6 @@ fn check(file: Option<PathBuf>, args: &ConfigArgs) -> Result<(), Failure> {
         0 => "no problems found",
         _ => "it can be used; see the warnings",
     };
-    print(&format!("{}: {found}\n", file.display()))?;
+    print(&format!("{subject}: {found}\n"))?;
     Ok(())
 }

@@ -8,6 +8,7 @@ mod network;
 use clap::Args;
 use concord_coordinator::config::Config;
 use concord_coordinator::security::{check_exposure, check_files};
+use concord_coordinator::serve::check_address;
 use futures_util::future::join_all;
 
 use super::client::output;
@@ -92,6 +93,10 @@ async fn examine(config: &Config) -> Vec<Finding> {
     }
     let resources = join_all(config.resources.iter().map(database::resource)).await;
     findings.extend(resources.into_iter().flatten());
+    if let Err(error) = check_address(config) {
+        let mend = "a host and a port of this machine that the others reach, and no other coordinator has (docs/cluster.md)";
+        findings.push(Finding::failure("address", "cluster.address", error.to_string(), mend));
+    }
     findings.push(network::listen(config).await);
     let participants = join_all(config.participants.allow.patterns().map(network::participant)).await;
     findings.extend(participants.into_iter().flatten());

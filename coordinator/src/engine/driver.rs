@@ -321,19 +321,25 @@ impl Driver {
     }
 
     fn alarm(&self, live: &Live, state: &mut LiveState, branch: BranchId) {
-        let outcome = state.transaction.branch(branch).map(|branch| branch.state());
+        let branch_state = state.transaction.branch(branch).map(|branch| branch.state());
+        let decision = state.told.map(|decision| Outcome::from(decision).value());
         let participant = state.spec(branch).map(|spec| spec.participant.to_string());
-        if !outcome.is_some_and(BranchState::has_ended) {
+        if !branch_state.is_some_and(BranchState::has_ended) {
             self.metrics.engine.refused.inc();
             let reason = state.extra(branch).map(|extra| extra.last_error.to_string());
             tracing::error!(
-                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, decision = ?state.told, reason,
+                gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, decision, reason,
                 "REFUSED: a TCC branch will not do what was decided and waits for an operator (concord tx retry, concord tx resolve)"
             );
             return;
         }
+        let outcome = match branch_state {
+            Some(BranchState::Committed) => Some(Outcome::Committed.value()),
+            Some(BranchState::RolledBack) => Some(Outcome::RolledBack.value()),
+            _ => None,
+        };
         tracing::error!(
-            gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, ?outcome, decision = ?state.told,
+            gtid = %live.gtid, trace_id = state.trace_id(), branch_id = %branch, participant, outcome, decision,
             "HEURISTIC OUTCOME: a branch ended against the decision and waits for an operator (concord tx resolve)"
         );
     }

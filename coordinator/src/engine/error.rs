@@ -75,9 +75,43 @@ pub enum EngineError {
     #[error("the coordinator is shutting down; try another or try again")]
     ShuttingDown,
     /// Another coordinator has it in hand.
-    #[error("transaction {0} is in the hands of another coordinator; ask that one, or ask again")]
+    #[error(
+        "transaction {0} is in the hands of another coordinator, which this one may be unable to reach (its log says so); ask \
+         that one, or ask again"
+    )]
     Elsewhere(Gtid),
-    /// The store failed. Whether the transaction committed will be known after the restart.
-    #[error("{0}; the outcome will be known when the coordinator has been restarted")]
+    /// The store failed. If that was a write, whether the transaction committed will be known after the restart.
+    #[error("{0}{next}", next = what_next(.0))]
     Store(#[from] StoreError),
+}
+
+/// What whoever asked can do.
+fn what_next(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Failed(_) | StoreError::Closed => {
+            "; the outcome will be known when the coordinator has been restarted"
+        }
+        StoreError::Read(_) => "; ask again",
+        // They say it themselves.
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_protocol::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn only_of_a_write_that_failed_a_restart_will_tell() {
+        let said = |error: StoreError| EngineError::from(error).to_string();
+        let restart = "; the outcome will be known when the coordinator has been restarted";
+        for error in [StoreError::Failed("disk full".into()), StoreError::Closed] {
+            assert_eq!(said(error.clone()), format!("{error}{restart}"));
+        }
+        assert_eq!(said(StoreError::Read("disk".into())), "cannot read the store: disk; ask again");
+        let corrupt = StoreError::Corrupt { gtid: Gtid::compose(1, Epoch(1), 7), reason: "no end".into() };
+        assert_eq!(said(corrupt.clone()), corrupt.to_string());
+    }
 }

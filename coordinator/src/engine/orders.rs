@@ -9,6 +9,7 @@ use super::live::Live;
 use super::record;
 use super::snapshot::BranchSpec;
 use super::{Engine, EngineError, Kind, Snapshot};
+use crate::metrics::Label as _;
 
 /// Who gives an order, and why; kept in the history.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +93,8 @@ impl Engine {
             error = self.store_failed() => return Err(EngineError::Store(error)),
         }
         let (Order { operator, reason }, trace_id) = (&order, live.lock().trace_id());
-        tracing::info!(%gtid, trace_id, operator, reason, ?events, "an operator's order");
+        let order: Vec<_> = events.iter().map(told).collect();
+        tracing::info!(%gtid, trace_id, operator, reason, order = order.join("; "), "an operator's order");
         Ok(live.snapshot())
     }
 
@@ -155,5 +157,15 @@ impl Engine {
     /// The sweeper has ended a branch on its resource.
     pub fn swept(&self, gtid: Gtid, branch: BranchId, outcome: Outcome) {
         self.driver.swept(gtid, branch, outcome);
+    }
+}
+
+/// An order, for the log.
+fn told(event: &Event) -> String {
+    match event {
+        Event::RetryNow => "retry".to_owned(),
+        Event::Park => "park".to_owned(),
+        Event::Resolve { branch, outcome } => format!("resolve branch {branch} as {}", outcome.value()),
+        other => format!("{other:?}"),
     }
 }

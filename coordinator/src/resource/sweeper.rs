@@ -20,6 +20,7 @@ use tracing::field::{DisplayValue, display};
 
 use super::{Resource, SESSIONS_MAX, Sighting, Status};
 use crate::engine::{Engine, Verdict};
+use crate::metrics::Label as _;
 use crate::store::UnixMillis;
 
 /// What the sweeper asks of a database. A simulation has its own.
@@ -199,7 +200,7 @@ impl Sweeper {
             }
         };
         tracing::info!(
-            gtid = %xid.gtid, trace_id, branch_id = %xid.branch, %resource, ?outcome,
+            gtid = %xid.gtid, trace_id, branch_id = %xid.branch, %resource, outcome = outcome.value(),
             "ended a branch that was left in doubt"
         );
         self.status().seen.remove(&xid);

@@ -71,8 +71,11 @@ impl Identity {
             [] => "is for nobody".to_owned(),
             names => format!("needs the role {}", names.join(" or ")),
         };
-        let (name, roles) = (&self.name, self.roles);
-        Err(Refusal::Role(format!("{path} {needed}; the token is {name:?}'s, with the roles: {roles}")))
+        let has = match self.roles.is_empty() {
+            true => "no role".to_owned(),
+            false => format!("the roles: {}", self.roles),
+        };
+        Err(Refusal::Role(format!("{path} {needed}; the token is {:?}'s, with {has}", self.name)))
     }
 }
 
@@ -176,6 +179,10 @@ mod tests {
             refusal,
             "Execute needs the role initiator; the token is \"ann\"'s, with the roles: operator"
         );
+        // As a JSON web token may be.
+        let nobody = Identity { roles: Roles::default(), ..Identity::clone(&ann) };
+        let refusal = nobody.check(&[Role::Initiator], "Execute").unwrap_err().to_string();
+        assert_eq!(refusal, "Execute needs the role initiator; the token is \"ann\"'s, with no role");
     }
 
     #[test]

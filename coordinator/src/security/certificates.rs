@@ -89,8 +89,8 @@ pub(super) fn exposed(key: &'static str, path: &Path) -> Option<Concern> {
 pub struct Concern {
     /// The key that names the file.
     pub key: &'static str,
-    path: String,
-    what: String,
+    pub(super) path: String,
+    pub(super) what: String,
     /// What to do about it.
     pub mend: &'static str,
 }

@@ -22,7 +22,9 @@ use certificates::Dated;
 pub(crate) use jwt::Jwt;
 pub(crate) use roles::{Access, access};
 pub use roles::{Role, Roles};
+pub(crate) use tenants::{TenantChange, changes as tenant_changes};
 pub(crate) use tls::{OutboundTls, ServerTls};
+pub(crate) use tokens::changes as token_changes;
 pub use tokens::{NewToken, TokenError, new_token};
 
 use crate::config::{Config, name_problem};
@@ -100,8 +102,8 @@ pub(crate) struct Files {
     /// Each apart: a token that is taken out is worth nothing, whatever is wrong with the keys of others.
     pub(crate) tokens: Result<Option<Arc<Tokens>>, FileError>,
     pub(crate) jwt: Result<Option<Arc<Jwt>>, FileError>,
-    /// Keys that are no secrets.
-    exposed: Vec<Concern>,
+    /// Keys that are no secrets, and a file of tokens without any.
+    others: Vec<Concern>,
 }
 
 impl Files {
@@ -114,20 +116,25 @@ impl Files {
         let jwt = security.jwks.as_deref().map(|path| Jwt::load(path, security, of).map(Arc::new));
         let keys = [("server.tls_key", &server.tls_key), ("calls.tls_key", &calls.tls_key)];
         let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        let exposed = keys.filter_map(|(key, path)| certificates::exposed(key, path));
+        let tokens = tokens.transpose();
+        let known = tokens.as_ref().ok().and_then(Option::as_ref);
+        let empty = security.tokens.as_deref().zip(known);
+        let empty = empty.and_then(|(path, tokens)| tokens::concern(path, tokens));
         Files {
             server_tls: tls::server(server),
             outbound_tls: OutboundTls::load(calls),
-            tokens: tokens.transpose(),
+            tokens,
             jwt: jwt.transpose(),
             tenants,
-            exposed: keys.filter_map(|(key, path)| certificates::exposed(key, path)).collect(),
+            others: exposed.chain(empty).collect(),
         }
     }
 
-    /// What works, and will not for long; and what others can read that is a secret.
+    /// What works, and will not for long; what others can read that is a secret; and what may be a mistake.
     pub(crate) fn concerns(&self, now: SystemTime) -> Vec<Concern> {
         let expiring = self.certificates().filter_map(|certificate| certificate.concern(now));
-        expiring.chain(self.exposed.iter().cloned()).collect()
+        expiring.chain(self.others.iter().cloned()).collect()
     }
 
     /// Until when the certificates of each file can be used, in seconds since 1970: until the first of them expires.
@@ -154,7 +161,7 @@ impl Files {
 pub fn check_files(config: &Config) -> Result<Vec<Concern>, FileError> {
     let files = Files::read(config, &None);
     let concerns = files.concerns(SystemTime::now());
-    let Files { server_tls, outbound_tls, tenants, tokens, jwt, exposed: _ } = files;
+    let Files { server_tls, outbound_tls, tenants, tokens, jwt, others: _ } = files;
     let first_wrong =
         server_tls.err().or(outbound_tls.err()).or(tenants.err()).or(tokens.err()).or(jwt.err());
     first_wrong.map_or(Ok(concerns), Err)

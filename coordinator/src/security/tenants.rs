@@ -1,6 +1,6 @@
 //! What each tenant may have, by a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,9 +49,63 @@ fn parse(text: &str) -> Result<HashMap<String, TenantLimits>, String> {
     Ok(tenants)
 }
 
+/// A tenant whose limits are others than they were.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TenantChange {
+    pub(crate) name: String,
+    /// Its limits as they were; empty: it was not there.
+    pub(crate) from: String,
+    /// As they are; empty: it is not there any more.
+    pub(crate) to: String,
+}
+
+/// In what `now` differs.
+pub(crate) fn changes(
+    before: &HashMap<String, TenantLimits>,
+    now: &HashMap<String, TenantLimits>,
+) -> Vec<TenantChange> {
+    let names: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    let differs = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+    let change = |name: &String| {
+        let [from, to] = [before, now].map(|tenants| tenants.get(name).map(told).unwrap_or_default());
+        TenantChange { name: name.clone(), from, to }
+    };
+    differs.map(change).collect()
+}
+
+fn told(limits: &TenantLimits) -> String {
+    let TenantLimits { live_transactions_max, begins_per_second } = limits;
+    let live = live_transactions_max.map(|limit| format!("live_transactions_max = {limit}"));
+    let begins = begins_per_second.map(|limit| format!("begins_per_second = {limit}"));
+    match [live, begins].into_iter().flatten().collect::<Vec<_>>() {
+        none if none.is_empty() => "no limits".to_owned(),
+        limits => limits.join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_changed_is_told_with_its_limits() {
+        let table = |name: &str, limits: &str| format!("[[tenant]]\nname = '{name}'\n{limits}\n");
+        let both = "live_transactions_max = 5\nbegins_per_second = 7";
+        let before = [table("shop", both), table("bank", ""), table("same", both)].concat();
+        let now = [table("till", ""), table("same", both), table("shop", "begins_per_second = 8")].concat();
+        let (before, now) = (parse(&before).unwrap(), parse(&now).unwrap());
+        let changes = changes(&before, &now);
+        let told: Vec<_> =
+            changes.iter().map(|one| (one.name.as_str(), one.from.as_str(), one.to.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("bank", "no limits", ""),
+                ("shop", "live_transactions_max = 5, begins_per_second = 7", "begins_per_second = 8"),
+                ("till", "", "no limits"),
+            ]
+        );
+    }
 
     #[test]
     fn limits_stand_beside_names() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::FileError;
@@ -28,11 +29,14 @@ pub(crate) struct ServerTls {
 /// One of the files cannot be used.
 pub(super) fn server(server: &Server) -> Result<Option<ServerTls>, FileError> {
     const CERTIFICATE: &str = "server.tls_certificate";
+    const KEY: &str = "server.tls_key";
     const CLIENT_CA: &str = "server.tls_client_ca";
-    let Server { tls_certificate: Some(certificate), tls_key: Some(key), tls_client_ca, .. } = server else {
+    let Server { tls_certificate: Some(certificate), tls_key: Some(key_path), tls_client_ca, .. } = server
+    else {
         return Ok(None);
     };
-    let (chain, key) = (certificates(CERTIFICATE, certificate)?, private_key("server.tls_key", key)?);
+    let (chain, key) = (certificates(CERTIFICATE, certificate)?, private_key(KEY, key_path)?);
+    check_key((KEY, key_path), &key, (CERTIFICATE, certificate), &chain)?;
     let mut dated = Dated::of(CERTIFICATE, certificate, &chain);
     let wrong = |error: rustls::Error| FileError::new(CERTIFICATE, certificate, error);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -79,12 +83,11 @@ impl OutboundTls {
     /// One of them cannot be used.
     pub(crate) fn load(calls: &Calls) -> Result<Self, FileError> {
         const CERTIFICATE: &str = "calls.tls_certificate";
+        const KEY: &str = "calls.tls_key";
         const CA: &str = "calls.tls_ca";
         let authorities = calls.tls_ca.as_deref().map(|path| read(CA, path)).transpose()?;
         let certificate = match (&calls.tls_certificate, &calls.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Some((read(CERTIFICATE, certificate)?, read("calls.tls_key", key)?))
-            }
+            (Some(certificate), Some(key)) => Some((read(CERTIFICATE, certificate)?, read(KEY, key)?)),
             _ => None,
         };
         // Whatever is wrong with them is said now, and not at the first call.
@@ -92,8 +95,10 @@ impl OutboundTls {
             Some(path) => self::authorities(CA, path)?.1,
             None => Vec::new(),
         };
-        if let Some(path) = calls.tls_certificate.as_deref().filter(|_| certificate.is_some()) {
-            dated.extend(Dated::of(CERTIFICATE, path, &certificates(CERTIFICATE, path)?));
+        if let (Some(path), Some(key_path)) = (&calls.tls_certificate, &calls.tls_key) {
+            let chain = certificates(CERTIFICATE, path)?;
+            check_key((KEY, key_path), &private_key(KEY, key_path)?, (CERTIFICATE, path), &chain)?;
+            dated.extend(Dated::of(CERTIFICATE, path, &chain));
         }
         let tls = OutboundTls { authorities, certificate, certificates: dated };
         let named = [&calls.tls_certificate, &calls.tls_ca].into_iter().flatten().next();
@@ -144,6 +149,24 @@ fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
     let pem = read(key, path)?;
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|error| FileError::new(key, path, format!("has no private key in it (PEM): {error}")))
+}
+
+/// That a key is a certificate's: rustls would say that it is not, and of neither which it is. What else may be wrong with them
+/// is said when they are used.
+fn check_key(
+    (key, key_path): (&'static str, &Path),
+    private_key: &PrivateKeyDer<'static>,
+    (certificate, path): (&'static str, &Path),
+    chain: &[CertificateDer<'static>],
+) -> Result<(), FileError> {
+    let provider = rustls::crypto::ring::default_provider();
+    match CertifiedKey::from_der(chain.to_vec(), private_key.clone_key(), &provider) {
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let why = format!("is not the key of the certificate in {path:?} ({certificate})");
+            Err(FileError::new(key, key_path, why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn authorities(key: &'static str, path: &Path) -> Result<(RootCertStore, Vec<Dated>), FileError> {

@@ -1,12 +1,13 @@
 //! Bearer tokens in a file: not they themselves, but their hashes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::certificates::Concern;
 use super::{FileError, Identity, Role, Tenants, Tokens};
 use crate::config::AllowList;
 
@@ -64,6 +65,40 @@ fn parse(text: &str, tenants: &Tenants) -> Result<Tokens, String> {
         }
     }
     Ok(tokens)
+}
+
+/// Of a file without a token: it is taken, for it is how all of them are made worth nothing at once; but it may be a mistake.
+pub(super) fn concern(path: &Path, tokens: &Tokens) -> Option<Concern> {
+    tokens.is_empty().then(|| Concern {
+        key: KEY,
+        path: path.display().to_string(),
+        what: "there is no token in it, so that nobody gets in by one".to_owned(),
+        mend: "`concord token new NAME --role ROLE` makes one, with an entry for the file",
+    })
+}
+
+/// Whose tokens were added, removed or changed, by their names. Empty: nobody's. There may be several of one name, while one takes
+/// the place of another.
+pub(crate) fn changes(before: &Tokens, now: &Tokens) -> String {
+    fn by_name(tokens: &Tokens) -> BTreeMap<&str, BTreeMap<&Hash, &Arc<Identity>>> {
+        let mut by_name = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for (hash, identity) in tokens {
+            by_name.entry(identity.name.as_str()).or_default().insert(hash, identity);
+        }
+        by_name
+    }
+    let (before, now) = (by_name(before), by_name(now));
+    let added = now.keys().filter(|name| !before.contains_key(**name)).collect::<Vec<_>>();
+    let is_another = |(name, tokens): &(&&str, _)| before.get(**name).is_some_and(|before| before != *tokens);
+    let changed = now.iter().filter(is_another).map(|(name, _)| name).collect();
+    let removed = before.keys().filter(|name| !now.contains_key(**name)).collect();
+    let parts = [("added", added), ("changed", changed), ("removed", removed)];
+    let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
+    let told = parts.map(|(what, names)| {
+        let names: Vec<_> = names.into_iter().map(|name| format!("{name:?}")).collect();
+        format!("{what}: {}", names.join(", "))
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Where a file cannot be understood, and why. Of its text nothing is repeated: somebody may have written a token into it.
@@ -166,6 +201,26 @@ mod tests {
         assert!(orders.may_name("attached://anything"));
         let stock = &known[&hash(stock.token.as_bytes())];
         assert!(stock.may_name("attached://stock") && !stock.may_name("attached://payment"));
+    }
+
+    #[test]
+    fn what_has_changed_is_told_by_names() {
+        let entry = |name: &str, hash: &str, role: &str| {
+            let hash = hash.repeat(32);
+            format!("[[token]]\nname = {name:?}\nsha256 = \"{hash}\"\nroles = [{role:?}]\n")
+        };
+        let file = |entries: &[String]| parse(&entries.concat(), &None).unwrap();
+        let same = entry("same", "01", "viewer");
+        let (ann, bob) = (entry("ann", "02", "viewer"), entry("bob", "03", "viewer"));
+        let before = file(&[same.clone(), ann.clone(), bob.clone(), entry("eve", "04", "viewer")]);
+        let (other_token, other_role) = (entry("ann", "05", "viewer"), entry("bob", "03", "operator"));
+        let now = file(&[other_role, other_token, entry("joe", "06", "viewer"), same.clone()]);
+        let told = "added: \"joe\"; changed: \"ann\", \"bob\"; removed: \"eve\"";
+        assert_eq!(changes(&before, &now), told);
+        assert_eq!(changes(&before, &before.clone()), "");
+        // A second token, before the first one goes.
+        let both = file(&[same.clone(), ann.clone(), entry("ann", "05", "viewer")]);
+        assert_eq!(changes(&file(&[same, ann]), &both), "changed: \"ann\"");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use crate::engine::{BranchSnapshot, EngineError, Grade, HistoryEvent, Kind, Snapshot, Verdict};
-use crate::store::UnixMillis;
+use crate::store::{StoreError, UnixMillis};
 
 pub(crate) fn timestamp(at: UnixMillis) -> Timestamp {
     (UNIX_EPOCH + Duration::from_millis(at.0)).into()
@@ -116,7 +116,7 @@ pub(crate) fn verdict(verdict: Verdict) -> v1::Outcome {
     }
 }
 
-/// A status with a stable reason.
+/// A status with a stable reason. That a record cannot be read is said in the log as well: whoever asked may have nobody to tell.
 pub(crate) fn status(error: EngineError) -> Status {
     let (code, reason) = match &error {
         EngineError::UnknownGtid(_) => (Code::NotFound, "UNKNOWN_GTID"),
@@ -142,6 +142,9 @@ pub(crate) fn status(error: EngineError) -> Status {
         EngineError::Elsewhere(_) => (Code::Unavailable, "ANOTHER_COORDINATOR"),
         EngineError::Store(_) => (Code::Unavailable, "STORE_FAILED"),
     };
+    if let EngineError::Store(StoreError::Corrupt { gtid, .. }) = &error {
+        tracing::error!(%gtid, %error, "a record of a transaction cannot be read");
+    }
     with_reason(code, reason, error.to_string())
 }
 
@@ -172,5 +175,26 @@ pub(crate) fn required(field: &'static str, value: String, bytes_max: usize) -> 
     match value.is_empty() {
         true => Err(invalid(field, "must not be empty")),
         false => text(field, value, bytes_max),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_protocol::Epoch;
+
+    use super::*;
+    use crate::logged::logged;
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_in_the_log() {
+        let gtid = Gtid::compose(1, Epoch(1), 7);
+        let corrupt = StoreError::Corrupt { gtid, reason: "no end".into() };
+        let log = logged(|| {
+            assert!(status(corrupt.into()).message().contains("the store is lost"));
+        });
+        assert!(log.contains("ERROR") && log.contains(&format!("gtid={gtid}")), "{log}");
+        assert!(log.contains("cannot be read: no end"), "{log}");
+        let log = logged(|| drop(status(EngineError::UnknownGtid(gtid))));
+        assert_eq!(log, "");
     }
 }

@@ -33,6 +33,11 @@ impl Guard {
         Arc::new(Guard { callers, metrics: Arc::clone(&metrics.door) })
     }
 
+    /// Whose tokens there are; `None`: there is no file of them.
+    pub(crate) fn tokens(&self) -> Option<Arc<Tokens>> {
+        self.callers.as_ref().and_then(|callers| callers.load().tokens.clone())
+    }
+
     /// Those may call from now on who are in these files; `None`: in that of before. Streams that are open stay so.
     pub(crate) fn replace(&self, tokens: Option<Option<Arc<Tokens>>>, jwt: Option<Option<Arc<Jwt>>>) {
         let Some(current) = &self.callers else { return };

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use concord_proto::TraceContext;
 use concord_proto::names::is_this_machine;
+use concord_proto::{TraceContext, root_cause};
 use concord_protocol::Gtid;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -25,6 +25,8 @@ const PASSED_ON: &str = "concord-passed-on";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often one that is silent during a call is asked for a sign of life, and how long it has to give one.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// That one cannot be reached is said once in so long.
+const COMPLAINTS: Duration = Duration::from_secs(60);
 
 /// The other coordinators, by their addresses.
 #[derive(Debug, Default)]
@@ -34,12 +36,14 @@ pub(crate) struct Peers {
     /// Whether tokens are passed on without TLS beyond this machine.
     allow_insecure: bool,
     channels: Mutex<HashMap<String, Channel>>,
+    /// When it was last said of which address that it cannot be reached.
+    complained: Mutex<HashMap<String, Instant>>,
 }
 
 impl Peers {
     /// `tls`: what is shown to them, if they speak TLS. `allow_insecure`: whether they get callers' tokens without.
     pub(crate) fn new(tls: Option<OutboundTls>, allow_insecure: bool) -> Self {
-        Peers { tls: tls.map(ArcSwap::from_pointee), allow_insecure, channels: Mutex::default() }
+        Peers { tls: tls.map(ArcSwap::from_pointee), allow_insecure, ..Peers::default() }
     }
 
     /// Shows them this from now on.
@@ -72,12 +76,29 @@ impl Peers {
         match call(channel, passed_on(request)).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if is_out_of_reach(&error) => {
-                let trace_id = TraceContext::of(request.metadata()).map(|trace| display(trace.trace_id()));
-                tracing::debug!(%gtid, trace_id, address, %error, "the owner of a transaction cannot be reached");
+                self.complain(gtid, TraceContext::of(request.metadata()), &address, &error, Instant::now());
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Says that the owner of a transaction cannot be reached, and why. Whoever calls is told something else, and would have to
+    /// guess; but there may be many of them.
+    fn complain(&self, gtid: Gtid, trace: Option<TraceContext>, address: &str, error: &Status, now: Instant) {
+        let trace_id = trace.map(|trace| display(trace.trace_id()));
+        let reason = root_cause(error);
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        complained.retain(|_, at| now.saturating_duration_since(*at) < COMPLAINTS);
+        if complained.contains_key(address) {
+            tracing::debug!(%gtid, trace_id, address, reason, "the owner of a transaction cannot be reached");
+            return;
+        }
+        complained.insert(address.to_owned(), now);
+        tracing::warn!(
+            %gtid, trace_id, address, reason,
+            "the owner of a transaction cannot be reached; for a minute this is not said again of this address"
+        );
     }
 
     /// Whether the caller's token may go to the coordinator at this address.
@@ -131,7 +152,29 @@ fn is_out_of_reach(error: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use concord_protocol::Epoch;
+
     use super::*;
+    use crate::logged::logged;
+
+    #[test]
+    fn who_cannot_be_reached_is_complained_of_once_a_minute() {
+        let (peers, gtid, start) = (Peers::default(), Gtid::compose(1, Epoch(1), 7), Instant::now());
+        let why = std::io::Error::other("connection refused");
+        let error = Status::from_error(Box::new(why));
+        let complaints = |address: &str, at_s: u64| {
+            let at = start + Duration::from_secs(at_s);
+            let log = logged(|| peers.complain(gtid, None, address, &error, at));
+            let reason = format!("address=\"{address}\" reason=\"connection refused\"");
+            assert!(log.is_empty() || log.contains("WARN") && log.contains(&reason), "{log}");
+            log.lines().count()
+        };
+        for (address, at_s, count) in
+            [("a:1", 0, 1), ("a:1", 1, 0), ("b:1", 1, 1), ("a:1", 59, 0), ("a:1", 60, 1)]
+        {
+            assert_eq!(complaints(address, at_s), count, "{address} {at_s}");
+        }
+    }
 
     #[test]
     fn a_token_is_passed_on_without_tls_on_this_machine_only() {

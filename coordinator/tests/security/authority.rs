@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use concord_proto::Credentials;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 
 pub(crate) struct Authority {
     pub(crate) pem: String,
@@ -28,8 +28,15 @@ impl Authority {
 
     /// For a server at 127.0.0.1, or for whoever calls one.
     pub(crate) fn certify(&self) -> Certificate {
+        self.certify_in(1975, 4096)
+    }
+
+    /// The same, valid in these years only, from the first one's beginning to the last one's.
+    pub(crate) fn certify_in(&self, first: i32, last: i32) -> Certificate {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(first, 1, 1), date_time_ymd(last, 1, 1));
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Certificate { pem: certificate.pem(), key: key.serialize_pem() }
     }

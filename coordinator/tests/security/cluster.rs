@@ -2,7 +2,8 @@
 
 use concord_proto::v1::{BeginRequest, RollbackRequest, TransactionState};
 use concord_sandbox::{Flavor, Server, ServerOptions};
-use tonic::Request;
+use concord_tests::{refusal, until};
+use tonic::{Code, Request};
 
 use super::program::{Concord, token};
 
@@ -36,4 +37,29 @@ async fn a_call_is_passed_on_with_its_token_and_its_trace() {
             .any(|line| line.contains("rolling back") && line.contains(&gtid) && line.contains(trace_id))
     };
     assert!(told(&owner) && !told(&other));
+
+    // While the owner cannot be reached, and its lease has not run out, the log says why nothing gets to it.
+    let begin = BeginRequest { timeout_ms: 60_000, ..BeginRequest::default() };
+    let gtid = owner.api(&desk).begin(begin).await.unwrap().into_inner().gtid;
+    owner.process.kill9().unwrap();
+    for _ in 0..2 {
+        let request = RollbackRequest { gtid: gtid.clone(), ..RollbackRequest::default() };
+        let status = other.api(&desk).rollback(request).await.unwrap_err();
+        assert_eq!(refusal::<()>(Err(status.clone())), (Code::Unavailable, "ANOTHER_COORDINATOR".into()));
+        assert!(status.message().contains("may be unable to reach (its log says so)"), "{status}");
+    }
+    let log = other.process.log();
+    let warnings = log.lines().filter(|line| line.contains("WARN") && line.contains("cannot be reached"));
+    let warnings: Vec<_> = warnings.collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    let address = format!("address=\"{}\"", owner.address.socket());
+    assert!(warnings[0].contains(&address) && warnings[0].contains("refused"), "{warnings:?}");
+    // And once it is taken over from, under which name it went.
+    let name = format!("name=\"{}\"", owner.address.socket());
+    until("it is taken over from", async || {
+        let log = other.process.log();
+        Ok(log.lines().any(|line| line.contains("took over") && line.contains(&name)).then_some(()))
+    })
+    .await
+    .unwrap();
 }

@@ -101,4 +101,31 @@ async fn a_token_of_no_tenant_is_refused_and_takes_nothing_else_with_it() {
     })
     .await
     .unwrap();
+    let tenants_log = async |text: &str| {
+        let told = format!("the file of tenants has changed key=\"security.tenants\" {text}\n");
+        until(&told, async || Ok(concord.process.log().contains(&told).then_some(()))).await.unwrap();
+    };
+    tenants_log("tenant=bank from= to=no limits").await;
+    std::fs::write(&tenants, "[[tenant]]\nname = 'bank'\nbegins_per_second = 7\n[[tenant]]\nname = 'shop'\n")
+        .unwrap();
+    tenants_log("tenant=bank from=no limits to=begins_per_second = 7").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_a_token_is_told_of() {
+    let mut concord = Concord::new();
+    std::fs::write(concord.path("tokens.toml"), "# none yet\n").unwrap();
+    concord.configure("[security]\ntokens = 'tokens.toml'\n");
+    let told = "\"tokens.toml\": there is no token in it, so that nobody gets in by one";
+    let check = concord.command(&["config", "check"]).await;
+    let said = String::from_utf8(check.stderr).unwrap();
+    assert!(check.status.success(), "{said}");
+    assert!(
+        said.starts_with(&format!("warning: security.tokens = {told}\nhint: `concord token new")),
+        "{said}"
+    );
+    let listen = format!("server.listen={}", concord.address.socket());
+    let doctor = concord.command(&["doctor", "--set", &listen]).await;
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains(&format!("WARN  security.tokens: {told}")), "{said}");
 }

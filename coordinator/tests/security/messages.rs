@@ -5,8 +5,10 @@ use std::sync::Arc;
 use concord_proto::v1::GetRequest;
 use concord_proto::v1::coordinator_client::CoordinatorClient;
 use concord_proto::{Coordinators, Credentials, EndpointError, Place};
+use tokio::net::TcpListener;
 use tonic::Code;
-use tonic::transport::Endpoint;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Identity, Server, ServerTlsConfig};
 
 use super::authority::Authority;
 use super::program::Concord;
@@ -109,4 +111,66 @@ async fn a_token_is_not_sent_where_anybody_can_read_it() {
     assert_eq!(answer("http://192.0.2.1:7600", token.clone()).await, Code::FailedPrecondition);
     assert_eq!(answer("http://192.0.2.1:7600", token.clone().allow_insecure()).await, Code::Unavailable);
     assert_eq!(answer("http://127.0.0.1:7600", token).await, Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_out_of_its_time_is_told_of_as_such() {
+    let (concord, authority) = (Concord::new(), Authority::new());
+    let ca = concord.path("ca.pem");
+    std::fs::write(&ca, &authority.pem).unwrap();
+    for (first, last) in [(2001, 2002), (4000, 4001)] {
+        let certificate = authority.certify_in(first, last);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate.pem, certificate.key));
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = Server::builder().tls_config(tls).unwrap().add_service(health);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+        let told = "its certificate has expired, or is not valid yet, or one of the two clocks is wrong; ";
+        let command = concord.command(&["status", "--address", &url, "--ca", ca.to_str().unwrap()]).await;
+        let said = String::from_utf8(command.stderr).unwrap();
+        assert!(!command.status.success(), "{said}");
+        assert!(
+            said.contains(&format!("hint: {told}look at the clock of this machine, and renew")),
+            "{said}"
+        );
+        let coordinators = Coordinators::connect_lazy_with(&url, authority.trusted()).unwrap();
+        let answer = CoordinatorClient::new(coordinators).get(GetRequest { gtid: "x".into() }).await;
+        let status = answer.unwrap_err();
+        assert!(
+            status.message().contains(told) && status.message().contains("server.tls_certificate"),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_another_certificates_is_named() {
+    let (concord, authority) = (Concord::new(), Authority::new());
+    authority.certify().write(concord.directory.path(), "own");
+    let other = authority.certify();
+    other.write(concord.directory.path(), "other");
+    for name in ["server", "calls"] {
+        std::fs::write(
+            concord.path("concord.toml"),
+            format!("[{name}]\ntls_certificate = 'own.pem'\ntls_key = 'other.key'\n"),
+        )
+        .unwrap();
+        let command = concord.command(&["config", "check"]).await;
+        let said = String::from_utf8(command.stderr).unwrap();
+        let why = "is not the key of the certificate in \"own.pem\"";
+        let told = format!("error: {name}.tls_key = \"other.key\": {why} ({name}.tls_certificate)\n");
+        assert_eq!((command.status.code(), said), (Some(2), told));
+    }
+    std::fs::remove_file(concord.path("concord.toml")).unwrap();
+    let status = ["status", "--address", "https://127.0.0.1:1"];
+    let keys = ["--certificate", "own.pem", "--key", "other.key"];
+    let command = concord.command(&[&status[..], &keys].concat()).await;
+    let said = String::from_utf8(command.stderr).unwrap();
+    let told = "error: other.key (--key) is not the key of own.pem (--certificate)\n";
+    assert_eq!((command.status.code(), said.as_str()), (Some(2), told));
+    let credentials = authority.trusted().certificate(authority.certify().pem, other.key);
+    let refused = credentials.endpoint("https://127.0.0.1:1", None).unwrap_err();
+    assert!(matches!(refused, EndpointError::OtherKey), "{refused}");
 }

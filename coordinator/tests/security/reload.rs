@@ -155,6 +155,11 @@ async fn a_new_certificate_is_shown_and_a_wrong_one_is_not() {
     })
     .await
     .unwrap();
+    let log = concord.process.log();
+    assert!(
+        log.contains("server.tls_key = ") && log.contains("is not the key of the certificate in "),
+        "{log}"
+    );
     concord.status(&authority.trusted()).await.unwrap();
     next.certify().write(concord.directory.path(), "server");
     until("the new one is shown", async || Ok(concord.status(&next.trusted()).await.ok())).await.unwrap();
@@ -172,6 +177,7 @@ async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     std::fs::write(&jwks, r#"{"keys":[]}"#).unwrap();
     let config =
         format!("{server}[security]\ntokens = {tokens:?}\njwks = {jwks:?}\njwt_audience = 'concord'\n");
+    let entry = std::fs::read_to_string(&tokens).unwrap();
     concord.configure(&config);
     concord.start(&ann).await;
     concord.status(&ann).await.unwrap();
@@ -185,6 +191,17 @@ async fn a_token_that_is_taken_out_is_worth_nothing_whatever_else_is_wrong() {
     })
     .await
     .unwrap();
+    // The log says whose it was, and that nobody else gets in; what it is known by is not in it.
+    let log = async |text: &str| {
+        until(text, async || Ok(concord.process.log().contains(text).then_some(()))).await.unwrap();
+    };
+    log("the file of tokens has changed key=\"security.tokens\" tokens=removed: \"ann\"").await;
+    log("there is no token in it, so that nobody gets in by one").await;
+    std::fs::write(&tokens, &entry).unwrap();
+    log("the file of tokens has changed key=\"security.tokens\" tokens=added: \"ann\"").await;
+    let hash = entry.lines().find_map(|line| line.strip_prefix("sha256 = ")).unwrap().trim_matches('"');
+    assert_eq!(hash.len(), 64);
+    assert!(!concord.process.log().contains(hash));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use tonic::service::Interceptor;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Error, Identity, Uri};
 use tonic::{Request, Status};
 
+use super::likely::root_cause;
 use crate::names::is_this_machine;
 
 /// How long a token from a file holds before the file is looked at again.
@@ -60,6 +61,8 @@ pub enum EndpointError {
     Transport(Error),
     /// What was given to be trusted has no certificate in it.
     NoAuthority,
+    /// The key is not that of the certificate that is to be shown.
+    OtherKey,
     /// There is a token, and no TLS on the way to this host.
     PlainToken {
         /// Of the URL.
@@ -77,6 +80,9 @@ impl fmt::Display for EndpointError {
             EndpointError::NoAuthority => {
                 f.write_str("there is no certificate (PEM) in what is to be trusted")
             }
+            EndpointError::OtherKey => f.write_str(
+                "the key is not that of the certificate that is to be shown (Credentials::certificate)",
+            ),
             EndpointError::PlainToken { host } => write!(
                 f,
                 "a token is not sent to {host} over http://, where whoever is on the way can read it: use https://, or \
@@ -156,7 +162,8 @@ impl Credentials {
     /// The way to `url`. `host`: whose certificate is expected, if that is not the host in the URL.
     ///
     /// # Errors
-    /// It is not a URL; the certificates cannot be used, or there are none in what is to be trusted; or there is a token, and
+    /// It is not a URL; the certificates cannot be used, or there are none in what is to be trusted; the key is another
+    /// certificate's; or there is a token, and
     /// the URL begins with `http://` and is not of this machine ([`Credentials::allow_insecure`]).
     pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, EndpointError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
@@ -178,7 +185,10 @@ impl Credentials {
         if let Some(host) = host {
             tls = tls.domain_name(host);
         }
-        Ok(endpoint.tls_config(tls)?)
+        endpoint.tls_config(tls).map_err(|error| match root_cause(&error).contains("KeyMismatch") {
+            true => EndpointError::OtherKey,
+            false => error.into(),
+        })
     }
 
     /// Whether there is a certificate to show.

@@ -37,17 +37,20 @@ impl fmt::Display for LikelyCause {
             }
             LikelyCause::UnknownAuthority => "its certificate was issued by an authority that is not trusted",
             LikelyCause::OtherHost => "its certificate is not for the host in the address",
-            LikelyCause::NotNow => "its certificate has expired, or the clocks differ",
+            LikelyCause::NotNow => {
+                "its certificate has expired, or is not valid yet, or one of the two clocks is wrong"
+            },
         })
     }
 }
 
 impl LikelyCause {
-    /// What to call to mend it.
+    /// What to call, or to do, to mend it.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             LikelyCause::WantsCertificate | LikelyCause::RefusesCertificate => " (Credentials::certificate)",
             LikelyCause::UnknownAuthority => " (Credentials::trusting)",
+            LikelyCause::NotNow => "; the coordinator's is to be renewed (server.tls_certificate)",
             _ => "",
         }
     }
@@ -72,6 +75,9 @@ impl Credentials {
                 "certificate not valid yet",
                 "(Expired",
                 "(NotValidYet",
+                // Without the times, as others than webpki have it.
+                "certificate: Expired",
+                "certificate: NotValidYet",
             ]) =>
             {
                 Some(LikelyCause::NotNow)
@@ -149,6 +155,20 @@ mod tests {
                 https,
                 &invalid("certificate expired: verification time"),
                 Some((LikelyCause::NotNow, true)),
+            ),
+            (&none, https, &invalid("invalid peer certificate: Expired"), Some((LikelyCause::NotNow, true))),
+            (
+                &none,
+                https,
+                &invalid("invalid peer certificate: NotValidYet"),
+                Some((LikelyCause::NotNow, true)),
+            ),
+            // That is the caller's own.
+            (
+                &some,
+                https,
+                &invalid("received fatal alert: CertificateExpired"),
+                Some((LikelyCause::RefusesCertificate, true)),
             ),
             (&none, https, &refused, None),
             (&none, http, &refused, None),

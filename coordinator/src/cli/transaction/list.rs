@@ -32,7 +32,7 @@ Examples:
   concord tx list --watch --state committing         again every second, until you stop it
 
 With --watch a terminal shows the newest list only, as much of it as it has room for, until you type q or Ctrl-C; \
-elsewhere one follows the other, with --json one on each line. A coordinator that does not answer is asked again.")]
+elsewhere, and on a terminal that cannot (TERM=dumb), one follows the other until Ctrl-C, with --json one on each line. A coordinator that does not answer is asked again.")]
 pub(in crate::cli) struct ListArgs {
     /// Only in this state, or in one of several with commas between; may be repeated. Also: trying, confirming, confirmed,
     /// cancelling, cancelled, as they are called with TCC

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::{HistoryEvent, Order, TransactionFilter, Verdict};
+use crate::logged::Logging;
 use crate::resource::{Branches, Sweeper};
 use crate::store::UnixMillis;
 use concord_protocol::{Decision, Epoch, Refusal};
@@ -574,12 +575,16 @@ async fn a_long_search_is_given_in_short_pages_and_finds_everything() {
 async fn the_history_tells_the_story_operators_included() {
     let world = World::new().await;
     world.actors.script(B, Script::BreakPromise);
+    let logging = Logging::start();
     let stuck = world.execute(&[A, B]).await.unwrap();
     assert!(stuck.parked && stuck.heuristic && stuck.state == State::Committing, "{stuck:?}");
     assert_eq!(world.engine.statistics().heuristic, 1);
     let order = Order { operator: "ann".into(), reason: "booked by hand".into() };
     let resolved = world.engine.resolve(stuck.gtid, None, Outcome::Committed, order).await.unwrap();
     assert_eq!((resolved.state, resolved.parked), (State::Committed, false));
+    let log = logging.text();
+    assert!(log.contains("outcome=\"rolled_back\" decision=\"committed\""), "{log}");
+    assert!(log.contains("reason=\"booked by hand\" order=\"resolve branch 2 as committed\""), "{log}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (_, history) = world.engine.get(stuck.gtid).await.unwrap();
     let story: Vec<String> =

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::Order;
+use crate::logged::Logging;
 use concord_protocol::{BranchState, Decision, Refusal};
 
 #[tokio::test(start_paused = true)]
@@ -85,8 +86,11 @@ async fn after_a_crash_confirm_and_cancel_still_know_their_payload() {
 async fn a_refused_confirm_waits_for_an_operator_and_is_never_cancelled() {
     let world = World::new().await;
     world.actors.script(U, Script::RefuseConfirm);
+    let log = Logging::start();
     let parked = world.execute(&[T, U]).await.unwrap();
     assert_eq!((parked.state, parked.parked, parked.heuristic), (State::Committing, true, false));
+    let log = log.text();
+    assert!(log.contains("decision=\"committed\" reason=\"the warehouse has burnt down\""), "{log}");
     let world = world.crash_keeping(usize::MAX).await;
     // A restart does not ask again by itself.
     tokio::time::sleep(Duration::from_secs(3_600)).await;

@@ -27,8 +27,9 @@ pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>)
         Some(Some(successor)) => return Err(Problem::Fenced(successor)),
         None => return Err(Problem::Refused("its row is gone".into())),
     }
-    let sql = format!("SELECT epoch FROM concord_coordinator WHERE {due} ORDER BY epoch FOR UPDATE");
-    let lives = link.query(sql, |row| row.number(0)).await?;
+    let name = link.dialect().bytes_of("name");
+    let sql = format!("SELECT epoch, {name} FROM concord_coordinator WHERE {due} ORDER BY epoch FOR UPDATE");
+    let lives = link.query(sql, |row| Ok((row.number(0)?, row.bytes(1)?))).await?;
     if !lives.is_empty() {
         // Now that their rows are ours: beyond every term of theirs.
         link.execute(format!(
@@ -37,15 +38,16 @@ pub(super) async fn take_over(link: &mut Link, epoch: Epoch, name: Option<&str>)
         ))
         .await?;
     }
-    for life in &lives {
+    for (life, _) in &lives {
         link.execute(format!(
             "UPDATE concord_coordinator SET successor = {own} WHERE epoch = {life} OR successor = {life}"
         ))
         .await?;
     }
     link.execute("COMMIT".to_owned()).await?;
-    for life in lives {
-        tracing::info!(epoch = life, "took over from a coordinator that is gone");
+    for (life, name) in lives {
+        let name = String::from_utf8_lossy(&name);
+        tracing::info!(epoch = life, name = &*name, "took over from a coordinator that is gone");
     }
     Ok(())
 }

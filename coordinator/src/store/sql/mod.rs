@@ -45,7 +45,7 @@ use self::reader::Readers;
 use self::schema::Version;
 #[cfg(test)]
 pub(super) use self::tests::{MariaDb, MySql, PostgreSql, SqlSubject};
-use self::writer::Writer;
+use self::writer::{Trouble, Writer};
 use super::counts::Counts;
 use super::queue::{Append, Purge, Queue, answer};
 use super::row::Row;
@@ -160,6 +160,7 @@ impl SqlStore {
             known: Known::new(opened.epoch),
             seq: 0,
             commits: 0,
+            trouble: Trouble::default(),
         };
         let writer = std::thread::Builder::new()
             .name("concord-write".into())
@@ -410,7 +411,10 @@ enum Problem {
     Refused(String),
     #[error(transparent)]
     Stored(#[from] StoreError),
-    #[error("another coordinator (epoch {0}) has taken over from this one, whose lease had run out")]
+    #[error(
+        "another coordinator (epoch {0}) has taken over from this one: its lease had run out, or another one has been started \
+         under its name (cluster.name)"
+    )]
     Fenced(i64),
     #[error("its database does not answer")]
     Silent,

@@ -31,6 +31,8 @@ use crate::store::{Counters, StoreError};
 const PURGE_STEP: usize = 64;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two lines in the log about the same.
+const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     pub(super) runtime: tokio::runtime::Handle,
@@ -49,6 +51,33 @@ pub(super) struct Writer {
     pub(super) seq: i64,
     /// Made so far.
     pub(super) commits: i64,
+    pub(super) trouble: Trouble,
+}
+
+/// What the log is told of a store that does not answer: that it does not, once a second while that lasts, and that it does again.
+#[derive(Default)]
+pub(super) struct Trouble {
+    /// Of what has been told and has not ended.
+    since: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Trouble {
+    fn goes_on(&mut self, problem: &Problem, now: Instant) {
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < QUIET) {
+            return;
+        }
+        self.told = Some(now);
+        self.since.get_or_insert(now);
+        tracing::warn!(%problem, "the store could not be written; trying again");
+    }
+
+    fn is_over(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            let waited_ms = now.saturating_duration_since(since).as_millis() as u64;
+            tracing::info!(waited_ms, "the store answers again");
+        }
+    }
 }
 
 impl Writer {
@@ -107,10 +136,11 @@ impl Writer {
             match lease.while_held(self.try_batch(batch)).await {
                 Ok(()) => {
                     self.commits += 1;
+                    self.trouble.is_over(Instant::now());
                     return Ok(());
                 }
                 Err(problem) if problem.may_pass() && self.lease.is_held() => {
-                    tracing::warn!(%problem, "the store could not be written; trying again");
+                    self.trouble.goes_on(&problem, Instant::now());
                     self.link = None;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -285,4 +315,37 @@ async fn read(link: &mut Link, wanted: Wanted) -> Result<Found, Problem> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logged::logged;
+
+    #[test]
+    fn a_store_that_does_not_answer_is_told_of_once_a_second_and_so_is_its_end() {
+        let (mut trouble, start) = (Trouble::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let log = logged(|| {
+            trouble.is_over(at(0));
+            (0..50).for_each(|n| trouble.goes_on(&Problem::Silent, at(50 * n)));
+            trouble.is_over(at(2500));
+            trouble.is_over(at(2600));
+            // So soon afterwards that it is the same.
+            trouble.goes_on(&Problem::Silent, at(2700));
+            trouble.is_over(at(2750));
+            trouble.goes_on(&Problem::Silent, at(9000));
+        });
+        let lines: Vec<_> = log.lines().collect();
+        assert_eq!(lines.len(), 5, "{log}");
+        for (line, level, told) in [
+            (0, "WARN", "problem=its database does not answer"),
+            (1, "WARN", "the store could not be written"),
+            (2, "WARN", "trying again"),
+            (3, "INFO", "the store answers again waited_ms=2500"),
+            (4, "WARN", "trying again"),
+        ] {
+            assert!(lines[line].contains(level) && lines[line].contains(told), "{line}: {log}");
+        }
+    }
 }
