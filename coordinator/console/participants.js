@@ -6,6 +6,9 @@ import { FOR_ALL_TENANTS, age, count } from "./words.js";
 
 export const every = 2000;
 
+/** Who has answered badly within so long most likely does so still: it is called again every half minute at the latest. */
+const RECENT_MS = 120_000;
+
 export async function refresh(place, signal) {
   const answer = await getOfAll("participants", signal);
   show(place, h("h1", {}, "Participants"), answer ? listed(answer.participants) : h("p", { class: "nothing" }, FOR_ALL_TENANTS));
@@ -29,5 +32,8 @@ function called({ address, streams, addresses = [] }) {
 
 function health(participant) {
   if (participant.breakerOpen) return h("span", { class: "state bad" }, "breaker open");
-  return participant.failures > 0 ? h("span", { class: "state warn" }, "failing") : h("span", { class: "state good" }, "answers");
+  if (participant.failures > 0) return h("span", { class: "state warn" }, "failing");
+  // It is there, and something else is wrong with it.
+  if (participant.lastErrorAt && Date.now() - new Date(participant.lastErrorAt) < RECENT_MS) return h("span", { class: "state warn" }, "answers with errors");
+  return h("span", { class: "state good" }, "answers");
 }

@@ -477,7 +477,6 @@ impl Participant {
         };
         match &answer {
             Err(status) if call::tells_of_absence(status) => {
-                *self.last_error() = Some((UnixMillis::now(), call::told(status)));
                 let is_any_left = matches!(&way, Way::Connections(all) if all.is_any_left());
                 if !is_any_left && self.breaker.failed(Instant::now()) {
                     self.metrics.breaker_openings.inc();
@@ -496,6 +495,7 @@ impl Participant {
             let result = call::failure(verb, repeated, &status);
             if matches!(result.reply, Reply::Failed { .. }) {
                 self.metrics.failed.at(call::what_failed(&status)).inc();
+                *self.last_error() = Some((UnixMillis::now(), result.reason.clone()));
             }
             result
         })

@@ -196,6 +196,9 @@ async fn its_answers_are_understood() {
     for (verb, action, reply, reason) in cases {
         let result = call(&all, address, verb, action, b"").await;
         assert_eq!((result.reply, result.reason.as_str()), (reply, reason), "{verb:?} {action}");
+        if reply == unknown {
+            assert_eq!(all.list()[0].last_error, reason, "{verb:?} {action}");
+        }
     }
     let broken = call(&all, address, Verb::Try, "broken", b"").await;
     assert_eq!(broken.reply, unknown);
