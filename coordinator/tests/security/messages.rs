@@ -118,7 +118,8 @@ async fn a_certificate_out_of_its_time_is_told_of_as_such() {
     let (concord, authority) = (Concord::new(), Authority::new());
     let ca = concord.path("ca.pem");
     std::fs::write(&ca, &authority.pem).unwrap();
-    for (first, last) in [(2001, 2002), (4000, 4001)] {
+    // The last one ends before it begins: it is never valid, which is called expired.
+    for (first, last) in [(2001, 2002), (4000, 4001), (2002, 2001)] {
         let certificate = authority.certify_in(first, last);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());

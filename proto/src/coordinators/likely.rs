@@ -75,7 +75,7 @@ impl Credentials {
                 "certificate not valid yet",
                 "(Expired",
                 "(NotValidYet",
-                // Without the times, as others than webpki have it.
+                // Without the times: of one that ends before it begins.
                 "certificate: Expired",
                 "certificate: NotValidYet",
             ]) =>
