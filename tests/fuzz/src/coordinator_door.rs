@@ -341,6 +341,7 @@ impl<C: Coordinator, O: Operator> World<C, O> {
                     page_size: u32::from(page_size % 16),
                     page_token: token.as_ref().map(|token| self.id(token)).unwrap_or_default(),
                     kind: i32::from(kind % 4),
+                    oldest_first: kind & 4 != 0,
                     participant: String::new(),
                     tenant: String::new(),
                     text: text.as_ref().map(Text::text).unwrap_or_default(),
