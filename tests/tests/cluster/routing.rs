@@ -20,11 +20,14 @@ async fn any_coordinator_answers(shared: Shared) -> Result<()> {
     ensure!(seen.branches.len() == 2 && seen.state() == TransactionState::Active, "{seen:?}");
     // Once the first coordinator's records are in the store.
     until("it is listed by all", async || {
-        for coordinator in [second, third] {
-            let request = ListRequest { name: name.clone(), ..ListRequest::default() };
-            let listed = coordinator.api().list(request).await?.into_inner().transactions;
+        for (coordinator, oldest_first) in [(second, false), (third, false), (second, true), (third, true)] {
+            let request = ListRequest { name: name.clone(), oldest_first, ..ListRequest::default() };
+            let listed = coordinator.api().list(request.clone()).await?.into_inner().transactions;
             let [one] = listed.as_slice() else { return Ok(None) };
             ensure!(one.gtid == begun.gtid && one.state() == TransactionState::Active, "{one:?}");
+            let after = ListRequest { page_token: begun.gtid.clone(), ..request };
+            let others = coordinator.api().list(after).await?.into_inner().transactions;
+            ensure!(others.is_empty(), "{others:?}");
         }
         Ok(Some(()))
     })
