@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod faults;
+mod listing;
 mod metrics;
 mod outcomes;
 mod tcc;
