@@ -121,8 +121,8 @@ python - "$made/statefulset.yaml" <<'PYTHON'
 import sys, yaml
 [container] = yaml.safe_load(open(sys.argv[1]))["spec"]["template"]["spec"]["containers"]
 variables = {one["name"]: one.get("value") for one in container["env"]}
-for name in ("CERTIFICATE", "KEY"):
-    assert variables.get(f"CONCORD_{name}") == variables[f"CONCORD_CALLS_TLS_{name}"], f"CONCORD_{name}: {variables}"
+for own, calls in (("CONCORD_CERTIFICATE", "CONCORD_CALLS_TLS_CERTIFICATE"), ("CONCORD_KEY", "CONCORD_CALLS_TLS_KEY")):
+    assert variables.get(own) == variables[calls], f"{own}: {variables}"
 PYTHON
 render --values "$chart/ci/one-values.yaml" >"$made/manifests.yaml"
 if grep -qE 'CONCORD_(CERTIFICATE|KEY)$' "$made/manifests.yaml"; then

@@ -81,8 +81,8 @@ async fn retry_parked_of(world: &World, life: &Life, engine: &Engine) {
                     | EngineError::RolledBack { .. }
                     | EngineError::Refused { .. }
                     | EngineError::Elsewhere(_)
-                    // Its lease has run out; it is about to end.
-                    | EngineError::Store(StoreError::Read(_))
+                    // Its lease has run out, or its disk has failed with the order not on it; it is about to end.
+                    | EngineError::Store(StoreError::Read(_) | StoreError::Failed(_) | StoreError::Closed)
             )
         {
             world.violation("operator", format!("{gtid} cannot be retried: {error}"));
