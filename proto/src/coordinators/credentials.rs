@@ -163,8 +163,8 @@ impl Credentials {
     ///
     /// # Errors
     /// It is not a URL; the certificates cannot be used, or there are none in what is to be trusted; the key is another
-    /// certificate's; or there is a token, and
-    /// the URL begins with `http://` and is not of this machine ([`Credentials::allow_insecure`]).
+    /// certificate's; or there is a token, and the URL begins with `http://` and is not of this machine
+    /// ([`Credentials::allow_insecure`]).
     pub fn endpoint(&self, url: &str, host: Option<&str>) -> Result<Endpoint, EndpointError> {
         let endpoint = Endpoint::from_shared(url.to_owned())?;
         self.check(endpoint.uri())?;
